@@ -1,0 +1,231 @@
+import { PawlError } from '../errors.ts'
+import type { AttemptRef, Claim, Found, Outcome, Store } from '../store/store.ts'
+import type { Watch } from '../store/watch.ts'
+import { Attempt } from './attempt.ts'
+import { after, persist } from './persist.ts'
+import { within } from './within.ts'
+
+/** One arrival of a keyed piece of work. */
+export interface Call {
+  claim: Claim
+  /** How long an outcome is kept, in ms. */
+  retentionMs: number
+  /** Whether an attempt that ended without an outcome may be run again. */
+  resumable: boolean
+  /** How long to wait for an attempt that is running, in ms. */
+  waitMs: number
+  /** Fires when nobody waits for the answer any more. */
+  signal?: AbortSignal
+}
+
+/** What a call is told. */
+export type Begun =
+  | { kind: 'run'; attempt: Attempt }
+  | { kind: 'replay'; outcome: Outcome }
+  /** The same key names another piece of work. */
+  | { kind: 'mismatch' }
+  /** Still running after the wait. */
+  | { kind: 'running' }
+  /** An earlier attempt ended, and nobody can know what it did. */
+  | { kind: 'unknown' }
+
+/** What the database says of an execution that this process does not run. */
+type Verdict = Exclude<Begun, { kind: 'run' }> | { kind: 'free' }
+
+/**
+ * Decides, for each call, who runs what. In one process at most one call at a time asks the database
+ * about an execution, and the others share the answer; between processes the database decides.
+ */
+export class Engine {
+  readonly #store: Store
+  readonly #watch: Watch
+  readonly #owner: string
+  readonly #storeTimeoutMs: number
+  /** Executions that this process runs, until the database knows how they ended. */
+  readonly #attempts = new Map<string, Attempt>()
+  /** Executions that this process asks about. */
+  readonly #flights = new Map<string, Promise<Attempt | Found>>()
+  #accepting = true
+  #stopped = false
+
+  /** @param storeTimeoutMs how long a call may wait for a store that cannot be reached */
+  constructor(store: Store, watch: Watch, owner: string, storeTimeoutMs: number) {
+    this.#store = store
+    this.#watch = watch
+    this.#owner = owner
+    this.#storeTimeoutMs = storeTimeoutMs
+  }
+
+  /**
+   * Claims the execution, or says what became of it.
+   * @throws PawlError `store-unavailable`, `store-refused`, `stopping`
+   */
+  async begin(call: Call): Promise<Begun> {
+    const { id, fingerprint } = call.claim
+    const deadline = performance.now() + call.waitMs
+    const left = () => deadline - performance.now()
+    while (this.#accepting) {
+      const running = this.#attempts.get(id)
+      if (running) {
+        if (!running.fingerprint.equals(fingerprint)) return { kind: 'mismatch' }
+        const settled = await within(left(), running.settled, call.signal)
+        if (!settled) return { kind: 'running' }
+        if (settled.kind === 'done') return { kind: 'replay', outcome: settled.outcome }
+        continue
+      }
+      const flight = this.#flights.get(id)
+      const known = await (flight ? this.#share(flight) : this.#fly(call))
+      if (known instanceof Attempt) {
+        if (!flight) return { kind: 'run', attempt: known }
+        continue
+      }
+      let verdict = this.#judge(known, call)
+      if (verdict.kind === 'running' && left() > 0 && !this.#attempts.has(id)) {
+        verdict = (await this.#waitElsewhere(call, left())) ?? verdict
+      }
+      if (verdict.kind !== 'free') return verdict
+    }
+    throw stopping()
+  }
+
+  /** Whether the execution is running in this process. */
+  isRunning(id: string): boolean {
+    return this.#attempts.has(id)
+  }
+
+  /**
+   * Takes no more work, waits until what is running has ended, for at most `drainMs`, and gives the
+   * rest back.
+   */
+  async stop(drainMs: number): Promise<void> {
+    this.#accepting = false
+    const settled = [...this.#attempts.values()].map((attempt) => attempt.settled)
+    await within(drainMs, Promise.all(settled))
+    this.#stopped = true
+    await Promise.all(
+      [...this.#attempts.values()].map((attempt) => attempt.interrupt().catch(() => {})),
+    )
+  }
+
+  /** Joins a question that another call of this process is asking. */
+  async #share(flight: Promise<Attempt | Found>): Promise<Attempt | Found> {
+    const known = await within(this.#storeTimeoutMs, flight)
+    if (known) return known
+    throw new PawlError(
+      'store-unavailable',
+      'PostgreSQL did not answer in time.',
+      'A client should retry with the same key.',
+    )
+  }
+
+  #fly(call: Call): Promise<Attempt | Found> {
+    const { id } = call.claim
+    const flight = this.#acquire(call)
+    this.#flights.set(id, flight)
+    const landed = () => this.#flights.delete(id)
+    // A question whose answer was lost keeps the execution to itself until it is settled what came
+    // of it: nobody in this process may mistake the lost claim for a new one meanwhile.
+    flight.then(landed, (error) => this.#undo(id, error).finally(landed))
+    return flight
+  }
+
+  /** Asks the database, and takes the execution if it is free. */
+  async #acquire(call: Call): Promise<Attempt | Found> {
+    const { claim } = call
+    const giveUp = after(this.#storeTimeoutMs)
+    const ask = <T>(operation: () => Promise<T>) => persist(operation, giveUp)
+    for (;;) {
+      const result = await ask(() => this.#store.claim(claim))
+      if ('claimed' in result) return this.#start(result.claimed, call)
+      const { found } = result
+      if (!found) continue // It was deleted between two looks.
+      const taken = await this.#take(found, call, ask)
+      if (taken) return this.#start(taken, call)
+      if (taken === undefined) return found
+    }
+  }
+
+  /** The attempt if this call may run one, null if somebody was faster, undefined if it may not. */
+  async #take(
+    found: Found,
+    call: Call,
+    ask: <T>(operation: () => Promise<T>) => Promise<T>,
+  ): Promise<AttemptRef | null | undefined> {
+    const { id } = call.claim
+    // Ours, and this process is not running it: the claim was made and its reply lost.
+    const lost = found.status === 'running' && found.owner === this.#owner
+    if (lost && !this.#attempts.has(id)) {
+      if (!found.fingerprint.equals(call.claim.fingerprint)) return undefined
+      return { id, born: found.born, attempt: found.attempt }
+    }
+    if (found.expired) return ask(() => this.#store.restart(call.claim, found))
+    if (this.#judge(found, call).kind !== 'free') return undefined
+    return ask(() => this.#store.takeOver(id, found))
+  }
+
+  #start(ref: AttemptRef, call: Call): Attempt {
+    const { claim, retentionMs, resumable } = call
+    const attempt = new Attempt(
+      this.#store,
+      ref,
+      claim,
+      {
+        fingerprint: claim.fingerprint,
+        retentionMs,
+        interrupted: resumable ? 'released' : 'unknown',
+      },
+      () => this.#stopped,
+    )
+    this.#attempts.set(ref.id, attempt)
+    attempt.settled.then(() => {
+      if (this.#attempts.get(ref.id) === attempt) this.#attempts.delete(ref.id)
+    })
+    return attempt
+  }
+
+  #judge(found: Found, call: Call): Verdict {
+    if (found.expired) return { kind: 'free' }
+    if (!found.fingerprint.equals(call.claim.fingerprint)) return { kind: 'mismatch' }
+    if (found.outcome) return { kind: 'replay', outcome: found.outcome }
+    if (found.status === 'released') return { kind: 'free' }
+    if (found.status === 'running' && found.ownerAlive) return { kind: 'running' }
+    // Interrupted, or already known to be unknown: one rule for both.
+    return call.resumable ? { kind: 'free' } : { kind: 'unknown' }
+  }
+
+  /** Waits for an execution that another process runs; null if it is still running after that. */
+  async #waitElsewhere(call: Call, timeoutMs: number): Promise<Verdict | null> {
+    const { id } = call.claim
+    await this.#store.await(id)
+    const look = async (): Promise<Verdict | null> => {
+      const found = await this.#store.look(id)
+      if (!found) return { kind: 'free' }
+      const verdict = this.#judge(found, call)
+      return verdict.kind === 'running' && !this.#attempts.has(id) ? null : verdict
+    }
+    const verdict = await this.#watch.until(id, look, timeoutMs, call.signal)
+    // Running here now: the caller finds the attempt when it asks again.
+    return verdict?.kind === 'running' ? { kind: 'free' } : verdict
+  }
+
+  /** Makes sure that a claim of which nobody knows whether it was made is not left behind. */
+  async #undo(id: string, error: unknown): Promise<void> {
+    if (!(error instanceof PawlError) || error.code !== 'store-unavailable') return
+    const stopped = () => this.#stopped
+    await persist(async () => {
+      const found = await this.#store.look(id)
+      if (found?.status !== 'running' || found.owner !== this.#owner) return
+      const { born, attempt } = found
+      if (attempt === 1) await this.#store.disown(id, attempt)
+      else await this.#store.release({ id, born, attempt }, 'released')
+    }, stopped).catch(() => {})
+  }
+}
+
+function stopping(): PawlError {
+  return new PawlError(
+    'stopping',
+    'This process is shutting down and takes no more work.',
+    'Retry: another process will answer.',
+  )
+}

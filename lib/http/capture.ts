@@ -1,0 +1,329 @@
+import { type ServerResponse, validateHeaderName, validateHeaderValue } from 'node:http'
+import { isDeepStrictEqual } from 'node:util'
+import type { Header } from './headers.ts'
+import {
+  headersSentError,
+  type NativeMethods,
+  nativeMethods,
+  rawHeaderNames,
+  toBytes,
+} from './native-response.ts'
+import { type Answer, send } from './send.ts'
+import { shadowHeaders } from './shadow-headers.ts'
+
+/** A response that is complete, or about to flow. */
+export interface Captured {
+  status: number
+  /** What the handler set or changed; what was there before it belongs to this one message. */
+  headers: Header[]
+  /** Null if the body flows: it is larger than `maxBody`, or an event stream. */
+  body: Buffer | null
+}
+
+/** Let the response go as the handler made it, or answer otherwise. */
+export type Verdict = 'send' | Answer
+
+type Callback = (error?: Error | null) => void
+type Chunk = string | Uint8Array
+
+/**
+ * Holds what a handler answers until it may be seen, below every way to answer: `writeHead`, `write`
+ * and `end` are recorded, and repeated in the same order once `decide` has resolved, so that headers
+ * and framing come out as Node would have made them. Meanwhile the response looks sent to the
+ * handler: `headersSent` and `writableEnded` are true, and headers can no longer be set.
+ */
+export class Capture {
+  readonly #response: ServerResponse
+  readonly #native: NativeMethods
+  readonly #initial: ReadonlyMap<string, Header>
+  readonly #maxBody: number
+  readonly #decide: (captured: Captured) => Promise<Verdict>
+  /** What the handler called, to be called again. */
+  readonly #calls: (() => void)[] = []
+  readonly #chunks: Buffer[] = []
+  #size = 0
+  #head: Pick<Captured, 'status' | 'headers'> | null = null
+  #ended = false
+  #onEnd: Callback | undefined
+  #flows = false
+  #needDrain = false
+  /** A `close` event that came while the handler was in the middle of its answer. */
+  #closed = false
+  /** `answered`: something else was sent in the handler's place. */
+  #state: 'holding' | 'deciding' | 'open' | 'answered' = 'holding'
+
+  /**
+   * @param maxBody the most bytes of a body that are held
+   * @param decide called once, with the whole response, or with its head if the body flows; must not
+   * reject
+   */
+  constructor(
+    response: ServerResponse,
+    maxBody: number,
+    decide: (captured: Captured) => Promise<Verdict>,
+  ) {
+    this.#response = response
+    this.#maxBody = maxBody
+    this.#decide = decide
+    this.#native = nativeMethods(response)
+    this.#initial = currentHeaders(response)
+    this.#install()
+  }
+
+  /** Whether the handler has answered, or its answer already flows. */
+  get answered(): boolean {
+    return this.#ended || this.#state !== 'holding'
+  }
+
+  /**
+   * Answers in the handler's place. What the handler answers later is still captured and decided
+   * about, but not sent.
+   */
+  answer(answer: Answer): void {
+    const response = this.#response
+    const { statusCode, statusMessage } = response
+    const shadow = shadowHeaders(response)
+    this.#state = 'answered'
+    this.#calls.length = 0
+    for (const name of response.getHeaderNames()) this.#native.removeHeader.call(response, name)
+    for (const header of this.#initial.values()) this.#native.setHeader.call(response, ...header)
+    response.statusMessage = ''
+    send(response, answer, this.#native, this.#onEnd)
+    if (!this.#ended) Object.assign(response, shadow, { statusCode, statusMessage })
+    this.#releaseClose()
+  }
+
+  #install(): void {
+    const response = this.#response
+    const native = this.#native
+    const open = () => this.#state === 'open'
+    // Setting headers of a response that looks sent fails as it would in Node.
+    const guard = <T extends (...args: never[]) => unknown>(method: T, verb: string): T =>
+      ((...args: Parameters<T>) => {
+        if (!open() && this.#head) throw headersSentError(verb)
+        return method.apply(response, args)
+      }) as T
+
+    Object.assign(response, {
+      setHeader: guard(native.setHeader, 'set'),
+      appendHeader: guard(native.appendHeader, 'append'),
+      setHeaders: guard(native.setHeaders, 'set'),
+      removeHeader: guard(native.removeHeader, 'remove'),
+      writeHead: (...args: Parameters<NativeMethods['writeHead']>) => {
+        if (open()) return native.writeHead.apply(response, args)
+        this.#begin(args)
+        this.#record(() => native.writeHead.apply(response, args))
+        this.#flowIfEventStream()
+        return response
+      },
+      flushHeaders: () => {
+        if (open()) return native.flushHeaders.call(response)
+        this.#implicitHead()
+        this.#record(() => native.flushHeaders.call(response))
+        this.#flowIfEventStream()
+      },
+      write: (...args: unknown[]) => {
+        if (open()) return native.write.apply(response, args as never)
+        return this.#write(...splitArguments(args))
+      },
+      end: (...args: unknown[]) => {
+        if (open()) return native.end.apply(response, args as never)
+        this.#end(...splitArguments(args))
+        return response
+      },
+      emit: (event: string, ...args: unknown[]) => {
+        // The client is gone, but the handler is in the middle of its answer, and the answer is still
+        // wanted: a pipe would stop at this event. It comes when the answer is complete.
+        if (event === 'close' && !open() && this.#head && !this.#ended) {
+          this.#closed = true
+          return true
+        }
+        return native.emit.call(response, event, ...args)
+      },
+    })
+    const prototype = Object.getPrototypeOf(response)
+    const look = (name: string, looks: () => boolean) =>
+      Object.defineProperty(response, name, {
+        configurable: true,
+        get: () => (open() ? Reflect.get(prototype, name, response) : looks()),
+      })
+    look('headersSent', () => this.#head !== null)
+    look('writableEnded', () => this.#ended)
+  }
+
+  /** The head is fixed from here on. Throws what Node would throw. */
+  #begin(args: readonly unknown[]): void {
+    if (this.#head) throw headersSentError('write')
+    const response = this.#response
+    const status = Number(args[0]) | 0
+    if (status < 100 || status > 999) {
+      throw Object.assign(new RangeError(`Invalid status code: ${args[0]}`), {
+        code: 'ERR_HTTP_INVALID_STATUS_CODE',
+      })
+    }
+    const message = typeof args[1] === 'string' ? args[1] : response.statusMessage
+    if (message) validateHeaderValue('statusMessage', message)
+    const headers = mergeHeaders(response, typeof args[1] === 'string' ? args[2] : args[1])
+    response.statusCode = status
+    this.#head = {
+      status,
+      headers: headers.filter(
+        ([name, value]) => !isDeepStrictEqual(this.#initial.get(name.toLowerCase())?.[1], value),
+      ),
+    }
+  }
+
+  /** Through the response and not directly: middleware that wrapped writeHead wants to be asked. */
+  #implicitHead(): void {
+    if (this.#head) return
+    this.#response.writeHead(this.#response.statusCode)
+    this.#calls.pop() // Node will come to it by itself, and may then know the body's length.
+  }
+
+  #write(chunk: Chunk, encoding: BufferEncoding | undefined, callback: Callback | undefined) {
+    const response = this.#response
+    if (this.#ended) {
+      // An error in Node; it shall come from Node.
+      this.#record(() => this.#native.write.call(response, chunk, encoding as never, callback))
+      return false
+    }
+    const bytes = toBytes(chunk, encoding)
+    this.#implicitHead()
+    this.#record(() => {
+      this.#native.write.call(response, bytes, encoding as never)
+    })
+    this.#collect(bytes)
+    // The handler may wait for it before it goes on, and what it waits for is done: a copy is held.
+    if (callback) process.nextTick(callback)
+    this.#flowIfEventStream()
+    if (this.#state === 'deciding') this.#needDrain = true
+    return !this.#needDrain
+  }
+
+  #record(call: () => void): void {
+    if (this.#state !== 'answered') this.#calls.push(call)
+  }
+
+  #end(
+    chunk: Chunk | null | undefined,
+    encoding: BufferEncoding | undefined,
+    callback: Callback | undefined,
+  ): void {
+    const response = this.#response
+    if (this.#ended) {
+      this.#record(() => this.#native.end.call(response, chunk, encoding as never, callback))
+      return
+    }
+    const bytes = chunk === null || chunk === undefined ? null : toBytes(chunk, encoding)
+    this.#implicitHead()
+    if (bytes) this.#collect(bytes)
+    this.#ended = true
+    this.#onEnd = callback
+    this.#record(() => {
+      // A string goes as a string: Node sends it in one piece with the head.
+      const whole = typeof chunk === 'string' ? chunk : bytes
+      this.#native.end.call(response, whole, encoding as never, callback)
+    })
+    if (!this.#flows) this.#finish(Buffer.concat(this.#chunks))
+    this.#releaseClose()
+  }
+
+  #collect(bytes: Buffer): void {
+    const { status } = this.#head as Captured
+    // These have no body, whatever the handler writes (RFC 9110, sections 9.3.2, 15.3.5, 15.4.5).
+    if (this.#response.req.method === 'HEAD' || status === 204 || status === 304) return
+    this.#size += bytes.length
+    if (this.#size <= this.#maxBody) this.#chunks.push(bytes)
+    else if (!this.#flows) this.#flow()
+  }
+
+  #flowIfEventStream(): void {
+    if (this.#flows || this.#ended) return
+    const type = this.#response.getHeader('content-type') ?? this.#headerOfHead('content-type')
+    if (/^text\/event-stream\b/i.test(String(type ?? ''))) this.#flow()
+  }
+
+  #headerOfHead(name: string): string | string[] | undefined {
+    return this.#head?.headers.find((header) => header[0].toLowerCase() === name)?.[1]
+  }
+
+  #flow(): void {
+    this.#flows = true
+    this.#chunks.length = 0
+    this.#finish(null)
+  }
+
+  async #finish(body: Buffer | null): Promise<void> {
+    const holding = this.#state === 'holding'
+    if (holding) this.#state = 'deciding'
+    const verdict = await this.#decide({ ...(this.#head as Captured), body })
+    // Something else was sent meanwhile: this was for the record only.
+    if (!holding || this.#state === 'answered') return
+    if (verdict !== 'send') return this.answer(verdict)
+    this.#open()
+  }
+
+  #open(): void {
+    this.#state = 'open'
+    const response = this.#response
+    response.statusCode = (this.#head as Captured).status
+    try {
+      for (const call of this.#calls) call()
+    } catch (error) {
+      response.destroy(error as Error)
+    }
+    this.#calls.length = 0
+    if (this.#needDrain && !response.writableNeedDrain) response.emit('drain')
+    this.#releaseClose()
+  }
+
+  #releaseClose(): void {
+    if (!this.#closed) return
+    this.#closed = false
+    this.#native.emit.call(this.#response, 'close')
+  }
+}
+
+function splitArguments(
+  args: readonly unknown[],
+): [Chunk, BufferEncoding | undefined, Callback | undefined] {
+  const [chunk, encoding, callback] = args
+  if (typeof chunk === 'function') return [undefined as never, undefined, chunk as Callback]
+  if (typeof encoding === 'function') return [chunk as Chunk, undefined, encoding as Callback]
+  return [chunk as Chunk, encoding as BufferEncoding, callback as Callback]
+}
+
+/** The headers set so far and those given to writeHead, which win. */
+function mergeHeaders(response: ServerResponse, given: unknown): Header[] {
+  const merged = currentHeaders(response)
+  const pairs: [string, unknown][] = []
+  if (Array.isArray(given)) {
+    for (let i = 0; i + 1 < given.length; i += 2) pairs.push([given[i], given[i + 1]])
+  } else if (given && typeof given === 'object') pairs.push(...Object.entries(given))
+  const seen = new Set<string>()
+  for (const [name, value] of pairs) {
+    validateHeaderName(name)
+    for (const line of Array.isArray(value) ? value : [value]) validateHeaderValue(name, line)
+    const lower = name.toLowerCase()
+    const earlier = merged.get(lower)
+    // Given twice in the flat form: two lines.
+    if (seen.has(lower) && earlier) earlier[1] = [earlier[1], toValue(value)].flat()
+    else merged.set(lower, [name, toValue(value)])
+    seen.add(lower)
+  }
+  return [...merged.values()]
+}
+
+/** By lower-case name, with the name as it was set. */
+function currentHeaders(response: ServerResponse): Map<string, Header> {
+  return new Map(
+    rawHeaderNames(response).map((name) => [
+      name.toLowerCase(),
+      [name, toValue(response.getHeader(name))],
+    ]),
+  )
+}
+
+function toValue(value: unknown): string | string[] {
+  return Array.isArray(value) ? value.map(String) : String(value)
+}

@@ -1,0 +1,60 @@
+import type { Request, RequestHandler } from 'express'
+import type { Execution } from '../engine/execution.ts'
+import type { Pawl } from '../pawl.ts'
+import { keyMissing } from './answers.ts'
+import { handleKeyed, keyOf } from './keyed-request.ts'
+import { type IdempotencyOptions, routeOptions } from './route-options.ts'
+import { send } from './send.ts'
+
+export type { IdempotencyOptions } from './route-options.ts'
+
+declare global {
+  namespace Express {
+    interface Request {
+      /** The execution this request belongs to; undefined if the request is not protected. */
+      execution?: Execution
+    }
+  }
+}
+
+/**
+ * Express 4 and 5 middleware: a request with an idempotency key runs once, and its retries get the
+ * stored response. Mount it for all routes or for one, before or after the body parser. Where it is
+ * mounted twice, the first that finds a key is in charge.
+ *
+ * ```ts
+ * app.use(idempotency(pawl, { scope: (req) => req.user.id }))
+ * ```
+ *
+ * Errors: bad input is answered with problem documents (RFC 9457, see docs/problems.md); mistakes of
+ * the app (`not-started`, `scope-invalid`, `body-unreadable`) go to `next(error)` as PawlError.
+ *
+ * @throws PawlError `invalid-option`
+ */
+export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): RequestHandler {
+  const resolved = routeOptions(options)
+  const { methods, skip, required, key } = resolved
+  const header = typeof key === 'string' ? headerName(options?.key) : undefined
+
+  return (request, response, next) => {
+    try {
+      if (request.execution || response.headersSent || response.writableEnded) return next()
+      if (methods !== 'all' && !methods.has(request.method)) return next()
+      if (skip?.(request)) return next()
+      const parsed = keyOf(request, resolved)
+      if (parsed === undefined) return required ? send(response, keyMissing(header)) : next()
+      const run = (execution?: Execution) => {
+        if (execution) request.execution = execution
+        next()
+      }
+      const exchange = { request, response, url: request.originalUrl, run, fail: next }
+      handleKeyed(pawl, resolved, exchange, parsed)
+    } catch (error) {
+      next(error)
+    }
+  }
+}
+
+function headerName(option: unknown): string {
+  return typeof option === 'string' ? option : 'Idempotency-Key'
+}

@@ -1,0 +1,48 @@
+import type { ServerResponse } from 'node:http'
+
+const METHODS = [
+  'writeHead',
+  'write',
+  'end',
+  'emit',
+  'flushHeaders',
+  'setHeader',
+  'appendHeader',
+  'setHeaders',
+  'removeHeader',
+] as const
+
+/** The methods of a response as they were before Pawl came, other middleware's wrappers included. */
+export type NativeMethods = Pick<ServerResponse, (typeof METHODS)[number]>
+
+export function nativeMethods(response: ServerResponse): NativeMethods {
+  return Object.fromEntries(
+    METHODS.map((name) => [name, response[name]]),
+  ) as unknown as NativeMethods
+}
+
+/** The names of the headers set so far, in the case in which they were set. */
+export function rawHeaderNames(response: ServerResponse): string[] {
+  // Every OutgoingMessage has it; @types/node knows it of requests only.
+  return (response as unknown as { getRawHeaderNames(): string[] }).getRawHeaderNames()
+}
+
+/** What Node throws when headers change after they were sent. */
+export function headersSentError(verb: string): Error {
+  return Object.assign(new Error(`Cannot ${verb} headers after they are sent to the client`), {
+    code: 'ERR_HTTP_HEADERS_SENT',
+  })
+}
+
+/** A copy of a chunk's bytes; throws what Node's write throws for anything else. */
+export function toBytes(chunk: unknown, encoding: BufferEncoding | undefined): Buffer {
+  if (typeof chunk === 'string') return Buffer.from(chunk, encoding)
+  if (chunk instanceof Uint8Array) return Buffer.from(chunk)
+  if (chunk === null) {
+    throw Object.assign(new TypeError('May not write null values to stream'), {
+      code: 'ERR_STREAM_NULL_VALUES',
+    })
+  }
+  const message = `The "chunk" argument must be of type string or an instance of Buffer or Uint8Array. Received ${typeof chunk}`
+  throw Object.assign(new TypeError(message), { code: 'ERR_INVALID_ARG_TYPE' })
+}

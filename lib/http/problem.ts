@@ -1,0 +1,73 @@
+/** The situations that Pawl itself answers, with RFC 9457 problem documents. */
+export type ProblemCode =
+  | 'key-missing'
+  | 'key-malformed'
+  | 'request-mismatch'
+  | 'in-progress'
+  | 'outcome-unknown'
+  | 'timed-out'
+  | 'store-unavailable'
+  | 'body-too-large'
+  | 'body-unreadable'
+  | 'body-not-kept'
+
+/** A problem document (RFC 9457), and the headers that go with it. */
+export interface Problem {
+  status: number
+  headers: Record<string, string>
+  body: Buffer
+}
+
+interface Situation {
+  status: number
+  title: string
+  /** Seconds after which a retry makes sense. */
+  retryAfter?: number
+}
+
+const SITUATIONS: Record<ProblemCode, Situation> = {
+  'key-missing': { status: 400, title: 'An idempotency key is required' },
+  'key-malformed': { status: 400, title: 'The idempotency key is malformed' },
+  'request-mismatch': { status: 422, title: 'The idempotency key was used for another request' },
+  'in-progress': {
+    status: 409,
+    title: 'A request with this idempotency key is in progress',
+    retryAfter: 1,
+  },
+  'outcome-unknown': { status: 409, title: 'The outcome of an earlier attempt is unknown' },
+  'timed-out': { status: 504, title: 'The request took too long', retryAfter: 5 },
+  'store-unavailable': {
+    status: 503,
+    title: 'The idempotency store cannot be reached',
+    retryAfter: 2,
+  },
+  'body-too-large': { status: 413, title: 'The request body is too large' },
+  'body-unreadable': { status: 400, title: 'The request body cannot be read' },
+  'body-not-kept': { status: 200, title: 'The response body was not kept' },
+}
+
+/**
+ * @param detail what happened here and what the client should do
+ * @param instance a URI that names this occurrence (RFC 9457, section 3.1.5)
+ * @param statusOverride where the status depends on the case
+ */
+export function problem(
+  code: ProblemCode,
+  detail: string,
+  instance: string,
+  statusOverride?: number,
+): Problem {
+  const { status: usual, title, retryAfter } = SITUATIONS[code]
+  const status = statusOverride ?? usual
+  return {
+    status,
+    headers: {
+      'Content-Type': 'application/problem+json; charset=utf-8',
+      'Cache-Control': 'no-store',
+      ...(retryAfter !== undefined && { 'Retry-After': String(retryAfter) }),
+    },
+    body: Buffer.from(
+      JSON.stringify({ type: `urn:pawl:problem:${code}`, title, status, detail, instance }),
+    ),
+  }
+}

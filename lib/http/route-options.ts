@@ -1,0 +1,102 @@
+import type { IncomingMessage } from 'node:http'
+import { type ByteSize, type Duration, idempotencyOptions, parseOptions } from '../options.ts'
+import { type HeaderFilter, headerFilter } from './headers.ts'
+
+/** Options of `idempotency()`, the same for every framework. */
+export interface IdempotencyOptions<Request = IncomingMessage> {
+  /**
+   * Names the tenant, account or user whose key this is: 1 to 1024 characters. Set it wherever callers
+   * are authenticated. Default: none; the caller's credentials (Authorization, else Cookie) are then
+   * part of the fingerprint, so that somebody else's key is a 422 and never a replay.
+   */
+  scope?: (request: Request) => string | number
+  /**
+   * The name of the header that carries the key, or a function that finds it elsewhere (returning
+   * undefined for none). Default `'Idempotency-Key'`.
+   */
+  key?: string | ((request: Request) => string | undefined)
+  /** Which methods are protected; others pass untouched. Default `['POST', 'PATCH']`. */
+  methods?: readonly string[] | 'all'
+  /** Requests for which this returns true pass untouched. Default: none. */
+  skip?: (request: Request) => boolean
+  /** Refuse a request without a key (400). Default `false`: it passes untouched. */
+  required?: boolean
+  /**
+   * Accept the key only as the structured-field string that the IETF draft asks for (`"abc"`, in
+   * quotes). Default `false`: the bare token `abc` names the same key.
+   */
+  strict?: boolean
+  /**
+   * What makes two requests the same request, in place of method, URL, content type and body: a
+   * string, bytes, or a JSON value. Pawl then does not read the body.
+   */
+  fingerprint?: (request: Request) => unknown
+  /** How long a duplicate waits for the attempt that is running, before 409. Default `'5s'`. */
+  wait?: Duration
+  /**
+   * Whether the handler may run again after an attempt that ended without an answer (crash, timeout)
+   * or with a 5xx. Default: no; a 5xx is stored, and after a crash nobody can know (409).
+   */
+  resumable?: boolean
+  /**
+   * How long an execution is kept; afterwards its key is new. A duration, or both parts. Default
+   * `{ completed: '24h', unfinished: '72h' }`.
+   */
+  retention?: Duration | { completed?: Duration; unfinished?: Duration }
+  /**
+   * The largest response body that is stored, in bytes. A larger one flows through, and replays say
+   * that it was not kept. At most `'256mb'`. Default `'1mb'`.
+   */
+  maxBody?: ByteSize
+  /** The largest request body that Pawl reads for the fingerprint; larger is 413. Default `'10mb'`. */
+  maxRequestBody?: ByteSize
+  /**
+   * Which response headers are stored: their names, or a function of the lower-case name. Default:
+   * every end-to-end header but Set-Cookie. Hop-by-hop headers and Date never are.
+   */
+  storedHeaders?: readonly string[] | ((name: string) => boolean)
+  /** How long the handler may take to answer, before 504. Default `'60s'`. */
+  timeout?: Duration
+  /**
+   * When PostgreSQL cannot be reached: `'refuse'` answers 503, `'run'` runs the handler unprotected.
+   * Default `'refuse'`.
+   */
+  onStoreError?: 'refuse' | 'run'
+}
+
+/** The options of one route, resolved. */
+export interface RouteOptions<Request> {
+  scope: ((request: Request) => unknown) | undefined
+  /** A lower-case header name, or a function. */
+  key: string | ((request: Request) => unknown)
+  methods: ReadonlySet<string> | 'all'
+  skip: ((request: Request) => unknown) | undefined
+  required: boolean
+  strict: boolean
+  fingerprint: ((request: Request) => unknown) | undefined
+  wait: number
+  resumable: boolean | undefined
+  retention: { completed: number; unfinished: number }
+  maxBody: number
+  maxRequestBody: number
+  storedHeaders: HeaderFilter
+  timeout: number
+  onStoreError: 'refuse' | 'run'
+}
+
+/** @throws PawlError `invalid-option` */
+export function routeOptions<Request>(
+  options: IdempotencyOptions<Request> | undefined,
+): RouteOptions<Request> {
+  const parsed = parseOptions(idempotencyOptions, options, 'idempotency()')
+  type Callback = (request: Request) => unknown
+  return {
+    ...parsed,
+    scope: parsed.scope as Callback | undefined,
+    key: typeof parsed.key === 'string' ? parsed.key.toLowerCase() : (parsed.key as Callback),
+    skip: parsed.skip as Callback | undefined,
+    fingerprint: parsed.fingerprint as Callback | undefined,
+    resumable: parsed.resumable,
+    storedHeaders: headerFilter(parsed.storedHeaders as string[] | undefined),
+  }
+}

@@ -1,0 +1,5 @@
+export type { Execution } from './engine/execution.ts'
+export { PawlError, type PawlErrorCode } from './errors.ts'
+export type { Logger } from './logger.ts'
+export type { ByteSize, Duration } from './options.ts'
+export { type ExecutionName, type ExecutionState, Pawl, type PawlOptions } from './pawl.ts'

@@ -1,0 +1,232 @@
+import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { Engine } from './engine/engine.ts'
+import { executionId } from './engine/execution-id.ts'
+import { PawlError } from './errors.ts'
+import type { Logger } from './logger.ts'
+import { type Duration, parseOptions, pawlOptions } from './options.ts'
+import type { Database } from './store/database.ts'
+import { checkSchema, migrate } from './store/migrate.ts'
+import { NodePostgres, openPool, type PgPool } from './store/node-postgres.ts'
+import { PGlite, type PGliteLike } from './store/pglite.ts'
+import { Heartbeat } from './store/processes.ts'
+import { Retention } from './store/retention.ts'
+import { Store } from './store/store.ts'
+import { Watch } from './store/watch.ts'
+
+/** Options of {@link Pawl}. */
+export interface PawlOptions {
+  /**
+   * The app's PostgreSQL (14 or later): a `pg.Pool`, a connection string, or a PGlite instance. For a
+   * connection string Pawl opens a pool of its own, of five connections; of a given pool it uses two
+   * or three under load.
+   */
+  database: PgPool | PGliteLike | string
+  /** The schema Pawl lives in. Default `'pawl'`. */
+  schema?: string
+  /**
+   * A stable name of this process among its peers (a pod's ordinal, a systemd unit). A process that
+   * starts under it retires its predecessor at once, so that a restart need not wait for
+   * `processTimeout`. Two processes must not run under one name. Default: none.
+   */
+  instance?: string
+  /** Apply missing migrations in `start()`. Safe with many processes. Default `false`. */
+  migrate?: boolean
+  /** A process without a heartbeat for this long is dead. At least 1 s. Default `'15s'`. */
+  processTimeout?: Duration
+  /** How long a statement may take, and a request may wait for a store that is away. Default `'5s'`. */
+  storeTimeout?: Duration
+  /** How long `stop()` waits for what is running. Default `'10s'`. */
+  drainTimeout?: Duration
+  /** How often this process deletes what has expired. Default `'1 minute'`. */
+  retentionInterval?: Duration
+  /** Where Pawl says what it does. Default: warnings on the console, progress with `NODE_DEBUG=pawl`. */
+  logger?: Logger
+}
+
+/** What {@link Pawl.find} tells of an execution. */
+export interface ExecutionState {
+  /** A UUID, derived from scope and key. */
+  id: string
+  /** `interrupted`: its process died, and nothing was recorded. `unknown`: nobody can know what it did. */
+  status: 'running' | 'interrupted' | 'released' | 'unknown' | 'done'
+  attempt: number
+  /** The HTTP status of the outcome; null if there is none yet. */
+  responseStatus: number | null
+}
+
+/** Names an execution. */
+export interface ExecutionName {
+  /** As the `scope` option gave it; default `''`. */
+  scope?: string
+  key: string
+}
+
+interface Parts {
+  db: Database
+  store: Store
+  watch: Watch
+  engine: Engine
+  heartbeat: Heartbeat
+  retention: Retention
+}
+
+/**
+ * Durable idempotency for one app: one instance a process.
+ *
+ * ```ts
+ * const pawl = new Pawl({ database: pool })
+ * await pawl.start()
+ * app.use(idempotency(pawl))
+ * process.once('SIGTERM', async () => {
+ *   server.close()
+ *   await pawl.stop()
+ * })
+ * ```
+ */
+export class Pawl {
+  readonly #options
+  #state: 'new' | 'started' | 'stopped' = 'new'
+  #parts: Parts | null = null
+
+  /** @throws PawlError `invalid-option` */
+  constructor(options: PawlOptions) {
+    this.#options = parseOptions(pawlOptions, options, 'new Pawl()')
+  }
+
+  /**
+   * Checks (or, with `migrate: true`, applies) the schema, registers this process and starts its
+   * heartbeat.
+   * @throws PawlError `schema-missing`, `schema-outdated`, `schema-newer`, `store-unavailable`
+   */
+  async start(): Promise<void> {
+    if (this.#state === 'started') return
+    const { database, schema, storeTimeout, logger } = this.#options
+    const db = await openDatabase(database, storeTimeout)
+    const id = randomUUID()
+    const heartbeat = new Heartbeat(
+      db,
+      schema,
+      {
+        id,
+        instance: this.#options.instance ?? null,
+        version,
+        timeoutMs: this.#options.processTimeout,
+      },
+      logger,
+    )
+    try {
+      if (this.#options.migrate) {
+        const applied = await migrate(db, schema)
+        if (applied.length > 0) logger.debug('migrated', { schema, applied })
+      }
+      await checkSchema(db, schema)
+      await heartbeat.start()
+    } catch (error) {
+      await db.close().catch(() => {})
+      if (error instanceof PawlError) throw error
+      throw new PawlError(
+        'store-unavailable',
+        `Pawl cannot start: ${(error as Error).message}.`,
+        'Check the database option, and that the role may use (or create) the schema.',
+        error,
+      )
+    }
+    const store = new Store(db, schema, id)
+    const watch = new Watch(db, schema)
+    const engine = new Engine(store, watch, id, storeTimeout)
+    const retention = new Retention(db, schema, this.#options.retentionInterval, logger)
+    retention.start()
+    this.#parts = { db, store, watch, engine, heartbeat, retention }
+    this.#state = 'started'
+  }
+
+  /**
+   * Takes no more keyed requests, waits for those that run (at most `drainTimeout`), gives the rest
+   * back so that other processes can go on at once, and removes this process from the database. Call
+   * it after the server stopped listening.
+   */
+  async stop(): Promise<void> {
+    const parts = this.#parts
+    if (this.#state !== 'started' || !parts) return
+    this.#state = 'stopped'
+    await parts.engine.stop(this.#options.drainTimeout)
+    try {
+      await parts.retention.stop()
+      await parts.watch.close()
+      await parts.heartbeat.stop()
+    } catch (error) {
+      // Our row expires by itself.
+      this.#options.logger.warn('could not say goodbye to the database', { error })
+    } finally {
+      await parts.db.close()
+    }
+  }
+
+  /**
+   * What is known of an execution; null if there is none.
+   * @throws PawlError `not-started`, `store-unavailable`
+   */
+  async find(name: ExecutionName): Promise<ExecutionState | null> {
+    const id = executionId(name.scope ?? '', name.key)
+    const found = await this.#started().store.look(id)
+    if (!found) return null
+    const interrupted = found.status === 'running' && !found.ownerAlive
+    return {
+      id,
+      status: interrupted ? 'interrupted' : found.status,
+      attempt: found.attempt,
+      responseStatus: found.outcome?.status ?? null,
+    }
+  }
+
+  /**
+   * Frees an execution that ended without an outcome (`unknown` or `interrupted`), after a person or
+   * the app has found out what it did: the next retry runs the handler again.
+   * @returns whether there was such an execution
+   * @throws PawlError `not-started`, `store-unavailable`
+   */
+  async release(name: ExecutionName): Promise<boolean> {
+    return this.#started().store.free(executionId(name.scope ?? '', name.key))
+  }
+
+  /** @internal What the adapters run on. */
+  get engine(): Engine {
+    return this.#started().engine
+  }
+
+  /** @internal */
+  get storeTimeoutMs(): number {
+    return this.#options.storeTimeout
+  }
+
+  /** @internal */
+  get logger(): Logger {
+    return this.#options.logger
+  }
+
+  #started(): Parts {
+    if (this.#parts) return this.#parts
+    throw new PawlError('not-started', 'Pawl has not been started.', 'Await pawl.start() first.')
+  }
+}
+
+async function openDatabase(database: unknown, timeoutMs: number): Promise<Database> {
+  if (typeof database === 'string') {
+    return new NodePostgres(await openPool(database, timeoutMs), timeoutMs, true)
+  }
+  // PGlite is the one that runs a script (exec); a pool is the one that gives clients (connect).
+  if (typeof (database as PGliteLike).exec === 'function') return new PGlite(database as PGliteLike)
+  if (typeof (database as PgPool).connect === 'function') {
+    return new NodePostgres(database as PgPool, timeoutMs, false)
+  }
+  throw new PawlError(
+    'invalid-option',
+    'new Pawl(): Option "database" is of an unknown kind.',
+    'Give a pg.Pool, a connection string, or a PGlite instance.',
+  )
+}
+
+const version: string = JSON.parse(
+  readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
+).version

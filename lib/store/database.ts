@@ -1,0 +1,52 @@
+import type { Value } from './values.ts'
+
+/** A row as an array of column values, in the order of the select list. */
+export type Row = readonly unknown[]
+
+/** Runs one statement. */
+export type Query = (sql: string, values?: readonly Value[]) => Promise<Row[]>
+
+/**
+ * All that the store needs of a database: run this SQL. Each implementation sends statements
+ * unnamed, so that no plan outlives the data it was made for and PgBouncer's transaction mode works.
+ */
+export interface Database {
+  query: Query
+  /** Runs `work` in one transaction on one connection. */
+  transaction<T>(work: (query: Query) => Promise<T>): Promise<T>
+  /**
+   * Calls `onMessage` for each notification on `channel` until the returned function is called.
+   * `onLost` is called once if the connection goes away. Rejects where listening is impossible.
+   */
+  listen(
+    channel: string,
+    onMessage: (payload: string) => void,
+    onLost: () => void,
+  ): Promise<() => Promise<void>>
+  /** Closes the connections that Pawl opened; those of a pool that the app gave stay open. */
+  close(): Promise<void>
+}
+
+/** What a failed statement means for whoever sent it. */
+export type Failure =
+  /** Nothing reached Postgres, or Postgres cannot serve now: the same statement may succeed later. */
+  | 'unavailable'
+  /** A serialization failure or a deadlock: the same statement will succeed at once. */
+  | 'conflict'
+  /** Postgres read the statement and refused it: sending it again changes nothing. */
+  | 'refused'
+
+// SQLSTATE classes (PostgreSQL documentation, appendix A) after which trying again makes sense:
+// connection exception, insufficient resources, operator intervention, system error, invalid
+// authorization (a password rotation in progress), and a server that is read-only after a failover.
+const UNAVAILABLE = /^(08|53|57|58|28|25006)/
+const CONFLICT = /^(40|55P03)/
+
+/** Sorts an error of a driver into what to do about it. */
+export function classify(error: unknown): Failure {
+  const code = (error as { code?: unknown } | null)?.code
+  // Only Postgres itself sends five-character SQLSTATEs; everything else is the way to it.
+  if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code)) return 'unavailable'
+  if (CONFLICT.test(code)) return 'conflict'
+  return UNAVAILABLE.test(code) ? 'unavailable' : 'refused'
+}

@@ -1,0 +1,68 @@
+import { classify } from './database.ts'
+
+interface Waiting<Operation, Result> {
+  operation: Operation
+  resolve: (result: Result) => void
+  reject: (error: unknown) => void
+}
+
+/**
+ * Many operations, one statement, one commit. While a statement is in flight, operations collect;
+ * when it returns, all of them travel as the next one. There is no timer: an idle process sends at
+ * once, a busy one shares the commit (the measure is the database's own latency).
+ *
+ * An operation that Postgres refuses does not fail its neighbours: the batch is halved until the
+ * refused one is alone. That is safe only because a refused statement leaves nothing behind, and
+ * because every operation may be sent twice.
+ */
+export class GroupCommit<Operation, Result> {
+  readonly #send: (operations: Operation[]) => Promise<Result[]>
+  readonly #max: number
+  #queue: Waiting<Operation, Result>[] = []
+  #sending = false
+
+  /**
+   * @param send sends a batch as one statement; resolves to one result for each operation, in order
+   * @param max the most operations one statement may carry
+   */
+  constructor(send: (operations: Operation[]) => Promise<Result[]>, max = 256) {
+    this.#send = send
+    this.#max = max
+  }
+
+  /** Resolves to the operation's result once the statement that carried it has committed. */
+  run(operation: Operation): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ operation, resolve, reject })
+      if (this.#sending) return
+      this.#sending = true
+      // Not now but after this turn of the event loop: requests that arrived together go together.
+      setImmediate(() => this.#pump())
+    })
+  }
+
+  async #pump(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const batch = this.#queue.splice(0, this.#max)
+      await this.#deliver(batch)
+    }
+    this.#sending = false
+  }
+
+  async #deliver(batch: Waiting<Operation, Result>[]): Promise<void> {
+    try {
+      const results = await this.#send(batch.map((waiting) => waiting.operation))
+      batch.forEach((waiting, i) => {
+        waiting.resolve(results[i] as Result)
+      })
+    } catch (error) {
+      if (batch.length === 1 || classify(error) !== 'refused') {
+        for (const waiting of batch) waiting.reject(error)
+        return
+      }
+      const half = batch.length >> 1
+      await this.#deliver(batch.slice(0, half))
+      await this.#deliver(batch.slice(half))
+    }
+  }
+}

@@ -1,0 +1,101 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { PawlError } from '../errors.ts'
+import { classify, type Database, type Query } from './database.ts'
+
+// The same folder from lib/store and from dist/store.
+const FOLDER = new URL('../../migrations/', import.meta.url)
+
+interface Migration {
+  version: number
+  name: string
+}
+
+async function available(): Promise<Migration[]> {
+  const files = (await readdir(FOLDER)).filter((name) => /^\d{3}_.*\.sql$/.test(name)).sort()
+  return files.map((name) => ({ version: Number(name.slice(0, 3)), name }))
+}
+
+/**
+ * Applies the migrations that are missing. Safe when many processes start at once: they queue at an
+ * advisory lock, in one transaction with everything that is applied.
+ * @returns the names of the migrations that this call applied
+ */
+export async function migrate(db: Database, schema: string): Promise<string[]> {
+  const migrations = await available()
+  return retryConflicts(() =>
+    db.transaction(async (query) => {
+      // The lock is the transaction's, so it also works through PgBouncer, and cannot be left behind.
+      await query('select pg_advisory_xact_lock(hashtext($1))', [`pawl migrate ${schema}`])
+      const current = await version(query, schema)
+      refuseNewer(current, migrations, schema)
+      // Creating an existing schema "if not exists" still needs the right to create one. An ordinary
+      // role may own its schema and nothing else.
+      const [exists] = await query('select 1 from pg_namespace where nspname = $1', [schema])
+      if (!exists) await query(`create schema "${schema}"`)
+      if (current === 0) {
+        await query(`create table if not exists "${schema}".migrations (
+          version integer primary key, name text not null, applied_at timestamptz not null default now())`)
+      }
+      const missing = migrations.filter((migration) => migration.version > current)
+      for (const { version, name } of missing) {
+        const sql = await readFile(new URL(name, FOLDER), 'utf8')
+        await query(sql.replace(/\bpawl\./g, () => `"${schema}".`))
+        await query(`insert into "${schema}".migrations (version, name) values ($1::int4, $2)`, [
+          version,
+          name,
+        ])
+      }
+      return missing.map((migration) => migration.name)
+    }),
+  )
+}
+
+/**
+ * Checks that the schema is the one this version of Pawl was written for.
+ * @throws PawlError `schema-missing`, `schema-outdated` or `schema-newer`, saying what to run
+ */
+export async function checkSchema(db: Database, schema: string): Promise<void> {
+  const migrations = await available()
+  const current = await version(db.query, schema)
+  refuseNewer(current, migrations, schema)
+  const hint = 'Run `npx pawl migrate`, or give `migrate: true` to new Pawl().'
+  if (current === 0) {
+    throw new PawlError('schema-missing', `The database has no schema "${schema}" of Pawl.`, hint)
+  }
+  const latest = migrations.at(-1)?.version ?? 0
+  if (current < latest) {
+    throw new PawlError(
+      'schema-outdated',
+      `The schema "${schema}" is at version ${current}; this version of Pawl needs ${latest}.`,
+      hint,
+    )
+  }
+}
+
+/** The version of the schema; 0 if there is none. */
+async function version(query: Query, schema: string): Promise<number> {
+  const [table] = await query('select to_regclass($1)::text', [`"${schema}".migrations`])
+  if (!table?.[0]) return 0
+  const [row] = await query(`select coalesce(max(version), 0)::int4 from "${schema}".migrations`)
+  return row?.[0] as number
+}
+
+function refuseNewer(current: number, migrations: Migration[], schema: string): void {
+  const latest = migrations.at(-1)?.version ?? 0
+  if (current <= latest) return
+  throw new PawlError(
+    'schema-newer',
+    `The schema "${schema}" is at version ${current}; this version of Pawl knows ${latest}.`,
+    'Upgrade pawl in this app; an older library must not write into a newer schema.',
+  )
+}
+
+async function retryConflicts<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await work()
+    } catch (error) {
+      if (tries >= 5 || classify(error) !== 'conflict') throw error
+    }
+  }
+}

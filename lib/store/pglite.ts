@@ -1,0 +1,41 @@
+import type { Database, Query, Row } from './database.ts'
+import { PgArray, type Value } from './values.ts'
+
+/** What Pawl uses of a PGlite instance (`@electric-sql/pglite`). */
+export interface PGliteLike {
+  query(sql: string, params?: unknown[], options?: object): Promise<{ rows: unknown[] }>
+  exec(sql: string, options?: object): Promise<{ rows: unknown[] }[]>
+  transaction<T>(work: (tx: Omit<PGliteLike, 'transaction' | 'listen'>) => Promise<T>): Promise<T>
+  listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>>
+}
+
+/** The Database behind an in-process PGlite. It has one connection and runs one statement at a time. */
+export class PGlite implements Database {
+  readonly #db: PGliteLike
+
+  constructor(db: PGliteLike) {
+    this.#db = db
+  }
+
+  query: Query = (sql, values) => send(this.#db, sql, values)
+
+  transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
+    return this.#db.transaction((tx) => work((sql, values) => send(tx, sql, values)))
+  }
+
+  listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>> {
+    return this.#db.listen(channel, onMessage)
+  }
+
+  async close(): Promise<void> {}
+}
+
+async function send(
+  db: Pick<PGliteLike, 'query' | 'exec'>,
+  sql: string,
+  values?: readonly Value[],
+): Promise<Row[]> {
+  if (!values) return ((await db.exec(sql, { rowMode: 'array' })).at(-1)?.rows ?? []) as Row[]
+  const params = values.map((value) => (value instanceof PgArray ? [...value.items] : value))
+  return (await db.query(sql, params, { rowMode: 'array' })).rows as Row[]
+}

@@ -1,0 +1,200 @@
+/**
+ * The SQL of the hot path and of processes. Each statement says why it is safe when two run at once;
+ * all of them assume READ COMMITTED and are also correct, by being sent again, under the stricter
+ * levels. All may be sent twice: a driver cannot know whether a lost reply meant a lost commit.
+ */
+export type Statements = ReturnType<typeof statements>
+
+/** @param schema the schema's name, quoted as an identifier */
+export function statements(schema: string) {
+  const now = `${schema}.now()`
+  const clock = `clock as materialized (select ${now} as now)`
+  // Names one life of an execution: a row that was deleted, or reset after it expired, has another
+  // created_at, so a process of its former life cannot write into the new one.
+  const born = (row: string) => `(extract(epoch from ${row}.created_at) * 1000000)::int8`
+  const ms = (column: string) => `${column} * interval '1 millisecond'`
+  const found = `e.status, e.fingerprint, e.owner, e.attempt, ${born('e')}::text,
+      e.expires_at <= clock.now, coalesce(p.expires_at > clock.now, false),
+      e.response_status, e.response_headers, e.response_body`
+
+  return {
+    /**
+     * Safe: the primary key lets one insert win; a concurrent one waits for the winner's commit and
+     * then does nothing. The losing statement's snapshot may be older than that commit, in which
+     * case it returns neither a claim nor a row, and the caller looks again. Rows go in in the order
+     * of their id, so that two batches that overlap cannot deadlock.
+     */
+    claim: `
+      with ${clock},
+      input as (
+        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::int8[])
+          with ordinality as t (id, scope, key, name, fingerprint, retention, n)
+      ),
+      claimed as (
+        insert into ${schema}.executions as e
+          (id, scope, key, kind, name, fingerprint, status, owner, attempt, created_at, expires_at)
+        select id, scope, key, 'request', name, fingerprint, 'running', $7::uuid, 1,
+          clock.now, clock.now + ${ms('retention')}
+        from input, clock
+        order by id
+        on conflict (id) do nothing
+        returning e.id, ${born('e')}::text as born
+      )
+      select input.n::int4, claimed.born, ${found}
+      from input
+      cross join clock
+      left join claimed on claimed.id = input.id
+      left join ${schema}.executions e on e.id = input.id
+      left join ${schema}.processes p on p.id = e.owner`,
+
+    /** Safe: reads. */
+    look: `
+      with ${clock}
+      select input.n::int4, ${found}
+      from unnest($1::uuid[]) with ordinality as input (id, n)
+      cross join clock
+      join ${schema}.executions e on e.id = input.id
+      left join ${schema}.processes p on p.id = e.owner`,
+
+    /**
+     * Safe: a compare-and-set on the attempt's number (and the row's life) under the row's lock. Of
+     * two that saw the same attempt, the second finds the number changed and updates nothing. The
+     * owner's life is checked again here, so that an owner that came back keeps its execution.
+     */
+    takeOver: `
+      with ${clock}
+      update ${schema}.executions e
+      set status = 'running', owner = $4::uuid, attempt = e.attempt + 1, awaited = false
+      from clock
+      where e.id = $1::uuid and ${born('e')} = $2::int8 and e.attempt = $3::int4
+        and (e.status in ('released', 'unknown') or e.status = 'running' and not exists (
+          select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
+      returning e.attempt, ${born('e')}::text`,
+
+    /**
+     * An expired execution becomes a new one. Safe: the same compare-and-set; and since created_at
+     * changes, nothing that was under way for the old life can write any more.
+     */
+    restart: `
+      with ${clock}
+      update ${schema}.executions e
+      set status = 'running', owner = $4::uuid, attempt = e.attempt + 1, awaited = false,
+        name = $5::text, fingerprint = ($6::bytea[])[1],
+        response_status = null, response_headers = null, response_body = null, completed_at = null,
+        created_at = clock.now, expires_at = clock.now + ${ms('$7::int8')}
+      from clock
+      where e.id = $1::uuid and ${born('e')} = $2::int8 and e.attempt = $3::int4
+        and e.expires_at <= clock.now
+        and not (e.status = 'running' and exists (
+          select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
+      returning e.attempt, ${born('e')}::text`,
+
+    /**
+     * Safe: the row's lock serialises two that complete one execution, and the second finds it done
+     * and changes nothing; its caller then adopts what is there. Any attempt may write a success. A
+     * failure ('current' is true) may be written only by the current attempt, so that a stale process
+     * cannot fail an execution that a healthy one is working on.
+     */
+    complete: `
+      with ${clock}
+      update ${schema}.executions e
+      set status = 'done', response_status = t.status, response_headers = t.headers,
+        response_body = t.body, completed_at = clock.now, expires_at = clock.now + ${ms('t.retention')}
+      from unnest($1::uuid[], $2::int8[], $3::int4[], $4::bool[], $5::int2[], $6::bytea[], $7::bytea[], $8::int8[])
+          with ordinality as t (id, born, attempt, current, status, headers, body, retention, n),
+        clock
+      where e.id = t.id and ${born('e')} = t.born and e.status <> 'done'
+        and (not t.current or e.status = 'running' and e.owner = $9::uuid and e.attempt = t.attempt)
+      returning t.n::int4, e.awaited`,
+
+    /**
+     * Safe: only the current attempt can give its execution back, checked under the row's lock.
+     */
+    release: `
+      update ${schema}.executions e
+      set status = t.status, owner = null
+      from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[])
+          with ordinality as t (id, born, attempt, status, n)
+      where e.id = t.id and ${born('e')} = t.born and e.attempt = t.attempt
+        and e.status = 'running' and e.owner = $5::uuid
+      returning t.n::int4, e.awaited`,
+
+    /**
+     * Gives back a claim whose reply was lost, if it was made at all. Safe: it names this process and
+     * the attempt, whose handler never ran; nobody else can have started it.
+     */
+    disown: `
+      delete from ${schema}.executions
+      where id = $1::uuid and owner = $2::uuid and status = 'running' and attempt = $3::int4`,
+
+    /** Safe: sets a flag on a row that is running; completing it reads the flag under the same lock. */
+    await: `
+      update ${schema}.executions set awaited = true
+      where id = $1::uuid and status = 'running' and not awaited`,
+
+    /** A person frees an execution. Safe: one that is running under a live owner is left alone. */
+    free: `
+      with ${clock}
+      update ${schema}.executions e set status = 'released', owner = null
+      from clock
+      where e.id = $1::uuid and (e.status = 'unknown' or e.status = 'running' and not exists (
+        select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
+      returning e.attempt`,
+
+    /** Safe: notifications are delivered after this statement's commit; nobody waits for one only. */
+    notify: 'select pg_notify($1, id) from unnest($2::text[]) as t (id)',
+
+    /**
+     * Registers the process and retires its predecessor of the same instance name. Safe: each names
+     * its own row; of two that start under one name at once, the later commit leaves both, and both
+     * are alive, which is true.
+     */
+    register: `
+      with ${clock},
+      retired as (
+        delete from ${schema}.processes where instance = $2::text and id <> $1::uuid returning id
+      ),
+      registered as (
+        insert into ${schema}.processes
+          (id, instance, host, pid, version, started_at, heartbeat, expires_at)
+        select $1::uuid, $2::text, $3::text, $4::int4, $5::text, now, now, now + ${ms('$6::int8')}
+        from clock
+        on conflict (id) do update
+          set heartbeat = excluded.heartbeat, expires_at = excluded.expires_at
+      )
+      select id from retired`,
+
+    /** Safe: one row, written by its own process only. Returns nothing if somebody retired it. */
+    heartbeat: `
+      with ${clock}
+      update ${schema}.processes p
+      set heartbeat = clock.now, expires_at = clock.now + ${ms('$2::int8')}
+      from clock
+      where p.id = $1::uuid
+      returning p.id`,
+
+    /** Safe: one row; deleting it twice deletes it once. */
+    unregister: `delete from ${schema}.processes where id = $1::uuid`,
+
+    /**
+     * Safe: SKIP LOCKED passes over rows that a claim or another process's retention holds, so
+     * neither waits for the other for longer than one short batch. An execution that a live process
+     * is running never expires.
+     */
+    deleteExpired: `
+      with ${clock}
+      delete from ${schema}.executions where id in (
+        select e.id from ${schema}.executions e, clock
+        where e.expires_at <= clock.now
+          and not (e.status = 'running' and exists (
+            select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
+        order by e.expires_at
+        limit $1::int4
+        for update of e skip locked)
+      returning 1`,
+
+    /** Safe: rows of processes that have been dead for a day; their executions are judged dead without them. */
+    deleteDead: `
+      delete from ${schema}.processes where expires_at < ${now} - interval '1 day' returning 1`,
+  }
+}

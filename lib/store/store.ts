@@ -1,0 +1,335 @@
+import { PawlError } from '../errors.ts'
+import { classify, type Database, type Row } from './database.ts'
+import { GroupCommit } from './group-commit.ts'
+import { type Statements, statements } from './statements.ts'
+import { PgArray } from './values.ts'
+
+/** What an execution answered; written once, never changed. */
+export interface Outcome {
+  status: number
+  /** JSON in UTF-8. */
+  headers: Buffer
+  /** Null: not kept. */
+  body: Buffer | null
+}
+
+/** One attempt at an execution, as every write names it. */
+export interface AttemptRef {
+  id: string
+  /** Names one life of the execution: opaque, from the claim. */
+  born: string
+  attempt: number
+}
+
+export interface Claim {
+  id: string
+  scope: string
+  key: string
+  name: string
+  fingerprint: Buffer
+  /** How long the execution is kept if it is never completed, in ms. */
+  retentionMs: number
+}
+
+/** What the database knows of an execution. */
+export interface Found {
+  status: 'running' | 'released' | 'unknown' | 'done'
+  fingerprint: Buffer
+  owner: string | null
+  /** Whether the owner's heartbeat is current. */
+  ownerAlive: boolean
+  attempt: number
+  born: string
+  expired: boolean
+  /** Of a done execution. */
+  outcome: Outcome | null
+}
+
+export type Claimed = { claimed: AttemptRef } | { found: Found | null }
+
+export interface Completion extends AttemptRef {
+  outcome: Outcome
+  retentionMs: number
+  /** A failure counts only if this attempt is the current one. */
+  onlyIfCurrent: boolean
+}
+
+/** An execution's status after a completion that found it done, or that came too late. */
+export type Completed = { kind: 'stored' } | { kind: 'found'; found: Found | null }
+
+interface Release extends AttemptRef {
+  status: 'released' | 'unknown'
+}
+
+/** Everything the engine asks of Postgres. Hot operations of concurrent requests share statements. */
+export class Store {
+  readonly #db: Database
+  readonly #sql: Statements
+  readonly #channel: string
+  readonly #owner: string
+  readonly #claims = new GroupCommit<Claim, Claimed>((batch) => this.#claim(batch))
+  readonly #looks = new GroupCommit<string, Found | null>((batch) => this.#look(batch))
+  readonly #completions = new GroupCommit<Completion, boolean>((batch) => this.#complete(batch))
+  readonly #releases = new GroupCommit<Release, boolean>((batch) => this.#release(batch))
+
+  /**
+   * @param schema the schema's name, as given by the user
+   * @param owner the id of this process
+   */
+  constructor(db: Database, schema: string, owner: string) {
+    this.#db = db
+    this.#sql = statements(`"${schema}"`)
+    this.#channel = schema
+    this.#owner = owner
+  }
+
+  /** Claims a new execution, or finds the one that is there. `null` if it vanished in between. */
+  async claim(claim: Claim): Promise<Claimed> {
+    const result = await translate(this.#claims.run(claim))
+    if ('claimed' in result || result.found) return result
+    // The winner of the insert committed after our snapshot was taken: only now can it be seen.
+    return { found: await this.look(claim.id) }
+  }
+
+  look(id: string): Promise<Found | null> {
+    return translate(this.#looks.run(id))
+  }
+
+  /** Takes over an execution whose last attempt has ended; null if somebody was faster. */
+  async takeOver(id: string, seen: Found): Promise<AttemptRef | null> {
+    const values = [id, seen.born, seen.attempt, this.#owner]
+    return ref(id, await this.#query(this.#sql.takeOver, values))
+  }
+
+  /** Makes an expired execution a new one; null if somebody was faster. */
+  async restart(claim: Claim, seen: Found): Promise<AttemptRef | null> {
+    const { id, name, fingerprint, retentionMs } = claim
+    const bytes = new PgArray('bytea', [fingerprint])
+    const values = [id, seen.born, seen.attempt, this.#owner, name, bytes, retentionMs]
+    return ref(id, await this.#query(this.#sql.restart, values))
+  }
+
+  /** Records the outcome, unless there is one. */
+  async complete(completion: Completion): Promise<Completed> {
+    if (await translate(this.#completions.run(completion))) return { kind: 'stored' }
+    const found = await this.look(completion.id)
+    // A row of another life has nothing to do with this attempt.
+    return { kind: 'found', found: found?.born === completion.born ? found : null }
+  }
+
+  /** Gives an execution back without an outcome, if this attempt is still the current one. */
+  async release(attempt: AttemptRef, status: 'released' | 'unknown'): Promise<void> {
+    await translate(this.#releases.run({ ...attempt, status }))
+  }
+
+  /** Undoes a claim whose reply was lost: the execution's handler never ran. */
+  async disown(id: string, attempt: number): Promise<void> {
+    await this.#query(this.#sql.disown, [id, this.#owner, attempt])
+  }
+
+  /** Asks whoever completes the execution to notify. */
+  async await(id: string): Promise<void> {
+    await this.#query(this.#sql.await, [id])
+  }
+
+  /** Makes an execution that is stuck free to take; false if it is running, done or not there. */
+  async free(id: string): Promise<boolean> {
+    const rows = await this.#query(this.#sql.free, [id])
+    return rows.length > 0
+  }
+
+  async #query(sql: string, values: (string | number | PgArray)[]): Promise<Row[]> {
+    return translate(this.#db.query(sql, values))
+  }
+
+  async #claim(batch: Claim[]): Promise<Claimed[]> {
+    // In the order of their ids, as the statement promises.
+    const sorted = [...batch.keys()].sort((a, b) => (batch[a]!.id < batch[b]!.id ? -1 : 1))
+    const column = <T>(pick: (claim: Claim) => T) => sorted.map((i) => pick(batch[i]!))
+    const rows = await this.#db.query(this.#sql.claim, [
+      new PgArray(
+        'uuid',
+        column((c) => c.id),
+      ),
+      new PgArray(
+        'text',
+        column((c) => c.scope),
+      ),
+      new PgArray(
+        'text',
+        column((c) => c.key),
+      ),
+      new PgArray(
+        'text',
+        column((c) => c.name),
+      ),
+      new PgArray(
+        'bytea',
+        column((c) => c.fingerprint),
+      ),
+      new PgArray(
+        'int8',
+        column((c) => c.retentionMs),
+      ),
+      this.#owner,
+    ])
+    const results = new Array<Claimed>(batch.length)
+    for (const [n, born, ...rest] of rows) {
+      const at = sorted[(n as number) - 1]!
+      results[at] = born
+        ? { claimed: { id: batch[at]!.id, born: born as string, attempt: 1 } }
+        : { found: toFound(rest) }
+    }
+    return results
+  }
+
+  async #look(batch: string[]): Promise<(Found | null)[]> {
+    const rows = await this.#db.query(this.#sql.look, [new PgArray('uuid', batch)])
+    const results = new Array<Found | null>(batch.length).fill(null)
+    for (const [n, ...rest] of rows) results[(n as number) - 1] = toFound(rest)
+    return results
+  }
+
+  async #complete(batch: Completion[]): Promise<boolean[]> {
+    return this.#settled(
+      batch,
+      await this.#db.query(this.#sql.complete, [
+        new PgArray(
+          'uuid',
+          batch.map((c) => c.id),
+        ),
+        new PgArray(
+          'int8',
+          batch.map((c) => c.born),
+        ),
+        new PgArray(
+          'int4',
+          batch.map((c) => c.attempt),
+        ),
+        new PgArray(
+          'bool',
+          batch.map((c) => c.onlyIfCurrent),
+        ),
+        new PgArray(
+          'int2',
+          batch.map((c) => c.outcome.status),
+        ),
+        new PgArray(
+          'bytea',
+          batch.map((c) => c.outcome.headers),
+        ),
+        new PgArray(
+          'bytea',
+          batch.map((c) => c.outcome.body),
+        ),
+        new PgArray(
+          'int8',
+          batch.map((c) => c.retentionMs),
+        ),
+        this.#owner,
+      ]),
+    )
+  }
+
+  async #release(batch: Release[]): Promise<boolean[]> {
+    return this.#settled(
+      batch,
+      await this.#db.query(this.#sql.release, [
+        new PgArray(
+          'uuid',
+          batch.map((r) => r.id),
+        ),
+        new PgArray(
+          'int8',
+          batch.map((r) => r.born),
+        ),
+        new PgArray(
+          'int4',
+          batch.map((r) => r.attempt),
+        ),
+        new PgArray(
+          'text',
+          batch.map((r) => r.status),
+        ),
+        this.#owner,
+      ]),
+    )
+  }
+
+  /** Which operations of a batch took effect; tells the processes that wait for them. */
+  #settled(batch: AttemptRef[], rows: Row[]): boolean[] {
+    const results = new Array<boolean>(batch.length).fill(false)
+    const awaited: string[] = []
+    for (const [n, isAwaited] of rows) {
+      const at = (n as number) - 1
+      results[at] = true
+      if (isAwaited) awaited.push(batch[at]!.id)
+    }
+    // In a statement of its own, after the commit: committing a notification takes a lock that all
+    // notifying transactions of the cluster share. If this one is lost, polling finds the outcome.
+    if (awaited.length > 0) {
+      this.#db
+        .query(this.#sql.notify, [this.#channel, new PgArray('text', awaited)])
+        .catch(() => {})
+    }
+    return results
+  }
+}
+
+function ref(id: string, rows: Row[]): AttemptRef | null {
+  const row = rows[0]
+  return row ? { id, attempt: row[0] as number, born: row[1] as string } : null
+}
+
+function toFound(row: readonly unknown[]): Found | null {
+  const [status, fingerprint, owner, attempt, born, expired, ownerAlive, code, headers, body] = row
+  if (status === null) return null
+  const running = status === 'running' && ownerAlive === true
+  return {
+    status: status as Found['status'],
+    fingerprint: toBuffer(fingerprint as Uint8Array),
+    owner: owner as string | null,
+    ownerAlive: ownerAlive as boolean,
+    attempt: attempt as number,
+    born: born as string,
+    // What a live process is working on does not expire under its hands.
+    expired: (expired as boolean) && !running,
+    outcome:
+      status === 'done'
+        ? {
+            status: code as number,
+            headers: toBuffer(headers as Uint8Array),
+            body: body === null ? null : toBuffer(body as Uint8Array),
+          }
+        : null,
+  }
+}
+
+function toBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes)
+    ? bytes
+    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}
+
+/** A driver's error as a PawlError that says whether trying again makes sense. */
+async function translate<T>(result: Promise<T>): Promise<T> {
+  try {
+    return await result
+  } catch (error) {
+    const detail = (error as Error).message
+    if (classify(error) === 'refused') {
+      throw new PawlError(
+        'store-refused',
+        `PostgreSQL refused a statement of Pawl: ${detail}.`,
+        'Check that the schema is intact (npx pawl migrate) and that the role may use it.',
+        error,
+      )
+    }
+    throw new PawlError(
+      'store-unavailable',
+      `PostgreSQL cannot be reached: ${detail}.`,
+      'Pawl goes on by itself as soon as it can; a client should retry with the same key.',
+      error,
+    )
+  }
+}

@@ -1,0 +1,115 @@
+-- Migration 1: keyed requests.
+--
+-- Pawl keeps what it knows in two tables.
+--
+--   executions   one row for each idempotent unit of work, named by (scope, key). Its primary key is
+--                derived from that name, so claiming, finding and completing an execution are one
+--                primary-key access each, and there is no second index on the name to maintain.
+--   processes    one row for each running process of the app. Its heartbeat is the lease of every
+--                execution the process owns: an owner whose row has expired or is gone is dead.
+--
+-- Truth is the single assignment of an outcome: `status` becomes 'done' once, under the row's lock,
+-- and never changes again. Owners, attempts and clocks only decide who should be working now.
+--
+-- The schema's name is an option of Pawl. The migrator replaces the word before the dots in this
+-- file and touches nothing else, so that the file can also be read, and run, as it is.
+
+-- All time is the database's, and comes from this one function. A test may replace it to live
+-- through a week in a second.
+create function pawl.now() returns timestamptz
+  language sql volatile parallel safe
+  as 'select clock_timestamp()';
+
+create table pawl.processes (
+  id         uuid primary key,
+  -- A stable name given by the app; whoever starts under it retires its predecessor's row.
+  instance   text,
+  host       text not null,
+  pid        integer not null,
+  version    text not null,
+  started_at timestamptz not null,
+  heartbeat  timestamptz not null,
+  expires_at timestamptz not null
+);
+
+create table pawl.executions (
+  -- The first 128 bits of SHA-256 over scope, a separator and key, marked as a UUIDv8.
+  id               uuid primary key,
+  scope            text not null,
+  key              text not null,
+  kind             text not null,
+  -- Where the request went, for people: method and path.
+  name             text not null,
+  -- A version byte, then the SHA-256 of what makes two requests the same request.
+  fingerprint      bytea not null,
+  -- running    owned by a process; interrupted, if that process is dead
+  -- released   free to take: the last attempt ended without an outcome and may be resumed
+  -- unknown    the last attempt ended without an outcome, and nobody can know what it did
+  -- done       the outcome is recorded
+  status           text not null check (status in ('running', 'released', 'unknown', 'done')),
+  owner            uuid,
+  attempt          integer not null,
+  -- Another process waits for this execution and wants to be notified when it ends.
+  awaited          boolean not null default false,
+  response_status  smallint,
+  -- JSON in UTF-8: an array of [name, value or array of values]. Bytes, since jsonb costs a fifth
+  -- of the throughput and outcomes are read back whole or not at all.
+  response_headers bytea,
+  -- Null in a done execution: the body was larger than maxBody, or an event stream.
+  response_body    bytea,
+  created_at       timestamptz not null,
+  completed_at     timestamptz,
+  expires_at       timestamptz not null
+);
+
+-- For retention. A BRIN index will not do: once the space of deleted rows is reused, each block
+-- range holds old and new rows and none can be skipped.
+create index executions_expires_at on pawl.executions (expires_at);
+-- For lists by time.
+create index executions_created_at on pawl.executions using brin (created_at);
+
+-- Bytes as text for people: the text they encode, or what they are, if they are no UTF-8 text.
+create function pawl.readable(bytes bytea) returns text
+  language plpgsql immutable parallel safe
+as $$
+begin
+  return convert_from(bytes, 'UTF8');
+exception when others then
+  return '<' || length(bytes) || ' bytes, not UTF-8>';
+end
+$$;
+
+-- The SQL interface: query this view, not the tables, which may change between versions.
+create view pawl.execution_log as
+select
+  e.id,
+  e.scope,
+  e.key,
+  e.kind,
+  e.name,
+  -- As the tables say, but an execution whose owner has died shows as 'interrupted'.
+  case when e.status = 'running' and not coalesce(p.expires_at > pawl.now(), false)
+    then 'interrupted' else e.status end as status,
+  e.attempt,
+  e.owner,
+  coalesce(p.expires_at > pawl.now(), false) as owner_alive,
+  p.host as owner_host,
+  p.pid as owner_pid,
+  e.response_status,
+  pawl.readable(e.response_headers)::jsonb as response_headers,
+  pawl.readable(e.response_body) as response_body,
+  e.status = 'done' and e.response_body is not null as body_kept,
+  e.created_at,
+  e.completed_at,
+  coalesce(e.completed_at, pawl.now()) - e.created_at as duration,
+  e.expires_at
+from pawl.executions e
+left join pawl.processes p on p.id = e.owner;
+
+comment on view pawl.execution_log is 'Every execution Pawl knows, for people. One row for each (scope, key).';
+comment on column pawl.execution_log.status is 'running, interrupted (its owner died), released (free to resume), unknown (nobody can know what it did) or done';
+comment on column pawl.execution_log.owner_alive is 'whether the process that runs it has a current heartbeat';
+comment on column pawl.execution_log.response_headers is 'an array of [name, value or array of values]';
+comment on column pawl.execution_log.response_body is 'the stored body, if it is UTF-8 text; null if none is stored';
+comment on column pawl.execution_log.duration is 'from the claim to the outcome, or until now';
+comment on column pawl.execution_log.expires_at is 'when retention may delete it and the key is new again';
