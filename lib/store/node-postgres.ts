@@ -13,8 +13,10 @@ export interface PgPool {
 interface PgClient {
   query(config: object): Promise<unknown>
   release(destroy?: Error | boolean): void
-  on(event: string, listener: (message: never) => void): unknown
-  off(event: string, listener: (message: never) => void): unknown
+  // biome-ignore lint/suspicious/noExplicitAny: as node-postgres types its listeners
+  on(event: string, listener: (...args: any[]) => void): unknown
+  // biome-ignore lint/suspicious/noExplicitAny: as node-postgres types its listeners
+  off(event: string, listener: (...args: any[]) => void): unknown
 }
 
 /** A pool of Pawl's own, for apps that give a connection string. */
@@ -27,7 +29,7 @@ export async function openPool(connectionString: string, timeoutMs: number): Pro
     connectionTimeoutMillis: timeoutMs,
     application_name: 'pawl',
   }
-  return new pg.default.Pool(options) as unknown as PgPool
+  return new pg.default.Pool(options) as PgPool
 }
 
 /** The Database behind a node-postgres pool. */
