@@ -4,6 +4,7 @@
 export type PawlErrorCode =
   | 'body-unreadable'
   | 'execution-gone'
+  | 'execution-missing'
   | 'fingerprint-missing'
   | 'invalid-option'
   | 'not-started'

@@ -7,8 +7,9 @@ import type { Logger } from './logger.ts'
 import { type Duration, parseOptions, pawlOptions } from './options.ts'
 import type { Database } from './store/database.ts'
 import { checkSchema, migrate } from './store/migrate.ts'
-import { NodePostgres, openPool, type PgPool } from './store/node-postgres.ts'
-import { PGlite, type PGliteLike } from './store/pglite.ts'
+import type { PgPool } from './store/node-postgres.ts'
+import { openDatabase } from './store/open-database.ts'
+import type { PGliteLike } from './store/pglite.ts'
 import { Heartbeat } from './store/processes.ts'
 import { Retention } from './store/retention.ts'
 import { Store } from './store/store.ts'
@@ -209,22 +210,6 @@ export class Pawl {
     if (this.#parts) return this.#parts
     throw new PawlError('not-started', 'Pawl has not been started.', 'Await pawl.start() first.')
   }
-}
-
-async function openDatabase(database: unknown, timeoutMs: number): Promise<Database> {
-  if (typeof database === 'string') {
-    return new NodePostgres(await openPool(database, timeoutMs), timeoutMs, true)
-  }
-  // PGlite is the one that runs a script (exec); a pool is the one that gives clients (connect).
-  if (typeof (database as PGliteLike).exec === 'function') return new PGlite(database as PGliteLike)
-  if (typeof (database as PgPool).connect === 'function') {
-    return new NodePostgres(database as PgPool, timeoutMs, false)
-  }
-  throw new PawlError(
-    'invalid-option',
-    'new Pawl(): Option "database" is of an unknown kind.',
-    'Give a pg.Pool, a connection string, or a PGlite instance.',
-  )
 }
 
 const version: string = JSON.parse(

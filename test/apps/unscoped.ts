@@ -1,0 +1,19 @@
+/** An app without a scope, whose answers hold a secret in body and headers. */
+import express from 'express'
+import { idempotency } from '../../lib/http/express.ts'
+import { Pawl } from '../../lib/index.ts'
+
+const pawl = new Pawl({ database: process.env.DATABASE_URL as string })
+await pawl.start()
+const app = express()
+app.use(idempotency(pawl))
+app.use(express.json())
+app.post('/secrets', (req, res) => {
+  const { secret } = req.body
+  res
+    .set('X-Secret', Buffer.from(JSON.stringify(secret ?? null)).toString('base64'))
+    .json({ secret })
+})
+const server = app.listen(0, '127.0.0.1', () => {
+  console.log(`http://127.0.0.1:${(server.address() as { port: number }).port}`)
+})
