@@ -32,8 +32,9 @@ export class Attempt {
   readonly #ref: AttemptRef
   readonly #store: Store
   readonly #options: AttemptOptions
-  readonly #abort = new AbortController()
+  #abort: AbortController | null = null
   readonly #stopped: () => boolean
+  #superseded: Error | null = null
   #settle!: (settled: Settled) => void
 
   /** @param stopped whether Pawl has stopped, and nothing may be tried any more */
@@ -49,12 +50,20 @@ export class Attempt {
     this.#options = options
     this.#stopped = stopped
     this.fingerprint = options.fingerprint
+    // Few handlers ask for it, and a controller costs more than all the rest of this.
+    const signal = () => {
+      this.#abort ??= new AbortController()
+      if (this.#superseded) this.#abort.abort(this.#superseded)
+      return this.#abort.signal
+    }
     this.execution = {
       id: ref.id,
       scope: name.scope,
       key: name.key,
       attempt: ref.attempt,
-      abortSignal: this.#abort.signal,
+      get abortSignal() {
+        return signal()
+      },
     }
     this.settled = new Promise((resolve) => {
       this.#settle = resolve
@@ -80,7 +89,8 @@ export class Attempt {
 
   /** Gives the execution back without an outcome: free to resume, or open what it did. */
   async release(status: 'released' | 'unknown'): Promise<void> {
-    this.#abort.abort(new Error('This attempt is no longer the current one.'))
+    this.#superseded = new Error('This attempt is no longer the current one.')
+    this.#abort?.abort(this.#superseded)
     try {
       await persist(() => this.#store.release(this.#ref, status), this.#stopped)
     } finally {

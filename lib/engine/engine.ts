@@ -14,8 +14,8 @@ export interface Call {
   resumable: boolean
   /** How long to wait for an attempt that is running, in ms. */
   waitMs: number
-  /** Fires when nobody waits for the answer any more. */
-  signal?: AbortSignal
+  /** Gives a signal that fires when nobody waits for the answer any more; asked for before waiting. */
+  signal?: () => AbortSignal
 }
 
 /** What a call is told. */
@@ -68,7 +68,7 @@ export class Engine {
       const running = this.#attempts.get(id)
       if (running) {
         if (!running.fingerprint.equals(fingerprint)) return { kind: 'mismatch' }
-        const settled = await within(left(), running.settled, call.signal)
+        const settled = await within(left(), running.settled, call.signal?.())
         if (!settled) return { kind: 'running' }
         if (settled.kind === 'done') return { kind: 'replay', outcome: settled.outcome }
         continue
@@ -203,7 +203,7 @@ export class Engine {
       const verdict = this.#judge(found, call)
       return verdict.kind === 'running' && !this.#attempts.has(id) ? null : verdict
     }
-    const verdict = await this.#watch.until(id, look, timeoutMs, call.signal)
+    const verdict = await this.#watch.until(id, look, timeoutMs, call.signal?.())
     // Running here now: the caller finds the attempt when it asks again.
     return verdict?.kind === 'running' ? { kind: 'free' } : verdict
   }

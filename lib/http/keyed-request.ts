@@ -89,7 +89,7 @@ export async function handleKeyed<Request extends IncomingRequest>(
       retentionMs: completed,
       resumable: isResumable(options.resumable),
       waitMs: options.wait,
-      signal: closeSignal(response),
+      signal: () => closeSignal(response),
     })
     if (begun.kind === 'run') runAttempt(pawl, options, exchange, begun.attempt)
     else if (!response.headersSent)
@@ -226,7 +226,8 @@ function failBeforeRun<Request extends IncomingRequest>(
 
 function closeSignal(response: ServerResponse): AbortSignal {
   const controller = new AbortController()
-  response.once('close', () => controller.abort())
+  if (response.closed || response.destroyed) controller.abort()
+  else response.once('close', () => controller.abort())
   return controller.signal
 }
 
