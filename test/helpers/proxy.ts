@@ -1,0 +1,77 @@
+import { once } from 'node:events'
+import { connect, createServer, type Socket } from 'node:net'
+
+/** A TCP proxy in front of a database, that fails on demand. */
+export interface Proxy {
+  /** The database's URL by way of the proxy. */
+  url: string
+  /** Ends all connections at once; new ones succeed. */
+  cut(): void
+  /** Refuses new connections; those that are open stay. */
+  refuse(): void
+  /** Nothing passes in either direction any more; new connections are accepted and stay silent. */
+  freeze(): void
+  /** Ends `refuse` and `freeze`: what was held back arrives now, even from peers that are gone. */
+  restore(): void
+  close(): Promise<void>
+}
+
+/** @param databaseUrl of the database behind the proxy */
+export async function startProxy(databaseUrl: string): Promise<Proxy> {
+  const target = new URL(databaseUrl)
+  const sockets = new Set<Socket>()
+  let held: (() => void)[] = []
+  let frozen = false
+  /** In order: what arrives while others are held waits behind them. */
+  const pass = (action: () => void) => {
+    if (frozen) held.push(action)
+    else action()
+  }
+  const server = createServer((app) => {
+    const postgres = connect(Number(target.port || 5432), target.hostname)
+    for (const [from, to] of [
+      [app, postgres],
+      [postgres, app],
+    ] as const) {
+      sockets.add(from)
+      from.on('data', (chunk) => pass(() => to.write(chunk)))
+      from.on('close', () => {
+        sockets.delete(from)
+        // Gracefully, so that what was written before still arrives.
+        pass(() => to.end())
+      })
+      from.on('error', () => {})
+    }
+  })
+  const listen = async (port: number) => {
+    server.listen(port, '127.0.0.1')
+    await once(server, 'listening')
+    return (server.address() as { port: number }).port
+  }
+  const port = await listen(0)
+  const url = new URL(databaseUrl)
+  url.host = `127.0.0.1:${port}`
+  const cut = () => {
+    for (const socket of sockets) socket.resetAndDestroy()
+  }
+  return {
+    url: url.href,
+    cut,
+    refuse: () => {
+      server.close()
+    },
+    freeze: () => {
+      frozen = true
+    },
+    restore: () => {
+      frozen = false
+      for (const action of held.splice(0)) action()
+      if (!server.listening) server.listen(port, '127.0.0.1')
+    },
+    async close() {
+      held = []
+      cut()
+      if (server.listening) await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
