@@ -38,15 +38,28 @@ export type Failure =
 
 // SQLSTATE classes (PostgreSQL documentation, appendix A) after which trying again makes sense:
 // connection exception, insufficient resources, operator intervention, system error, invalid
-// authorization (a password rotation in progress), and a server that is read-only after a failover.
-const UNAVAILABLE = /^(08|53|57|58|28|25006)/
-const CONFLICT = /^(40|55P03)/
+// authorization (a password rotation in progress), lock_timeout, a server that is read-only after a failover, and
+// a session that a timeout of the server has ended.
+const UNAVAILABLE = /^(08|53|57|58|28|25006|25P0[34]|55P03)/
+const CONFLICT = /^40/
 
 /** Sorts an error of a driver into what to do about it. */
 export function classify(error: unknown): Failure {
-  const code = (error as { code?: unknown } | null)?.code
-  // Only Postgres itself sends five-character SQLSTATEs; everything else is the way to it.
-  if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code)) return 'unavailable'
+  const { code, syscall } = (error ?? {}) as { code?: unknown; syscall?: unknown }
+  // Only Postgres itself sends five-character SQLSTATEs; everything else is the way to it. Errors of
+  // the operating system can look like one (EPIPE).
+  if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code) || syscall) return 'unavailable'
   if (CONFLICT.test(code)) return 'conflict'
   return UNAVAILABLE.test(code) ? 'unavailable' : 'refused'
+}
+
+/** Runs work again that lost against concurrent work. */
+export async function retryConflicts<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await work()
+    } catch (error) {
+      if (tries >= 5 || classify(error) !== 'conflict') throw error
+    }
+  }
 }

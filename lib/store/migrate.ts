@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { PawlError } from '../errors.ts'
-import { classify, type Database, type Query } from './database.ts'
+import { type Database, type Query, retryConflicts } from './database.ts'
 
 // The same folder from lib/store and from dist/store.
 const FOLDER = new URL('../../migrations/', import.meta.url)
@@ -88,14 +88,4 @@ function refuseNewer(current: number, migrations: Migration[], schema: string): 
     `The schema "${schema}" is at version ${current}; this version of Pawl knows ${latest}.`,
     'Upgrade pawl in this app; an older library must not write into a newer schema.',
   )
-}
-
-async function retryConflicts<T>(work: () => Promise<T>): Promise<T> {
-  for (let tries = 1; ; tries++) {
-    try {
-      return await work()
-    } catch (error) {
-      if (tries >= 5 || classify(error) !== 'conflict') throw error
-    }
-  }
 }

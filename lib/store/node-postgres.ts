@@ -1,5 +1,5 @@
 import type { Pool } from 'pg'
-import { classify, type Database, type Query, type Row } from './database.ts'
+import { classify, type Database, type Query, type Row, retryConflicts } from './database.ts'
 import { encodeArray, PgArray, type Value } from './values.ts'
 
 /** What Pawl uses of a `pg.Pool`; any version of node-postgres from 8.12 on fits. */
@@ -32,6 +32,9 @@ export async function openPool(connectionString: string, timeoutMs: number): Pro
   return new pg.default.Pool(options) as PgPool
 }
 
+/** Pools whose idle connections may break. */
+const guarded = new WeakSet<PgPool>()
+
 /** The Database behind a node-postgres pool. */
 export class NodePostgres implements Database {
   readonly #pool: PgPool
@@ -44,14 +47,18 @@ export class NodePostgres implements Database {
     this.#owned = owned
     // The pool has already dropped an idle connection that it reports here. Without a listener, a
     // restart of Postgres would end the process.
-    pool.on('error', ignore)
+    if (!guarded.has(pool)) pool.on('error', ignore)
+    guarded.add(pool)
   }
 
-  query: Query = (sql, values) => this.#with((client) => this.#send(client, sql, values))
+  query: Query = (sql, values) =>
+    // A role's default may be a stricter isolation than the statements need.
+    retryConflicts(() => this.#with((client) => this.#send(client, sql, values)))
 
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
     return this.#with(async (client) => {
-      await this.#send(client, 'begin')
+      // Whatever the role's default is: what waits for a lock must then see what it waited for.
+      await this.#send(client, 'begin isolation level read committed')
       try {
         const result = await work((sql, values) => this.#send(client, sql, values))
         await this.#send(client, 'commit')
