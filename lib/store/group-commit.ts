@@ -6,6 +6,16 @@ interface Waiting<Operation, Result> {
   reject: (error: unknown) => void
 }
 
+/** How much one statement may carry. */
+export interface Limits<Operation> {
+  /** Operations. Default 256. */
+  max?: number
+  /** Bytes, as `weigh` counts them. Default 16 MiB: one statement has to arrive within a timeout. */
+  maxWeight?: number
+  /** The bytes of an operation. Default: none worth counting. */
+  weigh?: (operation: Operation) => number
+}
+
 /**
  * Many operations, one statement, one commit. While a statement is in flight, operations collect;
  * when it returns, all of them travel as the next one. There is no timer: an idle process sends at
@@ -17,17 +27,19 @@ interface Waiting<Operation, Result> {
  */
 export class GroupCommit<Operation, Result> {
   readonly #send: (operations: Operation[]) => Promise<Result[]>
-  readonly #max: number
+  readonly #limits: Required<Limits<Operation>>
   #queue: Waiting<Operation, Result>[] = []
   #sending = false
 
   /**
    * @param send sends a batch as one statement; resolves to one result for each operation, in order
-   * @param max the most operations one statement may carry
    */
-  constructor(send: (operations: Operation[]) => Promise<Result[]>, max = 256) {
+  constructor(
+    send: (operations: Operation[]) => Promise<Result[]>,
+    { max = 256, maxWeight = 16 * 1024 ** 2, weigh = () => 0 }: Limits<Operation> = {},
+  ) {
     this.#send = send
-    this.#max = max
+    this.#limits = { max, maxWeight, weigh }
   }
 
   /** Resolves to the operation's result once the statement that carried it has committed. */
@@ -43,10 +55,21 @@ export class GroupCommit<Operation, Result> {
 
   async #pump(): Promise<void> {
     while (this.#queue.length > 0) {
-      const batch = this.#queue.splice(0, this.#max)
-      await this.#deliver(batch)
+      await this.#deliver(this.#queue.splice(0, this.#fit()))
     }
     this.#sending = false
+  }
+
+  /** How many of those that wait fit into one statement: one at least. */
+  #fit(): number {
+    const { max, maxWeight, weigh } = this.#limits
+    const most = Math.min(max, this.#queue.length)
+    let weight = 0
+    for (let n = 0; n < most; n++) {
+      weight += weigh((this.#queue[n] as Waiting<Operation, Result>).operation)
+      if (weight > maxWeight) return Math.max(n, 1)
+    }
+    return most
   }
 
   async #deliver(batch: Waiting<Operation, Result>[]): Promise<void> {

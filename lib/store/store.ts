@@ -69,7 +69,9 @@ export class Store {
   readonly #owner: string
   readonly #claims = new GroupCommit<Claim, Claimed>((batch) => this.#claim(batch))
   readonly #looks = new GroupCommit<string, Found | null>((batch) => this.#look(batch))
-  readonly #completions = new GroupCommit<Completion, boolean>((batch) => this.#complete(batch))
+  readonly #completions = new GroupCommit<Completion, boolean>((batch) => this.#complete(batch), {
+    weigh: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0),
+  })
   readonly #releases = new GroupCommit<Release, boolean>((batch) => this.#release(batch))
 
   /**

@@ -1,0 +1,86 @@
+import { randomUUID } from 'node:crypto'
+import pg from 'pg'
+import { afterEach } from 'vitest'
+import { executionId } from '../../lib/engine/execution-id.ts'
+import type { Database } from '../../lib/store/database.ts'
+import { NodePostgres } from '../../lib/store/node-postgres.ts'
+import { statements } from '../../lib/store/statements.ts'
+import { type AttemptRef, type Claim, type Found, Store } from '../../lib/store/store.ts'
+import { freshKey } from './request.ts'
+
+/** A store as a process of its own would have it. */
+export interface TestStore {
+  store: Store
+  db: Database
+  /** The id of the process. */
+  owner: string
+  /** Makes the process alive for this long, or dead (0). */
+  live(timeoutMs: number): Promise<void>
+}
+
+const pools: pg.Pool[] = []
+
+/** Opens a store over a pool of its own, closed after the test. Its process counts as alive. */
+export async function openStore(url: string, alive = true): Promise<TestStore> {
+  const pool = new pg.Pool({ connectionString: url, max: 5 })
+  pools.push(pool)
+  return storeOver(new NodePostgres(pool, 5000, false), alive)
+}
+
+/** A store over any database. */
+export async function storeOver(db: Database, alive = true): Promise<TestStore> {
+  const owner = randomUUID()
+  const live = async (timeoutMs: number) => {
+    await db.query(statements('"pawl"').register, [owner, null, 'host', 1, '0', timeoutMs])
+  }
+  if (alive) await live(60_000)
+  return { store: new Store(db, 'pawl', owner), db, owner, live }
+}
+
+afterEach(async () => {
+  await Promise.all(pools.splice(0).map((pool) => pool.end()))
+})
+
+export function claimOf(key: string = freshKey(), other: Partial<Claim> = {}): Claim {
+  return {
+    id: executionId('', key),
+    scope: '',
+    key,
+    name: 'POST /orders',
+    fingerprint: Buffer.from([1, 2, 3]),
+    retentionMs: 60_000,
+    ...other,
+  }
+}
+
+/** Claims what nobody else has claimed. */
+export async function claimNew({ store }: TestStore, claim: Claim): Promise<AttemptRef> {
+  const result = await store.claim(claim)
+  if ('claimed' in result) return result.claimed
+  throw new Error(`${claim.key} was claimed before`)
+}
+
+/** Looks at what is there. */
+export async function lookAt({ store }: TestStore, id: string): Promise<Found> {
+  const found = await store.look(id)
+  if (found) return found
+  throw new Error(`${id} is not there`)
+}
+
+export function completionOf(attempt: AttemptRef, body: string, onlyIfCurrent = false) {
+  return {
+    ...attempt,
+    outcome: { status: 200, headers: Buffer.from('[]'), body: Buffer.from(body) },
+    retentionMs: 60_000,
+    onlyIfCurrent,
+  }
+}
+
+export function shuffled<T>(items: readonly T[]): T[] {
+  const result = [...items]
+  for (let i = result.length - 1; i > 0; i--) {
+    const j = Math.floor(Math.random() * (i + 1))
+    ;[result[i], result[j]] = [result[j] as T, result[i] as T]
+  }
+  return result
+}
