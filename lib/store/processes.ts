@@ -13,7 +13,8 @@ export interface ProcessOptions {
 
 /**
  * Says that this process is alive: one row and one heartbeat a process, however many executions it
- * runs. Three heartbeats fit into the timeout, so that one lost statement is not a death.
+ * runs. Three heartbeats fit into the timeout, and none waits for the one before it, so that one lost
+ * statement is not a death.
  */
 export class Heartbeat {
   readonly #db: Database
@@ -21,6 +22,7 @@ export class Heartbeat {
   readonly #options: ProcessOptions
   readonly #logger: Logger
   #timer: NodeJS.Timeout | undefined
+  #underWay = 0
   #stopped = false
 
   constructor(db: Database, schema: string, options: ProcessOptions, logger: Logger) {
@@ -35,13 +37,18 @@ export class Heartbeat {
     if (retired > 0) {
       this.#logger.debug(`retired ${retired} predecessor(s)`, { instance: this.#options.instance })
     }
-    this.#schedule()
+    this.#timer = setInterval(() => this.#beat(), this.#options.timeoutMs / 3)
+    this.#timer.unref()
   }
 
   /** Removes the row: whatever this process still owns is free to take at once. */
   async stop(): Promise<void> {
     this.#stopped = true
-    clearTimeout(this.#timer)
+    clearInterval(this.#timer)
+    await this.#unregister()
+  }
+
+  async #unregister(): Promise<void> {
     await this.#db.query(this.#sql.unregister, [this.#options.id])
   }
 
@@ -58,12 +65,10 @@ export class Heartbeat {
     return rows.length
   }
 
-  #schedule(): void {
-    this.#timer = setTimeout(() => this.#beat(), this.#options.timeoutMs / 3)
-    this.#timer.unref()
-  }
-
   async #beat(): Promise<void> {
+    // More would only queue for a database that does not answer.
+    if (this.#underWay >= 3) return
+    this.#underWay++
     try {
       const rows = await this.#db.query(this.#sql.heartbeat, [
         this.#options.id,
@@ -77,10 +82,12 @@ export class Heartbeat {
           instance: this.#options.instance,
         })
         await this.#register(null)
+        if (this.#stopped) await this.#unregister() // It was too late to be alive.
       }
     } catch (error) {
       this.#logger.warn('heartbeat failed; trying again', { error })
+    } finally {
+      this.#underWay--
     }
-    if (!this.#stopped) this.#schedule()
   }
 }
