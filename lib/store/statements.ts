@@ -64,7 +64,7 @@ export function statements(schema: string) {
     takeOver: `
       with ${clock}
       update ${schema}.executions e
-      set status = 'running', owner = $4::uuid, attempt = e.attempt + 1, awaited = false
+      set status = 'running', owner = $4::uuid, attempt = e.attempt + 1
       from clock
       where e.id = $1::uuid and ${born('e')} = $2::int8 and e.attempt = $3::int4
         and (e.status in ('released', 'unknown') or e.status = 'running' and not exists (
@@ -179,18 +179,20 @@ export function statements(schema: string) {
     /**
      * Safe: SKIP LOCKED passes over rows that a claim or another process's retention holds, so
      * neither waits for the other for longer than one short batch. An execution that a live process
-     * is running never expires.
+     * is running never expires. An array and scalar subqueries, since joins here make Postgres read the
+     * whole table, or the whole index, for each batch; and a join may repeat the limit.
      */
     deleteExpired: `
       with ${clock}
-      delete from ${schema}.executions where id in (
-        select e.id from ${schema}.executions e, clock
-        where e.expires_at <= clock.now
+      delete from ${schema}.executions where id = any (array(
+        select e.id from ${schema}.executions e
+        where e.expires_at <= (select now from clock)
           and not (e.status = 'running' and exists (
-            select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
+            select from ${schema}.processes p
+            where p.id = e.owner and p.expires_at > (select now from clock)))
         order by e.expires_at
         limit $1::int4
-        for update of e skip locked)
+        for update of e skip locked))
       returning 1`,
 
     /** Safe: rows of processes that have been dead for a day; their executions are judged dead without them. */
