@@ -68,9 +68,10 @@ create index executions_expires_at on pawl.executions (expires_at);
 -- For lists by time.
 create index executions_created_at on pawl.executions using brin (created_at);
 
--- Bytes as text for people: the text they encode, or what they are, if they are no UTF-8 text.
+-- Bytes as text for people: the text they encode, or what they are, if they are no UTF-8 text. Not
+-- safe in parallel: before PostgreSQL 17 catching an exception fails in a parallel query.
 create function pawl.readable(bytes bytea) returns text
-  language plpgsql immutable parallel safe
+  language plpgsql immutable
 as $$
 begin
   return convert_from(bytes, 'UTF8');
