@@ -24,7 +24,8 @@ export class PGlite implements Database {
   }
 
   listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>> {
-    return this.#db.listen(channel, onMessage)
+    // In quotes, or PGlite folds the name and refuses reserved words.
+    return this.#db.listen(`"${channel}"`, onMessage)
   }
 
   async close(): Promise<void> {}

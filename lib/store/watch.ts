@@ -38,8 +38,9 @@ export class Watch {
     }
     this.#add(id, onChange)
     signal?.addEventListener('abort', onChange)
+    // What happened before somebody listened is not notified: look again then.
+    this.#listening?.then(onChange)
     try {
-      await this.#listening
       for (let poll = FIRST_POLL_MS; ; poll = Math.min(poll * 2, MAX_POLL_MS)) {
         notified = false
         const result = await look()
@@ -71,18 +72,20 @@ export class Watch {
     const waiting = this.#waiting.get(id)
     if (waiting) waiting.add(onChange)
     else this.#waiting.set(id, new Set([onChange]))
-    this.#listening ??= this.#db
+    if (this.#listening) return
+    const listening = this.#db
       .listen(
         this.#channel,
         (payload) => {
           for (const notify of this.#waiting.get(payload) ?? []) notify()
         },
         () => {
-          this.#listening = null
+          if (this.#listening === listening) this.#listening = null
         },
       )
       // Not allowed, not possible, or not now: polling is enough.
       .catch(() => null)
+    this.#listening = listening
   }
 
   #remove(id: string, onChange: () => void): void {
