@@ -49,6 +49,7 @@ export class Capture {
   #needDrain = false
   /** A `close` event that came while the handler was in the middle of its answer. */
   #closed = false
+  #letGoOfSocket: () => void = () => {}
   /** `answered`: something else was sent in the handler's place. */
   #state: 'holding' | 'deciding' | 'open' | 'answered' = 'holding'
 
@@ -90,6 +91,7 @@ export class Capture {
     response.statusMessage = ''
     send(response, answer, this.#native, this.#onEnd)
     if (!this.#ended) Object.assign(response, shadow, { statusCode, statusMessage })
+    this.#letGoOfSocket()
     this.#releaseClose()
   }
 
@@ -225,7 +227,30 @@ export class Capture {
       this.#native.end.call(response, whole, encoding as never, callback)
     })
     if (!this.#flows) this.#finish(Buffer.concat(this.#chunks))
+    if (this.#state === 'deciding') this.#holdSocket()
     this.#releaseClose()
+  }
+
+  /**
+   * A handler that throws after it has answered: Express' final handler then destroys the socket,
+   * which in Node comes too late to matter, since the answer is already on its way. So it shall here.
+   */
+  #holdSocket(): void {
+    const response = this.#response
+    const { socket } = response
+    if (!socket) return
+    const { destroy } = socket
+    let late: Parameters<typeof destroy> | null = null
+    socket.destroy = (...args) => {
+      late = args
+      return socket
+    }
+    this.#letGoOfSocket = () => {
+      socket.destroy = destroy
+      if (!late) return
+      const again = late
+      response.once('finish', () => socket.destroy(...again))
+    }
   }
 
   #collect(bytes: Buffer): void {
@@ -274,6 +299,7 @@ export class Capture {
     }
     this.#calls.length = 0
     if (this.#needDrain && !response.writableNeedDrain) response.emit('drain')
+    this.#letGoOfSocket()
     this.#releaseClose()
   }
 

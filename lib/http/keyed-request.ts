@@ -143,6 +143,7 @@ function runAttempt<Request extends IncomingRequest>(
     await within(pawl.storeTimeoutMs, attempt.interrupt()).catch(() => null)
     if (!capture.answered) capture.answer(timedOut(instance, resumable))
   }, options.timeout)
+  timer.unref()
   run(attempt.execution)
 }
 
