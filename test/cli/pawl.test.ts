@@ -1,0 +1,89 @@
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { describe, expect, it } from 'vitest'
+import { executionId } from '../../lib/engine/execution-id.ts'
+import { withDatabase } from '../helpers/database.ts'
+
+const file = fileURLToPath(new URL('../../lib/cli/pawl.ts', import.meta.url))
+
+/** Runs the command; never rejects. */
+async function pawl(url: string | undefined, ...args: string[]) {
+  const env = { ...process.env, DATABASE_URL: url }
+  if (url === undefined) delete env.DATABASE_URL
+  const command = ['--import', 'tsx', file, ...args]
+  try {
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, command, { env })
+    return { code: 0, stdout, stderr }
+  } catch (error) {
+    const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string }
+    return { code, stdout, stderr }
+  }
+}
+
+describe('pawl migrate', () => {
+  const database = withDatabase({ empty: true })
+
+  it('applies what is missing, says what it did, and does it once when many run at once', async () => {
+    const runs = await Promise.all([1, 2, 3].map(() => pawl(database.url, 'migrate')))
+    expect(runs.map((run) => run.code)).toEqual([0, 0, 0])
+    const said = runs.map((run) => run.stdout.trim()).sort()
+    expect(said[2]).toMatch(/^applied 001_executions\.sql/)
+    expect(said.slice(0, 2)).toEqual(Array(2).fill('Schema "pawl" is up to date.'))
+    await pawl(database.url, 'migrate', '--schema', 'other')
+    const { rows } = await database.pool.query(
+      `select nspname from pg_namespace where nspname in ('pawl', 'other') order by 1`,
+    )
+    expect(rows.map((row) => row.nspname)).toEqual(['other', 'pawl'])
+  }, 60_000)
+
+  it('says in a sentence what is wrong', async () => {
+    const noDatabase = await pawl(undefined, 'migrate')
+    expect(noDatabase.code).toBe(1)
+    expect(noDatabase.stderr).toMatch(/No database is given\. Set DATABASE_URL/)
+    const unreachable = await pawl('postgres://nobody@127.0.0.1:1/nothing', 'migrate')
+    expect(unreachable.code).toBe(1)
+    expect(unreachable.stderr).toMatch(/ECONNREFUSED.*Check --database-url/)
+    const badSchema = await pawl(database.url, 'migrate', '--schema', 'a"b')
+    expect(badSchema.code).toBe(1)
+    expect(badSchema.stderr).toMatch(/Option "schema"/)
+    const unknown = await pawl(database.url, 'migrat')
+    expect(unknown.code).toBe(1)
+    expect(unknown.stderr).toMatch(/Did you mean migrate\?/)
+  }, 60_000)
+})
+
+describe('pawl list, show and release', () => {
+  const database = withDatabase()
+
+  it('finds what needs somebody, tells all of it, and frees it', async () => {
+    await database.pool.query(
+      `insert into pawl.executions (id, scope, key, kind, name, fingerprint, status, attempt,
+         response_status, response_headers, response_body, created_at, completed_at, expires_at)
+       values ($1, 'alice', 'stuck', 'request', 'POST /orders', '', 'unknown', 1,
+         null, null, null, now(), null, now() + interval '1 day'),
+       ($2, 'alice', 'fine', 'request', 'POST /orders', '', 'done', 1,
+         201, '[["Content-Type","application/json"]]', '{"id":7}', now(), now(), now() + interval '1 day')`,
+      [executionId('alice', 'stuck'), executionId('alice', 'fine')],
+    )
+    const list = await pawl(database.url, 'list')
+    expect(list.stdout).toMatch(/unknown +alice +stuck +POST \/orders/)
+    expect(list.stdout).not.toMatch(/fine/)
+    expect((await pawl(database.url, 'list', '--all')).stdout).toMatch(/done +alice +fine/)
+
+    const show = await pawl(database.url, 'show', 'fine')
+    expect(show.stdout).toMatch(/response_body +\{"id":7\}/)
+    const missing = await pawl(database.url, 'show', 'nothing')
+    expect(missing.code).toBe(1)
+    expect(missing.stderr).toMatch(/no execution with the key "nothing"/)
+
+    const done = await pawl(database.url, 'release', 'fine', '--scope', 'alice')
+    expect(done.stdout).toMatch(/Nothing to release: the execution is done/)
+    const released = await pawl(database.url, 'release', 'stuck', '--scope', 'alice')
+    expect(released.stdout).toMatch(/^Released/)
+    const { rows } = await database.pool.query(
+      `select status from pawl.executions where key = 'stuck'`,
+    )
+    expect(rows[0].status).toBe('released')
+  }, 60_000)
+})
