@@ -23,6 +23,13 @@ export interface Captured {
 /** Let the response go as the handler made it, or answer otherwise. */
 export type Verdict = 'send' | Answer
 
+const CAPTURE = Symbol('pawl.capture')
+
+/** A response whose methods go by way of its Capture. */
+interface Held extends ServerResponse {
+  [CAPTURE]: Capture
+}
+
 type Callback = (error?: Error | null) => void
 type Chunk = string | Uint8Array
 
@@ -95,62 +102,88 @@ export class Capture {
     this.#releaseClose()
   }
 
-  #install(): void {
-    const response = this.#response
-    const native = this.#native
-    const open = () => this.#state === 'open'
+  /** For every response the same functions, so that holding one costs no closures. */
+  static readonly #overrides = {
     // Setting headers of a response that looks sent fails as it would in Node.
-    const guard = <T extends (...args: never[]) => unknown>(method: T, verb: string): T =>
-      ((...args: Parameters<T>) => {
-        if (!open() && this.#head) throw headersSentError(verb)
-        return method.apply(response, args)
-      }) as T
+    setHeader(this: Held, ...args: Parameters<NativeMethods['setHeader']>) {
+      return this[CAPTURE].#unsent('set').setHeader.apply(this, args)
+    },
+    appendHeader(this: Held, ...args: Parameters<NativeMethods['appendHeader']>) {
+      return this[CAPTURE].#unsent('append').appendHeader.apply(this, args)
+    },
+    setHeaders(this: Held, ...args: Parameters<NativeMethods['setHeaders']>) {
+      return this[CAPTURE].#unsent('set').setHeaders.apply(this, args)
+    },
+    removeHeader(this: Held, ...args: Parameters<NativeMethods['removeHeader']>) {
+      return this[CAPTURE].#unsent('remove').removeHeader.apply(this, args)
+    },
+    writeHead(this: Held, ...args: Parameters<NativeMethods['writeHead']>) {
+      const capture = this[CAPTURE]
+      const { writeHead } = capture.#native
+      if (capture.#state === 'open') return writeHead.apply(this, args)
+      capture.#begin(args)
+      capture.#record(() => writeHead.apply(this, args))
+      capture.#flowIfEventStream()
+      return this
+    },
+    flushHeaders(this: Held) {
+      const capture = this[CAPTURE]
+      const { flushHeaders } = capture.#native
+      if (capture.#state === 'open') return flushHeaders.call(this)
+      capture.#implicitHead()
+      capture.#record(() => flushHeaders.call(this))
+      capture.#flowIfEventStream()
+    },
+    write(this: Held, ...args: unknown[]) {
+      const capture = this[CAPTURE]
+      if (capture.#state === 'open') return capture.#native.write.apply(this, args as never)
+      return capture.#write(...splitArguments(args))
+    },
+    end(this: Held, ...args: unknown[]) {
+      const capture = this[CAPTURE]
+      if (capture.#state === 'open') return capture.#native.end.apply(this, args as never)
+      capture.#end(...splitArguments(args))
+      return this
+    },
+    emit(this: Held, event: string, ...args: unknown[]) {
+      const capture = this[CAPTURE]
+      // The client is gone, but the handler is in the middle of its answer, and the answer is still
+      // wanted: a pipe would stop at this event. It comes when the answer is complete.
+      if (event === 'close' && capture.#head && !capture.#ended && capture.#state !== 'open') {
+        capture.#closed = true
+        return true
+      }
+      return capture.#native.emit.call(this, event, ...args)
+    },
+  }
 
-    Object.assign(response, {
-      setHeader: guard(native.setHeader, 'set'),
-      appendHeader: guard(native.appendHeader, 'append'),
-      setHeaders: guard(native.setHeaders, 'set'),
-      removeHeader: guard(native.removeHeader, 'remove'),
-      writeHead: (...args: Parameters<NativeMethods['writeHead']>) => {
-        if (open()) return native.writeHead.apply(response, args)
-        this.#begin(args)
-        this.#record(() => native.writeHead.apply(response, args))
-        this.#flowIfEventStream()
-        return response
+  static readonly #looks = {
+    headersSent: {
+      configurable: true,
+      get(this: Held) {
+        const capture = this[CAPTURE]
+        return capture.#state === 'open' ? native(this, 'headersSent') : capture.#head !== null
       },
-      flushHeaders: () => {
-        if (open()) return native.flushHeaders.call(response)
-        this.#implicitHead()
-        this.#record(() => native.flushHeaders.call(response))
-        this.#flowIfEventStream()
+    },
+    writableEnded: {
+      configurable: true,
+      get(this: Held) {
+        const capture = this[CAPTURE]
+        return capture.#state === 'open' ? native(this, 'writableEnded') : capture.#ended
       },
-      write: (...args: unknown[]) => {
-        if (open()) return native.write.apply(response, args as never)
-        return this.#write(...splitArguments(args))
-      },
-      end: (...args: unknown[]) => {
-        if (open()) return native.end.apply(response, args as never)
-        this.#end(...splitArguments(args))
-        return response
-      },
-      emit: (event: string, ...args: unknown[]) => {
-        // The client is gone, but the handler is in the middle of its answer, and the answer is still
-        // wanted: a pipe would stop at this event. It comes when the answer is complete.
-        if (event === 'close' && !open() && this.#head && !this.#ended) {
-          this.#closed = true
-          return true
-        }
-        return native.emit.call(response, event, ...args)
-      },
-    })
-    const prototype = Object.getPrototypeOf(response)
-    const look = (name: string, looks: () => boolean) =>
-      Object.defineProperty(response, name, {
-        configurable: true,
-        get: () => (open() ? Reflect.get(prototype, name, response) : looks()),
-      })
-    look('headersSent', () => this.#head !== null)
-    look('writableEnded', () => this.#ended)
+    },
+  }
+
+  #install(): void {
+    const response = this.#response as Held
+    response[CAPTURE] = this
+    Object.assign(response, Capture.#overrides)
+    Object.defineProperties(response, Capture.#looks)
+  }
+
+  #unsent(verb: string): NativeMethods {
+    if (this.#head && this.#state !== 'open') throw headersSentError(verb)
+    return this.#native
   }
 
   /** The head is fixed from here on. Throws what Node would throw. */
@@ -170,7 +203,7 @@ export class Capture {
     this.#head = {
       status,
       headers: headers.filter(
-        ([name, value]) => !isDeepStrictEqual(this.#initial.get(name.toLowerCase())?.[1], value),
+        ([name, value]) => !isSame(this.#initial.get(name.toLowerCase())?.[1], value),
       ),
     }
   }
@@ -310,6 +343,10 @@ export class Capture {
   }
 }
 
+function native(response: ServerResponse, name: 'headersSent' | 'writableEnded'): boolean {
+  return Reflect.get(Object.getPrototypeOf(response), name, response)
+}
+
 function splitArguments(
   args: readonly unknown[],
 ): [Chunk, BufferEncoding | undefined, Callback | undefined] {
@@ -348,6 +385,10 @@ function currentHeaders(response: ServerResponse): Map<string, Header> {
       [name, toValue(response.getHeader(name))],
     ]),
   )
+}
+
+function isSame(a: unknown, b: unknown): boolean {
+  return a === b || (Array.isArray(a) && isDeepStrictEqual(a, b))
 }
 
 function toValue(value: unknown): string | string[] {

@@ -124,10 +124,9 @@ function runAttempt<Request extends IncomingRequest>(
       if (settled?.kind === 'done')
         return settled.own ? 'send' : replayAnswer(settled.outcome, instance)
       if (settled) return inProgress(instance)
-      pawl.logger.warn(
-        'the store is away; an outcome is held until it is back',
-        attempt.execution as never,
-      )
+      pawl.logger.warn('the store is away; an outcome is held until it is back', {
+        execution: attempt.execution.id,
+      })
     } catch (error) {
       pawl.logger.warn('an outcome could not be recorded', {
         error,

@@ -1,24 +1,22 @@
 import type { ServerResponse } from 'node:http'
 
-const METHODS = [
-  'writeHead',
-  'write',
-  'end',
-  'emit',
-  'flushHeaders',
-  'setHeader',
-  'appendHeader',
-  'setHeaders',
-  'removeHeader',
-] as const
-
 /** The methods of a response as they were before Pawl came, other middleware's wrappers included. */
-export type NativeMethods = Pick<ServerResponse, (typeof METHODS)[number]>
+export type NativeMethods = ReturnType<typeof nativeMethods>
 
-export function nativeMethods(response: ServerResponse): NativeMethods {
-  return Object.fromEntries(
-    METHODS.map((name) => [name, response[name]]),
-  ) as unknown as NativeMethods
+export function nativeMethods(response: ServerResponse) {
+  const { writeHead, write, end, emit, flushHeaders } = response
+  const { setHeader, appendHeader, setHeaders, removeHeader } = response
+  return {
+    writeHead,
+    write,
+    end,
+    emit,
+    flushHeaders,
+    setHeader,
+    appendHeader,
+    setHeaders,
+    removeHeader,
+  }
 }
 
 /** The names of the headers set so far, in the case in which they were set. */
