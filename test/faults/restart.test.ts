@@ -1,0 +1,85 @@
+import pg from 'pg'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { migrate } from '../../lib/store/migrate.ts'
+import { NodePostgres } from '../../lib/store/node-postgres.ts'
+import { startApp } from '../helpers/app.ts'
+import { startPostgres } from '../helpers/postgres.ts'
+import { freshKey, type RawResponse, request } from '../helpers/request.ts'
+
+let server: Awaited<ReturnType<typeof startPostgres>>
+
+beforeAll(async () => {
+  server = await startPostgres()
+  const pool = new pg.Pool({ connectionString: server.url, max: 1 })
+  await migrate(new NodePostgres(pool, 10_000, false), 'pawl')
+  await pool.end()
+})
+afterAll(() => server.stop())
+
+/** As a patient client does: again with the same key until the answer is final. */
+async function persistently(urls: string[], key: string): Promise<RawResponse> {
+  for (let tries = 0; ; tries++) {
+    const answer = await request(urls[tries % urls.length] as string, { key })
+    if (answer.status !== 503 && answer.status !== 409) return answer
+    if (tries > 100) throw new Error(`${key} never got an answer: ${answer.text}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+describe('PostgreSQL that crashes and recovers under load', () => {
+  it('loses no outcome, runs nothing twice, leaves nothing behind, and both processes heal', async () => {
+    const runs = new Map<string, number>()
+    const start = () =>
+      startApp(
+        server.url,
+        {},
+        (app) => {
+          app.post('/', async (req, res) => {
+            const key = req.get('idempotency-key') as string
+            const run = (runs.get(key) ?? 0) + 1
+            runs.set(key, run)
+            await new Promise((resolve) => setTimeout(resolve, Math.random() * 20))
+            res.status(201).json({ key, run })
+          })
+        },
+        { pawl: { storeTimeout: '1s' } },
+      )
+    const urls = (await Promise.all([start(), start()])).map(({ url }) => url)
+    const answers = new Map<string, RawResponse>()
+    let loading = true
+    let refused = 0
+    const client = async (n: number) => {
+      while (loading) {
+        const key = freshKey()
+        const order = n % 2 ? urls : [...urls].reverse()
+        const first = await request(order[0] as string, { key })
+        if (first.status === 503) refused++
+        answers.set(key, first.status === 201 ? first : await persistently(order, key))
+      }
+    }
+    const clients = Array.from({ length: 12 }, (_, n) => client(n))
+    for (const downMs of [0, 1500]) {
+      await new Promise((resolve) => setTimeout(resolve, 400))
+      await server.crash(downMs)
+    }
+    await new Promise((resolve) => setTimeout(resolve, 400))
+    loading = false
+    await Promise.all(clients)
+
+    expect(answers.size).toBeGreaterThan(100)
+    expect(refused).toBeGreaterThan(0)
+    // What was answered before the crash is answered after it, by either process.
+    const sample = [...answers].filter((_, n) => n % 5 === 0)
+    for (const [n, [key, answer]] of sample.entries()) {
+      expect(answer.status).toBe(201)
+      expect((await request(urls[n % 2] as string, { key })).body).toEqual(answer.body)
+    }
+    expect(new Set(runs.values())).toEqual(new Set([1]))
+    const pool = new pg.Pool({ connectionString: server.url, max: 1 })
+    const { rows } = await pool.query(
+      'select status, count(*)::int as n from pawl.execution_log group by status',
+    )
+    await pool.end()
+    expect(rows).toEqual([{ status: 'done', n: answers.size }])
+  })
+})
