@@ -5,12 +5,12 @@ import { rawHeaderNames } from './native-response.ts'
  * Methods that let a handler go on setting headers although the response has been answered in its
  * place: they work on a response that is connected to nobody, which begins with the headers so far.
  */
-export function shadowHeaders(response: ServerResponse): Partial<ServerResponse> {
+export function shadowHeaders(response: ServerResponse): object {
   const shadow = new ServerResponse(response.req)
   for (const name of rawHeaderNames(response)) {
     shadow.setHeader(name, response.getHeader(name) as string)
   }
-  return {
+  const methods: Partial<ServerResponse> = {
     setHeader: (...args) => {
       shadow.setHeader(...args)
       return response
@@ -29,4 +29,5 @@ export function shadowHeaders(response: ServerResponse): Partial<ServerResponse>
     getHeaderNames: () => shadow.getHeaderNames(),
     hasHeader: (name) => shadow.hasHeader(name),
   }
+  return Object.assign(methods, { getRawHeaderNames: () => rawHeaderNames(shadow) })
 }
