@@ -98,6 +98,8 @@ const retention = z.union(
   "a duration like '24h', or { completed, unfinished }",
 )
 
+const METHODS = "'all', or an array of methods like ['POST', 'PATCH']"
+
 export const idempotencyOptions = z.strictObject({
   scope: callback.optional(),
   key: z
@@ -105,8 +107,8 @@ export const idempotencyOptions = z.strictObject({
     .default('Idempotency-Key'),
   methods: z
     .union(
-      [z.literal('all'), z.array(z.string().regex(/^[A-Z-]+$/i)).min(1)],
-      "'all', or an array of methods like ['POST', 'PATCH']",
+      [z.literal('all'), z.array(z.string().regex(/^[A-Z-]+$/i, METHODS)).min(1, METHODS)],
+      METHODS,
     )
     .transform((methods) =>
       methods === 'all' ? methods : new Set(methods.map((method) => method.toUpperCase())),
