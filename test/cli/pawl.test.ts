@@ -9,7 +9,7 @@ const file = fileURLToPath(new URL('../../lib/cli/pawl.ts', import.meta.url))
 
 /** Runs the command; never rejects. */
 async function pawl(url: string | undefined, ...args: string[]) {
-  const env = { ...process.env, DATABASE_URL: url }
+  const env: NodeJS.ProcessEnv = { ...process.env, DATABASE_URL: url }
   if (url === undefined) delete env.DATABASE_URL
   const command = ['--import', 'tsx', file, ...args]
   try {
