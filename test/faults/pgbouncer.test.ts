@@ -10,7 +10,7 @@ import { migrate } from '../../lib/store/migrate.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
 import { startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
-import { freePort } from '../helpers/postgres.ts'
+import { freePort } from '../helpers/free-port.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 

