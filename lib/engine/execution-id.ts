@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 /**
  * The id of the execution named by scope and key: the first 128 bits of SHA-256 over scope, a
@@ -6,9 +6,9 @@ import { createHash } from 'node:crypto'
  * an execution is therefore a primary-key look-up. The separator is NUL, which neither may contain.
  */
 export function executionId(scope: string, key: string): string {
-  const hash = createHash('sha256').update(scope).update('\0').update(key).digest()
-  hash[6] = (hash[6]! & 0x0f) | 0x80
-  hash[8] = (hash[8]! & 0x3f) | 0x80
-  const hex = hash.toString('hex', 0, 16)
+  const digest = hash('sha256', `${scope}\0${key}`, 'buffer')
+  digest[6] = (digest[6]! & 0x0f) | 0x80
+  digest[8] = (digest[8]! & 0x3f) | 0x80
+  const hex = digest.toString('hex', 0, 16)
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
 }

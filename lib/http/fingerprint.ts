@@ -1,4 +1,4 @@
-import { createHash, type Hash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
 
 /** Changes when the rules below change, so that old and new fingerprints never compare equal. */
@@ -28,67 +28,61 @@ export interface Fingerprinted {
  * @throws where a parsed body has no canonical JSON (RFC 8785): NaN, a lone surrogate, a cycle
  */
 export function fingerprint(request: Fingerprinted, credentials: string | undefined): Buffer {
-  const hash = createHash('sha256')
-  field(hash, 'request')
-  field(hash, request.method)
-  field(hash, request.url)
-  field(hash, credentials ?? '')
-  const boundary = multipartBoundary(request.contentType)
-  field(hash, boundary ? 'multipart' : (request.contentType ?? ''))
-  hashBody(hash, request.body, boundary)
-  return finish(hash)
+  const { method, url, contentType, body } = request
+  const boundary = multipartBoundary(contentType)
+  const type = boundary ? 'multipart' : (contentType ?? '')
+  const head =
+    field('request') + field(method) + field(url) + field(credentials ?? '') + field(type)
+  return digest(head, body, boundary)
 }
 
 /** The same for a value that the app gave in place of the request. */
 export function customFingerprint(value: unknown, credentials: string | undefined): Buffer {
-  const hash = createHash('sha256')
-  field(hash, 'custom')
-  field(hash, credentials ?? '')
-  hashBody(hash, value instanceof Uint8Array ? { raw: [value] } : { parsed: value }, null)
-  return finish(hash)
+  const body = value instanceof Uint8Array ? { raw: [value] } : { parsed: value }
+  return digest(field('custom') + field(credentials ?? ''), body, null)
 }
 
-function finish(hash: Hash): Buffer {
-  return Buffer.concat([Buffer.of(VERSION), hash.digest()])
+function digest(head: string, body: Body, boundary: string | null): Buffer {
+  const [kind, content] = contentOf(body, boundary)
+  const prefix = head + field(kind)
+  const whole =
+    typeof content === 'string'
+      ? prefix + content
+      : Buffer.concat([Buffer.from(prefix), ...content])
+  return Buffer.concat([Buffer.of(VERSION), hash('sha256', whole, 'buffer')])
 }
 
 // Every part behind its length, so that no two lists of parts give the same bytes.
-function field(hash: Hash, text: string): void {
-  hash.update(`${Buffer.byteLength(text)}:`).update(text)
+function field(text: string): string {
+  return `${Buffer.byteLength(text)}:${text}`
 }
 
-function hashBody(hash: Hash, body: Body, boundary: string | null): void {
+function contentOf(
+  body: Body,
+  boundary: string | null,
+): [kind: string, content: string | readonly Uint8Array[]] {
   if ('raw' in body) {
-    field(hash, 'raw')
-    if (boundary) hashMultipart(hash, Buffer.concat(body.raw), boundary)
-    else for (const chunk of body.raw) hash.update(chunk)
-    return
+    return ['raw', boundary ? formParts(Buffer.concat(body.raw), boundary) : body.raw]
   }
   const { parsed } = body
-  if (parsed instanceof Uint8Array) {
-    field(hash, 'raw')
-    hash.update(parsed)
-  } else if (typeof parsed === 'string') {
-    field(hash, 'text')
-    hash.update(parsed)
-  } else {
-    field(hash, 'json')
-    hash.update(canonicalize(parsed) ?? '')
-  }
+  if (parsed instanceof Uint8Array) return ['raw', [parsed]]
+  if (typeof parsed === 'string') return ['text', parsed]
+  return ['json', canonicalize(parsed) ?? '']
 }
 
 /**
  * A client that builds its form anew for a retry draws a new boundary. It is punctuation, so it does
  * not count; everything between does.
  */
-function hashMultipart(hash: Hash, body: Buffer, boundary: string): void {
+function formParts(body: Buffer, boundary: string): Uint8Array[] {
   const delimiter = Buffer.from(`--${boundary}`, 'latin1')
+  const parts: Uint8Array[] = []
   let start = 0
   for (;;) {
     const at = body.indexOf(delimiter, start)
     const part = body.subarray(start, at < 0 ? undefined : at)
-    hash.update(`${part.length}:`).update(part)
-    if (at < 0) return
+    parts.push(Buffer.from(`${part.length}:`), part)
+    if (at < 0) return parts
     start = at + delimiter.length
   }
 }
