@@ -5,7 +5,7 @@ export type PawlErrorCode =
   | 'body-unreadable'
   | 'execution-gone'
   | 'execution-missing'
-  | 'fingerprint-missing'
+  | 'fingerprint-invalid'
   | 'invalid-option'
   | 'not-started'
   | 'schema-missing'

@@ -4,6 +4,11 @@ import canonicalize from 'canonicalize'
 /** Changes when the rules below change, so that old and new fingerprints never compare equal. */
 const VERSION = 1
 
+const BOUNDARY = /;\s*boundary=(?:"([^"]+)"|([^\s;]+))/i
+
+/** A value of the app's making whose canonical JSON would leave out what it holds. */
+export class NotJson extends Error {}
+
 /** The body of a request, as far as it is known. */
 export type Body =
   /** The bytes as they arrived. */
@@ -26,13 +31,14 @@ export interface Fingerprinted {
  * @param credentials who presents the key, where the app names no scope: somebody else's key then is
  * another request and never a replay
  * @throws where a parsed body has no canonical JSON (RFC 8785): NaN, a lone surrogate, a cycle
+ * @throws NotJson where a parser made something else: a Map, URLSearchParams, a bigint
  */
 export function fingerprint(request: Fingerprinted, credentials: string | undefined): Buffer {
   const { method, url, contentType, body } = request
   const boundary = multipartBoundary(contentType)
-  const type = boundary ? 'multipart' : (contentType ?? '')
+  const type = boundary ? contentType?.replace(BOUNDARY, ';boundary') : contentType
   const head =
-    field('request') + field(method) + field(url) + field(credentials ?? '') + field(type)
+    field('request') + field(method) + field(url) + field(credentials ?? '') + field(type ?? '')
   return digest(head, body, boundary)
 }
 
@@ -62,12 +68,45 @@ function contentOf(
   boundary: string | null,
 ): [kind: string, content: string | readonly Uint8Array[]] {
   if ('raw' in body) {
-    return ['raw', boundary ? formParts(Buffer.concat(body.raw), boundary) : body.raw]
+    if (boundary) return ['form', formParts(Buffer.concat(body.raw), boundary)]
+    return ['raw', body.raw]
   }
   const { parsed } = body
   if (parsed instanceof Uint8Array) return ['raw', [parsed]]
-  if (typeof parsed === 'string') return ['text', parsed]
-  return ['json', canonicalize(parsed) ?? '']
+  if (typeof parsed === 'string') {
+    if (parsed.isWellFormed()) return ['text', parsed]
+    // In UTF-8 all lone surrogates are the same replacement character.
+    throw new Error('Lone surrogate is not allowed')
+  }
+  checkJson(parsed)
+  return ['json', canonicalize(parsed) as string]
+}
+
+/**
+ * Canonical JSON of a Map, a Set or a promise is `{}`, whatever it holds: two different ones would be
+ * the same request.
+ */
+function checkJson(value: unknown): void {
+  const type = typeof value
+  if (value === null || type === 'string' || type === 'number' || type === 'boolean') return
+  if (type !== 'object') throw new NotJson(`a ${type} is no JSON`)
+  const object = value as { toJSON?: () => unknown }
+  if (typeof object.toJSON === 'function') {
+    checkJson(object.toJSON())
+    return
+  }
+  const members = Object.values(object)
+  if (members.length === 0 && !isContainer(object)) {
+    throw new NotJson(`what a ${object.constructor?.name ?? 'value'} holds is no JSON`)
+  }
+  for (const member of members) if (member !== undefined) checkJson(member)
+}
+
+/** Of JSON's own: an array, or an object of no class. */
+function isContainer(object: object): boolean {
+  if (Array.isArray(object)) return true
+  const prototype = Object.getPrototypeOf(object)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
 }
 
 /**
@@ -89,6 +128,6 @@ function formParts(body: Buffer, boundary: string): Uint8Array[] {
 
 function multipartBoundary(contentType: string | undefined): string | null {
   if (!contentType || !/^multipart\//i.test(contentType)) return null
-  const match = /;\s*boundary=(?:"([^"]+)"|([^\s;]+))/i.exec(contentType)
+  const match = BOUNDARY.exec(contentType)
   return match?.[1] ?? match?.[2] ?? null
 }

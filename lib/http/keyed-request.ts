@@ -16,8 +16,8 @@ import {
   timedOut,
 } from './answers.ts'
 import { Capture, type Captured, type Verdict } from './capture.ts'
-import { type Body, customFingerprint, fingerprint } from './fingerprint.ts'
-import { encodeHeaders } from './headers.ts'
+import { customFingerprint, fingerprint, NotJson } from './fingerprint.ts'
+import { encodeHeaders, type Header } from './headers.ts'
 import { checkKey, type ParsedKey, parseKeyHeader } from './idempotency-key.ts'
 import { fate, isFailure, isResumable } from './policy.ts'
 import { type IncomingRequest, readBody } from './request-body.ts'
@@ -48,8 +48,10 @@ export function keyOf<Request extends IncomingRequest>(
     const key = options.key(request)
     return key === undefined || key === null ? undefined : checkKey(key)
   }
-  const lines = request.headersDistinct[options.key]
-  return lines && parseKeyHeader(lines, options.strict)
+  // Where the request did not come over a socket (serverless adapters), or a middleware gave it its
+  // key, there are no lines as they arrived.
+  const lines = request.headersDistinct[options.key] ?? request.headers[options.key]
+  return lines === undefined ? undefined : parseKeyHeader([lines].flat(), options.strict)
 }
 
 /** Runs one keyed request from its key to its answer. Never rejects. */
@@ -108,6 +110,16 @@ function runAttempt<Request extends IncomingRequest>(
   const instance = `urn:uuid:${attempt.execution.id}`
   const resumable = isResumable(options.resumable)
 
+  /** What the app's function says; an outcome is worth more than a header on which it throws. */
+  const keeps = ([name]: Header): boolean => {
+    try {
+      return options.storedHeaders(name.toLowerCase())
+    } catch (error) {
+      pawl.logger.warn('the storedHeaders option threw; the header is not stored', { error, name })
+      return false
+    }
+  }
+
   const decide = async ({ status, headers, body }: Captured): Promise<Verdict> => {
     clearTimeout(timer)
     try {
@@ -115,7 +127,7 @@ function runAttempt<Request extends IncomingRequest>(
         await within(pawl.storeTimeoutMs, attempt.release('released'))
         return 'send'
       }
-      const kept = headers.filter(([name]) => options.storedHeaders(name.toLowerCase()))
+      const kept = headers.filter(keeps)
       const outcome = { status, headers: encodeHeaders(kept), body }
       const settled = await within(
         pawl.storeTimeoutMs,
@@ -152,7 +164,8 @@ function scopeOf<Request extends IncomingRequest>(
 ): string {
   if (!options.scope) return ''
   const value = options.scope(request)
-  const scope = typeof value === 'number' ? String(value) : value
+  // NaN, or an id that was rounded, would be everybody's.
+  const scope = Number.isSafeInteger(value) ? String(value) : value
   const valid = typeof scope === 'string' && scope !== '' && scope.length <= 1024
   if (valid && scope.isWellFormed() && !scope.includes('\0')) return scope
   throw new PawlError(
@@ -168,14 +181,17 @@ async function fingerprintOf<Request extends IncomingRequest>(
 ): Promise<Buffer | RefusedBody | 'aborted'> {
   // Without a scope a key is everybody's: who presents it becomes part of what it names.
   const { authorization, cookie } = request.headers
-  const credentials = options.scope ? undefined : (authorization ?? cookie)
+  const credentials = options.scope ? undefined : authorization || cookie
   if (options.fingerprint) {
     const value = options.fingerprint(request)
-    if (value !== undefined) return customFingerprint(value, credentials)
-    throw new PawlError(
-      'fingerprint-missing',
-      'The fingerprint option returned undefined.',
-      'It must return what makes two requests the same: a string, bytes, or a JSON value.',
+    return canonical(
+      () => customFingerprint(value, credentials),
+      (why) =>
+        new PawlError(
+          'fingerprint-invalid',
+          `The fingerprint option returned what cannot be compared: ${why}.`,
+          'It must return what makes two requests the same: a string, bytes, or a JSON value.',
+        ),
     )
   }
   const body = await readBody(request, options.maxRequestBody)
@@ -188,16 +204,26 @@ async function fingerprintOf<Request extends IncomingRequest>(
   }
   if (typeof body === 'string') return body
   const what = { method: request.method ?? '', url, contentType: request.headers['content-type'] }
-  return canonical({ ...what, body }, credentials)
+  return canonical(
+    () => fingerprint({ ...what, body }, credentials),
+    (why) =>
+      new PawlError(
+        'body-unreadable',
+        `req.body cannot be compared: ${why}.`,
+        'Mount idempotency() before the parser that made it, or give the fingerprint option.',
+      ),
+  )
 }
 
+/** @param mistake what to throw if the value is no JSON, which the client cannot help */
 function canonical(
-  request: { method: string; url: string; contentType: string | undefined; body: Body },
-  credentials: string | undefined,
+  print: () => Buffer,
+  mistake: (why: string) => PawlError,
 ): Buffer | 'not-canonical' {
   try {
-    return fingerprint(request, credentials)
-  } catch {
+    return print()
+  } catch (error) {
+    if (error instanceof NotJson) throw mistake(error.message)
     return 'not-canonical'
   }
 }

@@ -1,6 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { customFingerprint, type Fingerprinted, fingerprint } from '../../lib/http/fingerprint.ts'
+import {
+  customFingerprint,
+  type Fingerprinted,
+  fingerprint,
+  NotJson,
+} from '../../lib/http/fingerprint.ts'
 
 const raw = (text: string | Uint8Array) => ({
   raw: [typeof text === 'string' ? Buffer.from(text) : text],
@@ -109,6 +114,70 @@ describe('fingerprint', () => {
     }
   })
 
+  it.each([
+    ['a Map', new Map([['a', 1]])],
+    ['a Set inside', { ids: new Set([1]) }],
+    ['URLSearchParams', new URLSearchParams('a=1')],
+    ['an ArrayBuffer', new ArrayBuffer(4)],
+    ['a bigint', { amount: 12345678901234567890n }],
+    ['a function', [() => 1]],
+    ['a promise', Promise.resolve(1)],
+    ['what hides all it holds', new (class Hidden {})()],
+  ])('refuses a parsed body that is %s, whose JSON leaves out what it holds', (_, parsed) => {
+    expect(() => of({ body: { parsed } })).toThrow(NotJson)
+  })
+
+  it('takes what parsers make: objects without a prototype or of a class, dates, nothing', () => {
+    class Order {
+      amount = 5
+    }
+    const none = Object.create(null)
+    const all = [none, new Order(), { at: new Date(0) }, { at: new Date(1) }, [undefined, 1], null]
+    const prints = all.map((parsed) => of({ body: { parsed } }))
+    expect(new Set(prints).size).toBe(all.length)
+    expect(of({ body: { parsed: { a: 1, b: undefined } } })).toBe(
+      of({ body: { parsed: { a: 1 } } }),
+    )
+  })
+
+  it('row 27: never takes a lone surrogate for another, in a text or in a member', () => {
+    const lone = fc.integer({ min: 0xd800, max: 0xdfff }).map((code) => String.fromCharCode(code))
+    fc.assert(
+      fc.property(lone, fc.string(), (surrogate, text) => {
+        for (const parsed of [surrogate, { [surrogate]: text }, [surrogate]]) {
+          expect(() => of({ body: { parsed } })).toThrow(/surrogate/)
+          expect(() => customFingerprint(parsed, undefined)).toThrow(/surrogate/)
+        }
+      }),
+    )
+  })
+
+  it('keeps bytes, text and JSON of the same letters apart', () => {
+    fc.assert(
+      fc.property(json, (value) => {
+        const text = JSON.stringify(value)
+        const bodies = [raw(text), { parsed: text }, { parsed: { text } }]
+        expect(new Set(bodies.map((body) => of({ body }))).size).toBe(3)
+      }),
+    )
+  })
+
+  it('of two different requests differs, whatever moves from one part to the next', () => {
+    const part = fc.stringMatching(/^[0-9:a]{0,4}$/)
+    const parts = fc.tuple(part, part, part, part, part)
+    const print = ([method, url, contentType, credentials, body]: string[]) =>
+      fingerprint(
+        { method: method as string, url: url as string, contentType, body: raw(body as string) },
+        credentials,
+      ).toString('hex')
+    fc.assert(
+      fc.property(parts, parts, (a, b) => {
+        expect(print(a) === print(b)).toBe(a.join('\n') === b.join('\n'))
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
   it('of a form does not count its boundary, but everything between', () => {
     const form = (boundary: string, ...parts: string[]) => ({
       contentType: `multipart/form-data; boundary="${boundary}"`,
@@ -124,6 +193,30 @@ describe('fingerprint', () => {
         expect(of(form(one, a + b))).not.toBe(of(form(one, a, b)))
       }),
     )
+  })
+})
+
+describe('fingerprint of a form', () => {
+  const form = (contentType: string, body = '--b\r\n\r\nx\r\n--b--\r\n') =>
+    of({ contentType, body: raw(body) })
+
+  it('counts all of its content type but the boundary', () => {
+    const types = [
+      'multipart/form-data; boundary=b',
+      'multipart/mixed; boundary=b',
+      'multipart/form-data; charset=utf-8; boundary=b',
+      'multipart/form-data; boundary=b; charset=utf-8',
+      'multipart/form-data',
+    ]
+    expect(new Set(types.map((type) => form(type))).size).toBe(types.length)
+    expect(form('multipart/form-data; boundary="b"')).toBe(form(types[0] as string))
+  })
+
+  it('is no other request whose bytes look like its parts', () => {
+    const plain = ['multipart', 'multipart/form-data', 'multipart/form-data;boundary']
+    for (const type of plain) {
+      expect(form(type, '0:1:x')).not.toBe(form('multipart/form-data; boundary=b', '--bx'))
+    }
   })
 })
 
