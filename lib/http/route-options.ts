@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http'
+import { PawlError } from '../errors.ts'
 import { type ByteSize, type Duration, idempotencyOptions, parseOptions } from '../options.ts'
 import { type HeaderFilter, headerFilter } from './headers.ts'
 
@@ -90,13 +91,31 @@ export function routeOptions<Request>(
 ): RouteOptions<Request> {
   const parsed = parseOptions(idempotencyOptions, options, 'idempotency()')
   type Callback = (request: Request) => unknown
+  const { scope, key, skip, fingerprint } = parsed
   return {
     ...parsed,
-    scope: parsed.scope as Callback | undefined,
-    key: typeof parsed.key === 'string' ? parsed.key.toLowerCase() : (parsed.key as Callback),
-    skip: parsed.skip as Callback | undefined,
-    fingerprint: parsed.fingerprint as Callback | undefined,
+    scope: scope && atOnce('scope', scope as Callback),
+    key: typeof key === 'string' ? key.toLowerCase() : atOnce('key', key as Callback),
+    skip: skip && atOnce('skip', skip as Callback),
+    fingerprint: fingerprint && atOnce('fingerprint', fingerprint as Callback),
     resumable: parsed.resumable,
     storedHeaders: headerFilter(parsed.storedHeaders as string[] | undefined),
+  }
+}
+
+/**
+ * A promise is truthy and looks like `{}`: without this, an async `skip` would skip every request, and
+ * an async `fingerprint` make all of them the same.
+ */
+function atOnce<Request>(name: string, option: (request: Request) => unknown) {
+  return (request: Request): unknown => {
+    const value = option(request)
+    if (typeof (value as PromiseLike<unknown> | null | undefined)?.then !== 'function') return value
+    Promise.resolve(value).catch(() => {}) // Nobody waits for it.
+    throw new PawlError(
+      'invalid-option',
+      `idempotency(): Option "${name}" returned a promise.`,
+      'It must return its value at once; do what takes time in a middleware before this one.',
+    )
   }
 }
