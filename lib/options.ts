@@ -1,3 +1,4 @@
+import { METHODS } from 'node:http'
 import { z } from 'zod'
 import { PawlError } from './errors.ts'
 import { defaultLogger, type Logger } from './logger.ts'
@@ -35,7 +36,8 @@ const byteSize = quantity(SIZE_UNITS, "bytes, or a string like '512kb', '1mb'")
 function quantity(units: Record<string, number>, allowed: string) {
   const parse = (value: unknown): number | undefined => {
     if (typeof value === 'number') return value
-    const match = /^(\d+(?:\.\d+)?) ?([a-z]+)$/i.exec(String(value))
+    if (typeof value !== 'string') return undefined
+    const match = /^(\d+(?:\.\d+)?) ?([a-z]+)$/i.exec(value)
     if (!match) return undefined
     const name = match[2]!.toLowerCase()
     const unit = units[name] ?? (name.length > 3 ? units[name.replace(/s$/, '')] : undefined)
@@ -70,15 +72,27 @@ const logger = z.custom<Logger>(
   { message: 'an object with debug(message, fields) and warn(message, fields)' },
 )
 
+/** By what each kind of database is used for: a pool connects, PGlite runs scripts. */
+function isDatabase(value: unknown): boolean {
+  if (typeof value === 'string') return value !== ''
+  const { connect, exec } = (value ?? {}) as { connect?: unknown; exec?: unknown }
+  return typeof connect === 'function' || typeof exec === 'function'
+}
+
 export const pawlOptions = z.strictObject({
-  database: z.custom<unknown>((value) => value !== undefined && value !== null, {
+  database: z.custom<unknown>(isDatabase, {
     message: 'a pg.Pool, a connection string, or a PGlite instance',
   }),
   schema: z
     .string()
     .regex(/^[a-z_][a-z0-9_]{0,62}$/, 'a lower-case identifier of at most 63 letters, digits and _')
     .default('pawl'),
-  instance: z.string().min(1, 'a name').max(255, 'at most 255 characters').optional(),
+  instance: z
+    .string()
+    .min(1, 'a name')
+    .max(255, 'at most 255 characters')
+    .refine((name) => name.isWellFormed() && !name.includes('\0'), 'text without NUL')
+    .optional(),
   migrate: z.boolean('true or false').default(false),
   processTimeout: timer.refine((ms) => ms >= 1000, 'at least 1 second').default(15_000),
   storeTimeout: longerThanZero.default(5_000),
@@ -87,18 +101,22 @@ export const pawlOptions = z.strictObject({
   logger: logger.default(defaultLogger),
 })
 
+/** Far beyond any use; much longer, and expiry would be no date that PostgreSQL knows. */
+const age = duration.refine((ms) => ms <= 100 * 365.25 * 864e5, 'at most 100 years')
+
 const retention = z.union(
   [
-    duration.transform((completed) => ({ completed, unfinished: Math.max(completed, 72 * 36e5) })),
+    age.transform((completed) => ({ completed, unfinished: Math.max(completed, 72 * 36e5) })),
     z.strictObject({
-      completed: duration.default(24 * 36e5),
-      unfinished: duration.default(72 * 36e5),
+      completed: age.default(24 * 36e5),
+      unfinished: age.default(72 * 36e5),
     }),
   ],
-  "a duration like '24h', or { completed, unfinished }",
+  "a duration like '24h', or { completed, unfinished }, at most 100 years",
 )
 
-const METHODS = "'all', or an array of methods like ['POST', 'PATCH']"
+const LIST = "'all', or an array of methods that Node knows, like ['POST', 'PATCH']"
+const method = z.string().refine((name) => METHODS.includes(name.toUpperCase()), LIST)
 
 export const idempotencyOptions = z.strictObject({
   scope: callback.optional(),
@@ -106,10 +124,7 @@ export const idempotencyOptions = z.strictObject({
     .union([headerName, callback], 'the name of a header, or a function')
     .default('Idempotency-Key'),
   methods: z
-    .union(
-      [z.literal('all'), z.array(z.string().regex(/^[A-Z-]+$/i, METHODS)).min(1, METHODS)],
-      METHODS,
-    )
+    .union([z.literal('all'), z.array(method).min(1, LIST)], LIST)
     .transform((methods) =>
       methods === 'all' ? methods : new Set(methods.map((method) => method.toUpperCase())),
     )
@@ -143,12 +158,15 @@ export function parseOptions<T extends z.ZodType>(
   const result = schema.safeParse(input ?? {})
   if (result.success) return result.data
   const complaints = result.error.issues.map((issue) => {
-    if (issue.code === 'unrecognized_keys') {
-      const known = schema instanceof z.ZodObject ? Object.keys(schema.shape).join(', ') : ''
-      return `There is no option ${issue.keys.map((key) => `"${key}"`).join(', ')}; there are: ${known}`
-    }
     const path = issue.path.join('.')
     const value = issue.path.reduce<unknown>((at, name) => (at as never)?.[name], input ?? {})
+    if (issue.code === 'unrecognized_keys') {
+      const names = issue.keys.map((key) => `"${key}"`).join(', ')
+      if (path) return `Option "${path}" is ${show(value)}; there is no ${names} in it`
+      const known = schema instanceof z.ZodObject ? Object.keys(schema.shape).join(', ') : ''
+      return `There is no option ${names}; there are: ${known}`
+    }
+    if (!path) return `the options are ${show(input)}; allowed: an object`
     return `Option "${path}" is ${show(value)}; allowed: ${issue.message}`
   })
   throw new PawlError(
@@ -162,6 +180,7 @@ function show(value: unknown): string {
   if (value === undefined) return 'missing'
   if (typeof value === 'function') return 'a function'
   if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'number') return String(value) // NaN is null in JSON.
   try {
     return JSON.stringify(value) ?? String(value)
   } catch {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { idempotency } from '../lib/http/express.ts'
 import { routeOptions } from '../lib/http/route-options.ts'
 import { Pawl, PawlError } from '../lib/index.ts'
 import { parseOptions, pawlOptions } from '../lib/options.ts'
@@ -71,6 +72,21 @@ describe('options of idempotency()', () => {
     ['wait', '5 parsecs', "milliseconds, or a string like '500ms'"],
     ['wait', -1, 'milliseconds'],
     ['wait', Number.POSITIVE_INFINITY, 'milliseconds'],
+    ['wait', Number.NaN, 'milliseconds'],
+    ['wait', '5', 'milliseconds'],
+    ['wait', '', 'milliseconds'],
+    ['wait', '5 s later', 'milliseconds'],
+    ['wait', ['5s'], 'milliseconds'],
+    ['wait', null, 'milliseconds'],
+    ['methods', ['PSOT'], 'methods that Node knows'],
+    ['methods', ['POST', ''], 'methods that Node knows'],
+    ['retention', 1e300, 'at most 100 years'],
+    ['retention', '40000 days', 'at most 100 years'],
+    ['maxBody', -1, 'bytes'],
+    ['maxRequestBody', '2gb', 'at most 1gb'],
+    ['maxRequestBody', 'much', 'bytes, or a string'],
+    ['timeout', '25 days', 'at most 24 days'],
+    ['storedHeaders', ['a:b'], 'the name of a header'],
     ['wait', '30 days', 'at most 24 days'],
     ['resumable', 'sure', 'true or false'],
     ['retention', 'forever', "a duration like '24h'"],
@@ -84,11 +100,13 @@ describe('options of idempotency()', () => {
     (name, value, allowed) => {
       const error = thrown(() => route({ [name]: value }))
       expect(error.code).toBe('invalid-option')
-      expect(error.message).toContain(`"${name}"`)
+      expect(error.message).toMatch(new RegExp(`Option "${name}[".]`))
+      // Of a list, the wrong entry.
+      const wrong = Array.isArray(value) && name !== 'wait' ? value.at(-1) : value
       expect(error.message).toContain(
-        typeof value === 'number'
-          ? String(value === Number.POSITIVE_INFINITY ? 'null' : value)
-          : JSON.stringify(value),
+        typeof wrong === 'number' || wrong === undefined
+          ? String(wrong ?? '')
+          : JSON.stringify(wrong),
       )
       expect(error.message).toContain(allowed)
     },
@@ -105,6 +123,35 @@ describe('options of idempotency()', () => {
     const error = thrown(() => route({ scop: () => 'x' }))
     expect(error.message).toMatch(/no option "scop"; there are: scope, key, methods/)
   })
+
+  it('the parts of retention are checked one by one', () => {
+    for (const retention of [{ completed: 'x' }, { unfinished: '36600 days' }, { forever: 1 }]) {
+      expect(thrown(() => route({ retention })).message).toContain('Option "retention')
+    }
+  })
+
+  it('undefined is as good as nothing', () => {
+    expect(route({ wait: undefined, methods: undefined, retention: undefined })).toMatchObject({
+      wait: 5000,
+      methods: new Set(['POST', 'PATCH']),
+      retention: { completed: 86_400_000 },
+    })
+  })
+
+  it.each([['strict'], [7], [[]], [() => 1]])('options that are %j are no options', (options) => {
+    const error = thrown(() => idempotency(new Pawl({ database: 'x' }), options as never))
+    expect(error.code).toBe('invalid-option')
+    expect(error.message).toMatch(/the options are .*; allowed: an object/)
+  })
+
+  it.each([undefined, null, { scope: () => 'x' }, 'pawl'])(
+    'a first argument that is no Pawl (%j) is an error at construction, not at the first request',
+    (first) => {
+      const error = thrown(() => idempotency(first as never))
+      expect(error.code).toBe('invalid-option')
+      expect(error.message).toMatch(/first argument is not a Pawl/)
+    },
+  )
 })
 
 describe('options of new Pawl()', () => {
@@ -124,10 +171,19 @@ describe('options of new Pawl()', () => {
 
   it.each([
     ['database', undefined, 'a pg.Pool, a connection string, or a PGlite instance'],
+    ['database', null, 'a pg.Pool, a connection string, or a PGlite instance'],
+    ['database', 7, 'a pg.Pool, a connection string, or a PGlite instance'],
+    ['database', '', 'a pg.Pool, a connection string, or a PGlite instance'],
+    ['database', {}, 'a pg.Pool, a connection string, or a PGlite instance'],
+    ['database', { connectionString: 'postgres://x' }, 'a pg.Pool, a connection string'],
     ['schema', 'Robert"; drop table students', 'a lower-case identifier'],
     ['schema', 'x'.repeat(64), 'at most 63'],
     ['instance', '', 'a name'],
+    ['instance', 'x'.repeat(256), 'at most 255 characters'],
+    ['instance', 'a\0b', 'without NUL'],
+    ['instance', '\ud800', 'without NUL'],
     ['migrate', 'true', 'true or false'],
+    ['processTimeout', '25 days', 'at most 24 days'],
     ['processTimeout', 10, 'at least 1 second'],
     ['storeTimeout', 0, 'more than 0'],
     ['drainTimeout', 'soon', 'milliseconds'],

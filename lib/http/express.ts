@@ -1,5 +1,6 @@
 import type { Request, RequestHandler } from 'express'
 import type { Execution } from '../engine/execution.ts'
+import { PawlError } from '../errors.ts'
 import type { Pawl } from '../pawl.ts'
 import { keyMissing } from './answers.ts'
 import { handleKeyed, keyOf } from './keyed-request.ts'
@@ -32,6 +33,7 @@ declare global {
  * @throws PawlError `invalid-option`
  */
 export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): RequestHandler {
+  if (typeof pawl?.find !== 'function') throw notPawl()
   const resolved = routeOptions(options)
   const { methods, skip, required, key } = resolved
   const header = typeof key === 'string' ? headerName(options?.key) : undefined
@@ -53,6 +55,14 @@ export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): 
       next(error)
     }
   }
+}
+
+function notPawl(): PawlError {
+  return new PawlError(
+    'invalid-option',
+    'idempotency(): the first argument is not a Pawl.',
+    'Give the instance: idempotency(pawl, options).',
+  )
 }
 
 function headerName(option: unknown): string {
