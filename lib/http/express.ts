@@ -18,6 +18,9 @@ declare global {
   }
 }
 
+/** Of a request: an idempotency() that found its key is in charge of it. */
+const IN_CHARGE = Symbol('pawl.in-charge')
+
 /**
  * Express 4 and 5 middleware: a request with an idempotency key runs once, and its retries get the
  * stored response. Mount it for all routes or for one, before or after the body parser. Where it is
@@ -38,13 +41,14 @@ export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): 
   const { methods, skip, required, key } = resolved
   const header = typeof key === 'string' ? headerName(options?.key) : undefined
 
-  return (request, response, next) => {
+  return (request: Request & { [IN_CHARGE]?: true }, response, next) => {
     try {
-      if (request.execution || response.headersSent || response.writableEnded) return next()
+      if (request[IN_CHARGE] || response.headersSent || response.writableEnded) return next()
       if (methods !== 'all' && !methods.has(request.method)) return next()
       if (skip?.(request)) return next()
       const parsed = keyOf(request, resolved)
       if (parsed === undefined) return required ? send(response, keyMissing(header)) : next()
+      request[IN_CHARGE] = true
       const run = (execution?: Execution) => {
         if (execution) request.execution = execution
         next()

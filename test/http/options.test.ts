@@ -54,6 +54,34 @@ describe.each(expressVersions)('What options do, Express $version', ({ express }
     expect((await request(app.url, { body: {} })).json.run).toBe(2)
   })
 
+  it('key: one that is not in the header lines, as serverless adapters and middleware give it', async () => {
+    const app = await startApp(database.url, {}, () => {}, { express, mount: false })
+    app.app.use((req, _res, next) => {
+      req.headers['idempotency-key'] = req.get('x-amzn-key')
+      next()
+    }, idempotency(app.pawl))
+    app.app.post('/', counting())
+    const key = freshKey()
+    const ask = (given: string) => request(app.url, { headers: { 'X-Amzn-Key': given } })
+    expect((await ask(key)).json.run).toBe(1)
+    expect((await ask(key)).headers['idempotent-replayed']).toBe('true')
+    expect((await ask('"open')).status).toBe(400)
+    expect((await request(app.url)).json.run).toBe(2)
+  })
+
+  it('required: asks for a key only where one counts', async () => {
+    const { url } = await start(
+      { required: true, skip: (req) => req.path === '/webhook' },
+      (app) => {
+        app.use(counting())
+      },
+    )
+    expect((await request(url)).status).toBe(400)
+    expect((await request(`${url}/webhook`)).status).toBe(200)
+    expect((await request(url, { method: 'GET' })).status).toBe(200)
+    expect((await request(url, { key: freshKey() })).status).toBe(200)
+  })
+
   it('methods: those and no others', async () => {
     const { url } = await start({ methods: ['delete'] }, (app) => {
       app.all('/', counting())
@@ -155,6 +183,18 @@ describe.each(expressVersions)('What options do, Express $version', ({ express }
     expect(first.json).toEqual({ run: 1 })
     expect((await request(app.url, { key })).body).toEqual(first.body)
     expect((await request(app.url)).json.type).toBe('urn:pawl:problem:key-missing')
+  })
+
+  it('a req.execution of the app itself does not switch protection off', async () => {
+    const app = await startApp(database.url, {}, () => {}, { express, mount: false })
+    app.app.use((req, _res, next) => {
+      Object.assign(req, { execution: { my: 'own' } })
+      next()
+    }, idempotency(app.pawl))
+    app.app.post('/', counting())
+    const key = freshKey()
+    expect((await request(app.url, { key })).json).toEqual({ run: 1 })
+    expect((await request(app.url, { key })).json).toEqual({ run: 1 })
   })
 
   it('an execution tells the handler who it is, and aborts when its time is up', async () => {
