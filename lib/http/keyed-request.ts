@@ -48,10 +48,12 @@ export function keyOf<Request extends IncomingRequest>(
     const key = options.key(request)
     return key === undefined || key === null ? undefined : checkKey(key)
   }
+  const value = request.headers[options.key]
+  if (value === undefined) return undefined
   // Where the request did not come over a socket (serverless adapters), or a middleware gave it its
   // key, there are no lines as they arrived.
-  const lines = request.headersDistinct[options.key] ?? request.headers[options.key]
-  return lines === undefined ? undefined : parseKeyHeader([lines].flat(), options.strict)
+  const lines = request.headersDistinct[options.key] ?? [value].flat()
+  return parseKeyHeader(lines, options.strict)
 }
 
 /** Runs one keyed request from its key to its answer. Never rejects. */
