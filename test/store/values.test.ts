@@ -1,5 +1,5 @@
 import { PGlite as Engine } from '@electric-sql/pglite'
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Database } from '../../lib/store/database.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
 import { PGlite } from '../../lib/store/pglite.ts'
@@ -8,6 +8,8 @@ import { withDatabase } from '../helpers/database.ts'
 
 const database = withDatabase({ empty: true })
 const engine = new Engine()
+// It keeps the event loop busy for seconds while it starts.
+beforeAll(() => engine.waitReady)
 afterAll(() => engine.close())
 
 const bytes = Uint8Array.from({ length: 256 }, (_, n) => n)

@@ -46,6 +46,7 @@ const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 afterEach(async () => {
   for (const close of closing.splice(0)) await close()
+  await waitFor('silence', async () => (await listeners()).length === 0)
 })
 
 describe('waiting for an execution', () => {
@@ -86,11 +87,11 @@ describe('waiting for an execution', () => {
   })
 
   it('goes on by polling when the connection that listens is killed, and listens again next time', async () => {
-    const { watch } = open()
+    const { watch, pool } = open()
     const { state, found } = waiter(watch, 'killed')
     const pid = await waitFor('LISTEN', async () => (await listeners())[0])
     await database.pool.query('select pg_terminate_backend($1)', [pid])
-    await waitFor('its end', async () => (await listeners()).length === 0)
+    await waitFor('the process to notice', () => pool.totalCount === 0)
     const again = waiter(watch, 'another')
     expect(await waitFor('LISTEN', async () => (await listeners())[0])).not.toBe(pid)
     state.changed = again.state.changed = performance.now()
