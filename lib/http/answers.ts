@@ -1,7 +1,22 @@
 import { randomUUID } from 'node:crypto'
 import type { Begun } from '../engine/engine.ts'
-import { type ProblemCode, problem } from './problem.ts'
-import { type Answer, problemAnswer, replayAnswer } from './send.ts'
+import type { Outcome } from '../store/store.ts'
+import { decodeHeaders, type Header } from './headers.ts'
+import { type Problem, type ProblemCode, problem } from './problem.ts'
+
+/** A whole response of Pawl's own making. */
+export interface Answer {
+  status: number
+  headers: Header[]
+  body: Buffer
+}
+
+/** What browsers may read only if a response says so (Fetch standard, section 3.3.4). */
+const EXPOSED = ['Idempotent-Replayed', 'Retry-After']
+
+// What describes a body that is not there any more.
+const OF_THE_BODY =
+  /^(content-(length|type|encoding|range|disposition|digest|md5)|etag|accept-ranges)$/i
 
 /** Why a request body is refused. */
 export type RefusedBody = 'too-large' | 'not-canonical'
@@ -108,4 +123,41 @@ function answer(
   instance: string = `urn:uuid:${randomUUID()}`,
 ): Answer {
   return problemAnswer(problem(code, detail, instance))
+}
+
+/** @param instance names the execution, for the problem that stands in for a body that was not kept */
+export function replayAnswer(outcome: Outcome, instance: string): Answer {
+  const { status } = outcome
+  const stored = decodeHeaders(outcome.headers)
+  const replayed: Header = ['Idempotent-Replayed', 'true']
+  if (outcome.body) return { status, headers: [...stored, replayed], body: outcome.body }
+  const detail =
+    'The request was carried out with this status and these headers. Its response body was too large to store, or a stream, and cannot be sent again. Do not repeat the request with a new key.'
+  const document = problemAnswer(problem('body-not-kept', detail, instance, status))
+  return {
+    ...document,
+    headers: [...stored.filter(([name]) => !OF_THE_BODY.test(name)), ...document.headers, replayed],
+  }
+}
+
+/** An answer after which the connection is closed. */
+export function closing(answer: Answer): Answer {
+  return { ...answer, headers: [...answer.headers, ['Connection', 'close']] }
+}
+
+/**
+ * The Access-Control-Expose-Headers of a response that browsers may read.
+ * @param given what it says already
+ */
+export function exposedHeaders(given: unknown): string {
+  const listed = String(given ?? '')
+    .split(',')
+    .map((name) => name.trim())
+  const lower = new Set(listed.map((name) => name.toLowerCase()))
+  const missing = EXPOSED.filter((name) => !lower.has(name.toLowerCase()))
+  return [...listed.filter(Boolean), ...missing].join(', ')
+}
+
+function problemAnswer({ status, headers, body }: Problem): Answer {
+  return { status, headers: Object.entries(headers), body }
 }

@@ -1,5 +1,7 @@
 import { type ServerResponse, validateHeaderName, validateHeaderValue } from 'node:http'
 import { isDeepStrictEqual } from 'node:util'
+import type { Answer } from './answers.ts'
+import type { Captured, Verdict } from './conclude.ts'
 import type { Header } from './headers.ts'
 import {
   headersSentError,
@@ -8,20 +10,8 @@ import {
   rawHeaderNames,
   toBytes,
 } from './native-response.ts'
-import { type Answer, send } from './send.ts'
+import { send } from './send.ts'
 import { shadowHeaders } from './shadow-headers.ts'
-
-/** A response that is complete, or about to flow. */
-export interface Captured {
-  status: number
-  /** What the handler set or changed; what was there before it belongs to this one message. */
-  headers: Header[]
-  /** Null if the body flows: it is larger than `maxBody`, or an event stream. */
-  body: Buffer | null
-}
-
-/** Let the response go as the handler made it, or answer otherwise. */
-export type Verdict = 'send' | Answer
 
 const CAPTURE = Symbol('pawl.capture')
 

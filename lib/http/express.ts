@@ -2,9 +2,9 @@ import type { Request, RequestHandler } from 'express'
 import type { Execution } from '../engine/execution.ts'
 import { PawlError } from '../errors.ts'
 import type { Pawl } from '../pawl.ts'
-import { keyMissing } from './answers.ts'
-import { handleKeyed, keyOf } from './keyed-request.ts'
+import { handleKeyed, NodeView } from './node-exchange.ts'
 import { type IdempotencyOptions, routeOptions } from './route-options.ts'
+import { select } from './select.ts'
 import { send } from './send.ts'
 
 export type { IdempotencyOptions } from './route-options.ts'
@@ -38,23 +38,20 @@ const IN_CHARGE = Symbol('pawl.in-charge')
 export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): RequestHandler {
   if (typeof pawl?.find !== 'function') throw notPawl()
   const resolved = routeOptions(options)
-  const { methods, skip, required, key } = resolved
-  const header = typeof key === 'string' ? headerName(options?.key) : undefined
 
   return (request: Request & { [IN_CHARGE]?: true }, response, next) => {
     try {
       if (request[IN_CHARGE] || response.headersSent || response.writableEnded) return next()
-      if (methods !== 'all' && !methods.has(request.method)) return next()
-      if (skip?.(request)) return next()
-      const parsed = keyOf(request, resolved)
-      if (parsed === undefined) return required ? send(response, keyMissing(header)) : next()
+      const view = new NodeView(request, response, request.originalUrl)
+      const selected = select(resolved, request, view)
+      if (selected.kind === 'pass') return next()
+      if (selected.kind === 'answer') return send(response, selected.answer)
       request[IN_CHARGE] = true
       const run = (execution?: Execution) => {
         if (execution) request.execution = execution
         next()
       }
-      const exchange = { request, response, url: request.originalUrl, run, fail: next }
-      handleKeyed(pawl, resolved, exchange, parsed)
+      handleKeyed(pawl, resolved, { request, view, response, run, fail: next }, selected.key)
     } catch (error) {
       next(error)
     }
@@ -67,8 +64,4 @@ function notPawl(): PawlError {
     'idempotency(): the first argument is not a Pawl.',
     'Give the instance: idempotency(pawl, options).',
   )
-}
-
-function headerName(option: unknown): string {
-  return typeof option === 'string' ? option : 'Idempotency-Key'
 }

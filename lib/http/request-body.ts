@@ -1,8 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Body } from './fingerprint.ts'
-
-/** Why a body could not be read. */
-export type BodyFailure = 'too-large' | 'consumed' | 'aborted'
+import type { BodyFailure } from './request-view.ts'
 
 /** A request as it comes from Node, and as body parsers leave it. */
 export interface IncomingRequest extends IncomingMessage {

@@ -70,6 +70,8 @@ export interface RouteOptions<Request> {
   scope: ((request: Request) => unknown) | undefined
   /** A lower-case header name, or a function. */
   key: string | ((request: Request) => unknown)
+  /** That name as the app wrote it, for messages; undefined if a function finds the key. */
+  keyHeader: string | undefined
   methods: ReadonlySet<string> | 'all'
   skip: ((request: Request) => unknown) | undefined
   required: boolean
@@ -96,6 +98,7 @@ export function routeOptions<Request>(
     ...parsed,
     scope: scope && atOnce('scope', scope as Callback),
     key: typeof key === 'string' ? key.toLowerCase() : atOnce('key', key as Callback),
+    keyHeader: typeof key === 'string' ? key : undefined,
     skip: skip && atOnce('skip', skip as Callback),
     fingerprint: fingerprint && atOnce('fingerprint', fingerprint as Callback),
     resumable: parsed.resumable,
