@@ -2,9 +2,11 @@ import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { Engine } from './engine/engine.ts'
 import { executionId } from './engine/execution-id.ts'
+import { Sealer } from './engine/seal.ts'
 import { PawlError } from './errors.ts'
 import type { Logger } from './logger.ts'
-import { type Duration, parseOptions, pawlOptions } from './options.ts'
+import { pawlOptions } from './options.ts'
+import { type Duration, parseOptions } from './parse-options.ts'
 import type { Database } from './store/database.ts'
 import { checkSchema, migrate } from './store/migrate.ts'
 import type { PgPool } from './store/node-postgres.ts'
@@ -12,7 +14,9 @@ import { openDatabase } from './store/open-database.ts'
 import type { PGliteLike } from './store/pglite.ts'
 import { Heartbeat } from './store/processes.ts'
 import { Retention } from './store/retention.ts'
+import { StepStore } from './store/step-store.ts'
 import { Store } from './store/store.ts'
+import type { TransactionHost } from './store/transaction-host.ts'
 import { Watch } from './store/watch.ts'
 
 /** Options of {@link Pawl}. */
@@ -41,6 +45,11 @@ export interface PawlOptions {
   drainTimeout?: Duration
   /** How often this process deletes what has expired. Default `'1 minute'`. */
   retentionInterval?: Duration
+  /**
+   * AES-256-GCM keys (32 bytes, or their base64) under which stored responses, requests and step values
+   * are encrypted. The first encrypts; the others still decrypt, for rotation. Default: none.
+   */
+  encryptionKeys?: readonly { id: string; key: Uint8Array | string }[]
   /** Where Pawl says what it does. Default: warnings on the console, progress with `NODE_DEBUG=pawl`. */
   logger?: Logger
 }
@@ -49,8 +58,10 @@ export interface PawlOptions {
 export interface ExecutionState {
   /** A UUID, derived from scope and key. */
   id: string
-  /** `interrupted`: its process died, and nothing was recorded. `unknown`: nobody can know what it did. */
-  status: 'running' | 'interrupted' | 'released' | 'unknown' | 'done'
+  /**
+   * `interrupted`: its process died. `unknown`: nobody can know what it did.
+   * `parked`: workers have given up. */
+  status: 'running' | 'interrupted' | 'released' | 'unknown' | 'parked' | 'done'
   attempt: number
   /** The HTTP status of the outcome; null if there is none yet. */
   responseStatus: number | null
@@ -71,6 +82,9 @@ interface Parts {
   heartbeat: Heartbeat
   retention: Retention
 }
+
+/** The Pawls of this process that have started and not stopped. */
+export const startedPawls = new Set<Pawl>()
 
 /**
  * Durable idempotency for one app: one instance a process.
@@ -135,11 +149,20 @@ export class Pawl {
     }
     const store = new Store(db, schema, id)
     const watch = new Watch(db, schema)
-    const engine = new Engine(store, watch, id, storeTimeout)
+    const engine = new Engine({
+      store,
+      steps: new StepStore(db, schema, id),
+      watch,
+      sealer: new Sealer(this.#options.encryptionKeys),
+      owner: id,
+      storeTimeoutMs: storeTimeout,
+      logger,
+    })
     const retention = new Retention(db, schema, this.#options.retentionInterval, logger)
     retention.start()
     this.#parts = { db, store, watch, engine, heartbeat, retention }
     this.#state = 'started'
+    startedPawls.add(this)
   }
 
   /**
@@ -151,6 +174,7 @@ export class Pawl {
     const parts = this.#parts
     if (this.#state !== 'started' || !parts) return
     this.#state = 'stopped'
+    startedPawls.delete(this)
     await parts.engine.stop(this.#options.drainTimeout)
     try {
       await parts.retention.stop()
@@ -194,6 +218,11 @@ export class Pawl {
   /** @internal What the adapters run on. */
   get engine(): Engine {
     return this.#started().engine
+  }
+
+  /** @internal The app's database, as a host of transactions. */
+  get host(): TransactionHost<unknown> {
+    return this.#started().db.host
   }
 
   /** @internal */

@@ -12,7 +12,6 @@ import {
 } from './answers.ts'
 import type { ParsedKey } from './idempotency-key.ts'
 import { fingerprintOf, scopeOf } from './identify.ts'
-import { isResumable } from './policy.ts'
 import type { RequestView } from './request-view.ts'
 import type { RouteOptions } from './route-options.ts'
 
@@ -62,9 +61,11 @@ export async function admit<Request>(
         name: `${view.method} ${withoutQuery(view.url)}`,
         fingerprint: print,
         retentionMs: unfinished,
+        input: null,
       },
       retentionMs: completed,
-      resumable: isResumable(options.resumable),
+      // What a transaction did not commit, it did not do.
+      resumable: options.transaction ? true : options.resumable,
       waitMs: options.wait,
       signal: () => view.gone(),
     })
@@ -82,6 +83,11 @@ function withoutStore(
   error: unknown,
 ): Admission {
   const code = error instanceof PawlError ? error.code : undefined
+  if (code === 'decryption-failed') {
+    // Whatever else the app chose: there is an outcome, so the handler must not run.
+    pawl.logger.warn('an outcome cannot be decrypted', { error })
+    return { kind: 'answer', answer: notCarriedOut() }
+  }
   if (code === 'stopping') return { kind: 'answer', answer: closing(notCarriedOut()) }
   if (code !== 'store-unavailable' && code !== 'store-refused') throw error
   pawl.logger.warn('the store cannot be reached', { error, onStoreError })

@@ -90,8 +90,7 @@ function runAttempt<Request>(
 ): void {
   const conclusion = new Conclusion(pawl, options, attempt)
   const decide = conclusion.conclude.bind(conclusion)
-  conclusion.begin(new Capture(response, options.maxBody, decide))
-  run(attempt.execution)
+  conclusion.begin(new Capture(response, options.maxBody, decide), run)
 }
 
 function closeSignal(response: ServerResponse): AbortSignal {

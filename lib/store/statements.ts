@@ -1,3 +1,5 @@
+import { fragments } from './fragments.ts'
+
 /**
  * The SQL of the hot path and of processes. Each statement says why it is safe when two run at once;
  * all of them assume READ COMMITTED and are also correct, by being sent again, under the stricter
@@ -7,14 +9,11 @@ export type Statements = ReturnType<typeof statements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function statements(schema: string) {
-  const now = `${schema}.now()`
-  const clock = `clock as materialized (select ${now} as now)`
-  // Names one life of an execution: a row that was deleted, or reset after it expired, has another
-  // created_at, so a process of its former life cannot write into the new one.
-  const born = (row: string) => `(extract(epoch from ${row}.created_at) * 1000000)::int8`
-  const ms = (column: string) => `${column} * interval '1 millisecond'`
+  const { now, clock, born, ms } = fragments(schema)
   const found = `e.status, e.fingerprint, e.owner, e.attempt, ${born('e')}::text,
       e.expires_at <= clock.now, coalesce(p.expires_at > clock.now, false),
+      case when e.status <> 'done' then exists (select from ${schema}.steps s
+        where s.execution_id = e.id and s.life = e.created_at) end,
       e.response_status, e.response_headers, e.response_body`
 
   return {
@@ -27,13 +26,14 @@ export function statements(schema: string) {
     claim: `
       with ${clock},
       input as (
-        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::int8[])
-          with ordinality as t (id, scope, key, name, fingerprint, retention, n)
+        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::int8[], $7::bytea[])
+          with ordinality as t (id, scope, key, name, fingerprint, retention, input, n)
       ),
       claimed as (
         insert into ${schema}.executions as e
-          (id, scope, key, kind, name, fingerprint, status, owner, attempt, created_at, expires_at)
-        select id, scope, key, 'request', name, fingerprint, 'running', $7::uuid, 1,
+          (id, scope, key, kind, name, fingerprint, status, owner, attempt, input, created_at,
+            expires_at)
+        select id, scope, key, 'request', name, fingerprint, 'running', $8::uuid, 1, input,
           clock.now, clock.now + ${ms('retention')}
         from input, clock
         order by id
@@ -67,19 +67,20 @@ export function statements(schema: string) {
       set status = 'running', owner = $4::uuid, attempt = e.attempt + 1
       from clock
       where e.id = $1::uuid and ${born('e')} = $2::int8 and e.attempt = $3::int4
-        and (e.status in ('released', 'unknown') or e.status = 'running' and not exists (
+        and (e.status in ('released', 'unknown', 'parked') or e.status = 'running' and not exists (
           select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
       returning e.attempt, ${born('e')}::text`,
 
     /**
-     * An expired execution becomes a new one. Safe: the same compare-and-set; and since created_at
-     * changes, nothing that was under way for the old life can write any more.
+     * An expired execution becomes a new one, with an empty journal. Safe: the same compare-and-set; and
+     * since created_at changes, nothing that was under way for the old life can write any more.
      */
     restart: `
-      with ${clock}
+      with ${clock},
+      restarted as (
       update ${schema}.executions e
       set status = 'running', owner = $4::uuid, attempt = e.attempt + 1, awaited = false,
-        name = $5::text, fingerprint = ($6::bytea[])[1],
+        name = $5::text, fingerprint = ($6::bytea[])[1], input = ($6::bytea[])[2],
         response_status = null, response_headers = null, response_body = null, completed_at = null,
         created_at = clock.now, expires_at = clock.now + ${ms('$7::int8')}
       from clock
@@ -87,7 +88,12 @@ export function statements(schema: string) {
         and e.expires_at <= clock.now
         and not (e.status = 'running' and exists (
           select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
-      returning e.attempt, ${born('e')}::text`,
+      returning e.id, e.attempt, ${born('e')}::text as born
+      ),
+      forgotten as (
+        delete from ${schema}.steps s using restarted where s.execution_id = restarted.id
+      )
+      select attempt, born from restarted`,
 
     /**
      * Safe: the row's lock serialises two that complete one execution, and the second finds it done
@@ -137,7 +143,7 @@ export function statements(schema: string) {
       with ${clock}
       update ${schema}.executions e set status = 'released', owner = null
       from clock
-      where e.id = $1::uuid and (e.status = 'unknown' or e.status = 'running' and not exists (
+      where e.id = $1::uuid and (e.status in ('unknown', 'parked') or e.status = 'running' and not exists (
         select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
       returning e.attempt`,
 
@@ -183,7 +189,8 @@ export function statements(schema: string) {
      * whole table, or the whole index, for each batch; and a join may repeat the limit.
      */
     deleteExpired: `
-      with ${clock}
+      with ${clock},
+      expired as (
       delete from ${schema}.executions where id = any (array(
         select e.id from ${schema}.executions e
         where e.expires_at <= (select now from clock)
@@ -193,7 +200,12 @@ export function statements(schema: string) {
         order by e.expires_at
         limit $1::int4
         for update of e skip locked))
-      returning 1`,
+      returning id
+      ),
+      forgotten as (
+        delete from ${schema}.steps s using expired where s.execution_id = expired.id
+      )
+      select 1 from expired`,
 
     /** Safe: rows of processes that have been dead for a day; their executions are judged dead without them. */
     deleteDead: `

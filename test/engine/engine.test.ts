@@ -3,9 +3,11 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Attempt } from '../../lib/engine/attempt.ts'
 import { type Begun, type Call, Engine } from '../../lib/engine/engine.ts'
 import { executionId } from '../../lib/engine/execution-id.ts'
+import { Sealer } from '../../lib/engine/seal.ts'
 import type { Database } from '../../lib/store/database.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
 import { Heartbeat } from '../../lib/store/processes.ts'
+import { StepStore } from '../../lib/store/step-store.ts'
 import { Store } from '../../lib/store/store.ts'
 import { Watch } from '../../lib/store/watch.ts'
 import { silent } from '../helpers/app.ts'
@@ -32,6 +34,7 @@ async function startProcess(fault: Fault = () => undefined) {
       if (fault(sql)) throw new Error('Connection terminated unexpectedly')
       return rows
     },
+    host: postgres.host,
     transaction: (work) => postgres.transaction(work),
     listen: (...args) => postgres.listen(...args),
     close: async () => {},
@@ -45,7 +48,15 @@ async function startProcess(fault: Fault = () => undefined) {
   )
   await heartbeat.start()
   const watch = new Watch(db, 'pawl')
-  const engine = new Engine(new Store(db, 'pawl', id), watch, id, 1000)
+  const engine = new Engine({
+    store: new Store(db, 'pawl', id),
+    steps: new StepStore(db, 'pawl', id),
+    watch,
+    sealer: new Sealer([]),
+    owner: id,
+    storeTimeoutMs: 1000,
+    logger: silent,
+  })
   return { id, engine, heartbeat, stop: () => watch.close() }
 }
 
@@ -58,6 +69,7 @@ function call(key: string, options: Partial<Omit<Call, 'claim'>> & { print?: Buf
     name: 'POST /',
     fingerprint: print,
     retentionMs: 60_000,
+    input: null,
   }
   return { claim, retentionMs: 60_000, resumable: false, waitMs: 0, ...rest }
 }

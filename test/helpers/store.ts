@@ -49,6 +49,7 @@ export function claimOf(key: string = freshKey(), other: Partial<Claim> = {}): C
     name: 'POST /orders',
     fingerprint: Buffer.from([1, 2, 3]),
     retentionMs: 60_000,
+    input: null,
     ...other,
   }
 }

@@ -215,6 +215,7 @@ describe.each(expressVersions)('What options do, Express $version', ({ express }
       scope: 'me',
       key,
       attempt: 1,
+      recovering: false,
     })
     await request(`${url}/slow`, { key: freshKey() })
     await waitFor('the signal', () => aborted)
