@@ -107,13 +107,20 @@ export function stepStatements(schema: string) {
         values ($1::uuid, $2::int8, $3::int2, decode($4::text, 'base64'),
           decode($5::text, 'base64'), $6::int8)
       ),
-      ${clock}
+      ${clock},
+      done as (
       update ${schema}.executions e
       set status = 'done', response_status = input.status, response_headers = input.headers,
         response_body = input.body, completed_at = clock.now,
         expires_at = clock.now + ${ms('input.retention')}
       from input, clock
       where e.id = input.id and ${born('e')} = input.born and e.status <> 'done'
-      returning e.awaited`,
+      returning e.awaited, e.id, e.input is not null as wakes
+      ),
+      asleep as (
+        delete from ${schema}.wakeups
+        where execution_id = any (array(select id from done where wakes))
+      )
+      select awaited from done`,
   }
 }
