@@ -100,9 +100,11 @@ export class Conclusion {
     const { status } = captured
     const verdict = attempt.isGivingUp ? 'stored' : fate(status, attempt)
     if (verdict === 'released' || (this.#transaction && isFailure(status))) {
-      if (this.#transaction) await this.#end(null)
-      else await within(storeTimeoutMs, attempt.release('released'))
-      return 'released'
+      const ended = await (this.#transaction
+        ? this.#end(null)
+        : within(storeTimeoutMs, attempt.release('released')))
+      // Somebody else has taken over: this failure is not the execution's.
+      return ended && ended.kind !== 'released' ? ended : 'released'
     }
     const kept = captured.headers.filter((header) => this.#keeps(header))
     const answered = { status, headers: encodeHeaders(kept), body: captured.body }

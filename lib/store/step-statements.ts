@@ -86,16 +86,22 @@ export function stepStatements(schema: string) {
         values ($1::uuid, $2::int8, $3::int4, $4::text, $5::int4, $6::int4, $7::text,
           decode($8::text, 'base64'), $9::int8)
       ),
-      ${clock}
-      insert into ${schema}.steps (${columns})
-      select e.id, e.created_at, input.name, input.occurrence, input.position, input.kind,
-        input.output, null, input.attempt, clock.now - ${ms('input.took')}, clock.now
-      from input
-      cross join clock
-      join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
-      where e.status <> 'done'
-      on conflict (execution_id, life, name, occurrence) do nothing
-      returning ${micros('completed_at')}::text as completed_at`,
+      ${clock},
+      target as (
+        select input.*, e.created_at,
+          e.status = 'running' and e.attempt = input.attempt as current
+        from input join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
+        where e.status <> 'done'
+      ),
+      recorded as (
+        insert into ${schema}.steps (${columns})
+        select id, created_at, name, occurrence, position, kind, output, null, attempt,
+          clock.now - ${ms('took')}, clock.now
+        from target, clock
+        on conflict (execution_id, life, name, occurrence) do nothing
+        returning completed_at
+      )
+      select ${micros('completed_at')}::text as at, target.current from recorded, target`,
 
     /**
      * The outcome of a whole-request transaction, as its last statement. Safe: as statements.complete,

@@ -115,9 +115,8 @@ export class StepStore {
 
   /**
    * Records a step in the transaction whose writes belong to it.
-   * @returns when, or null if it is recorded already or the execution is over
    */
-  async recordIn(run: RunStatement, step: StepRecord): Promise<string | null> {
+  async recordIn(run: RunStatement, step: StepRecord): Promise<Recorded> {
     const { id, born, attempt, name, occurrence, position, kind, output, tookMs } = step
     const [row] = await run(this.#sql.recordInTransaction, [
       id,
@@ -130,7 +129,7 @@ export class StepStore {
       output?.toString('base64') ?? null,
       String(tookMs),
     ])
-    return (row?.completed_at as string | undefined) ?? null
+    return row ? { won: true, current: row.current === true, at: row.at as string } : REFUSED
   }
 
   /**
