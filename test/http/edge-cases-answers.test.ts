@@ -1,4 +1,4 @@
-import { createReadStream, mkdtempSync, writeFileSync } from 'node:fs'
+import { createReadStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,7 +6,7 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import type { Express } from 'express'
-import { describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, type RawResponse, request } from '../helpers/request.ts'
@@ -14,8 +14,10 @@ import { twice } from '../helpers/twice.ts'
 
 const database = withDatabase()
 const bytes = Buffer.from(Array.from({ length: 512 }, (_, i) => (i * 7) % 256))
-const file = join(mkdtempSync(join(tmpdir(), 'pawl-file-')), 'file.bin')
+const folder = mkdtempSync(join(tmpdir(), 'pawl-file-'))
+const file = join(folder, 'file.bin')
 writeFileSync(file, bytes)
+afterAll(() => rmSync(folder, { recursive: true }))
 
 describe.each(expressVersions)('Edge cases of answers, Express $version', ({ express }) => {
   type Options = Parameters<typeof startApp>[1]
