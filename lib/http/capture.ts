@@ -2,10 +2,13 @@ import { type ServerResponse, validateHeaderName, validateHeaderValue } from 'no
 import { isDeepStrictEqual } from 'node:util'
 import type { Header } from './headers.ts'
 import {
+  type Callback,
+  type Chunk,
   headersSentError,
   type NativeMethods,
   nativeMethods,
   rawHeaderNames,
+  splitArguments,
   toBytes,
 } from './native-response.ts'
 import { type Answer, send } from './send.ts'
@@ -14,7 +17,10 @@ import { shadowHeaders } from './shadow-headers.ts'
 /** A response that is complete, or about to flow. */
 export interface Captured {
   status: number
-  /** What the handler set or changed; what was there before it belongs to this one message. */
+  /**
+   * What the handler set, changed or removed (no values); what was there before it belongs to this one
+   * message.
+   */
   headers: Header[]
   /** Null if the body flows: it is larger than `maxBody`, or an event stream. */
   body: Buffer | null
@@ -29,9 +35,6 @@ const CAPTURE = Symbol('pawl.capture')
 interface Held extends ServerResponse {
   [CAPTURE]: Capture
 }
-
-type Callback = (error?: Error | null) => void
-type Chunk = string | Uint8Array
 
 /**
  * Holds what a handler answers until it may be seen, below every way to answer: `writeHead`, `write`
@@ -126,6 +129,12 @@ export class Capture {
       capture.#flowIfEventStream()
       return this
     },
+    /** Older compression, and express-session, ask for a head while Node has written none yet. */
+    _implicitHeader(this: Held) {
+      const capture = this[CAPTURE]
+      if (capture.#head && capture.#state !== 'open') return
+      this.writeHead(this.statusCode) // As in Node.
+    },
     flushHeaders(this: Held) {
       const capture = this[CAPTURE]
       const { flushHeaders } = capture.#native
@@ -200,12 +209,13 @@ export class Capture {
     if (message) validateHeaderValue('statusMessage', message)
     const headers = mergeHeaders(response, typeof args[1] === 'string' ? args[2] : args[1])
     response.statusCode = status
-    this.#head = {
-      status,
-      headers: headers.filter(
-        ([name, value]) => !isSame(this.#initial.get(name.toLowerCase())?.[1], value),
-      ),
-    }
+    const there = new Set(headers.map(([name]) => name.toLowerCase()))
+    const removed = [...this.#initial].filter(([name]) => !there.has(name))
+    const changed = headers.filter(
+      ([name, value]) => !isSame(this.#initial.get(name.toLowerCase())?.[1], value),
+    )
+    // Of a header without values Node writes no line.
+    this.#head = { status, headers: [...changed, ...removed.map(([, [n]]): Header => [n, []])] }
   }
 
   /** Through the response and not directly: middleware that wrapped writeHead wants to be asked. */
@@ -345,15 +355,6 @@ export class Capture {
 
 function native(response: ServerResponse, name: 'headersSent' | 'writableEnded'): boolean {
   return Reflect.get(Object.getPrototypeOf(response), name, response)
-}
-
-function splitArguments(
-  args: readonly unknown[],
-): [Chunk, BufferEncoding | undefined, Callback | undefined] {
-  const [chunk, encoding, callback] = args
-  if (typeof chunk === 'function') return [undefined as never, undefined, chunk as Callback]
-  if (typeof encoding === 'function') return [chunk as Chunk, undefined, encoding as Callback]
-  return [chunk as Chunk, encoding as BufferEncoding, callback as Callback]
 }
 
 /** The headers set so far and those given to writeHead, which win. */
