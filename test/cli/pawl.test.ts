@@ -35,7 +35,7 @@ describe('pawl migrate', () => {
       `select nspname from pg_namespace where nspname in ('pawl', 'other') order by 1`,
     )
     expect(rows.map((row) => row.nspname)).toEqual(['other', 'pawl'])
-  }, 60_000)
+  })
 
   it('says in a sentence what is wrong', async () => {
     const noDatabase = await pawl(undefined, 'migrate')
@@ -50,7 +50,7 @@ describe('pawl migrate', () => {
     const unknown = await pawl(database.url, 'migrat')
     expect(unknown.code).toBe(1)
     expect(unknown.stderr).toMatch(/Did you mean migrate\?/)
-  }, 60_000)
+  })
 })
 
 describe('pawl list, show and release', () => {
@@ -85,5 +85,5 @@ describe('pawl list, show and release', () => {
       `select status from pawl.executions where key = 'stuck'`,
     )
     expect(rows[0].status).toBe('released')
-  }, 60_000)
+  })
 })

@@ -85,5 +85,5 @@ describe('PostgreSQL that crashes and recovers under load', () => {
     )
     await pool.end()
     expect(rows).toEqual([{ status: 'done', n: answers.size }])
-  }, 120_000)
+  }, 180_000)
 })

@@ -158,9 +158,9 @@ describe.each(expressVersions)('Edge cases of answers, Express $version', ({ exp
       check: (r) => expect(r.headers.link).toBe('<a>, <b>'),
     },
   }
-  it.each(Object.entries(ways))(
-    'row $1.row: %s is sent and replayed byte for byte, without the handler',
-    async (_, way) => {
+  it.each(Object.entries(ways).map(([name, way]) => [way.row, name, way] as const))(
+    'row %s: %s is sent and replayed byte for byte, without the handler',
+    async (_row, _name, way) => {
       let runs = 0
       const { url } = await start((app) => {
         app.post('/', async (req, res) => {
