@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { executionId } from '../../lib/engine/execution-id.ts'
 import { withDatabase } from '../helpers/database.ts'
 
@@ -20,6 +20,9 @@ async function pawl(url: string | undefined, ...args: string[]) {
     return { code, stdout, stderr }
   }
 }
+
+// Each command is a process of its own, which takes its time to start.
+vi.setConfig({ testTimeout: 180_000 })
 
 describe('pawl migrate', () => {
   const database = withDatabase({ empty: true })
