@@ -19,7 +19,10 @@ import type { RouteOptions } from './route-options.ts'
 /** A response that is complete, or about to flow. */
 export interface Captured {
   status: number
-  /** What the handler set or changed; what was there before it belongs to this one message. */
+  /**
+   * What the handler set, changed or removed (no values); what was there before it belongs to this one
+   * message.
+   */
   headers: Header[]
   /** Null if the body flows: it is larger than `maxBody`, or an event stream. */
   body: Buffer | null
