@@ -78,42 +78,55 @@ export function stepStatements(schema: string) {
     /**
      * The journal entry of a transaction step, as the last statement of the app's own transaction. Safe:
      * the primary key lets one transaction win; another waits at it for that commit, inserts nothing,
-     * and is rolled back. Plain text parameters in the order of their numbers, each used once, since the
-     * statement goes by way of whatever library the app uses.
+     * and is rolled back. Plain text parameters in the order of their numbers, each used once, and one
+     * column, since the statement goes by way of whatever library the app uses. No row: the execution is
+     * not in this database. Null: recorded already, or over.
      */
     recordInTransaction: `
       with input (id, born, attempt, name, occurrence, position, kind, output, took) as (
         values ($1::uuid, $2::int8, $3::int4, $4::text, $5::int4, $6::int4, $7::text,
           decode($8::text, 'base64'), $9::int8)
       ),
-      ${clock}
-      insert into ${schema}.steps (${columns})
-      select e.id, e.created_at, input.name, input.occurrence, input.position, input.kind,
-        input.output, null, input.attempt, clock.now - ${ms('input.took')}, clock.now
-      from input
-      cross join clock
-      join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
-      where e.status <> 'done'
-      on conflict (execution_id, life, name, occurrence) do nothing
-      returning ${micros('completed_at')}::text as completed_at`,
+      ${clock},
+      target as (
+        select e.id, e.created_at, e.status
+        from input join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
+      ),
+      recorded as (
+        insert into ${schema}.steps (${columns})
+        select target.id, target.created_at, input.name, input.occurrence, input.position, input.kind,
+          input.output, null, input.attempt, clock.now - ${ms('input.took')}, clock.now
+        from input cross join clock cross join target
+        where target.status <> 'done'
+        on conflict (execution_id, life, name, occurrence) do nothing
+        returning completed_at
+      )
+      select ${micros('recorded.completed_at')}::text as recorded
+      from target left join recorded on true`,
 
     /**
      * The outcome of a whole-request transaction, as its last statement. Safe: as statements.complete,
      * and the row's lock is held until the commit, so that of two attempts one commits and the other
-     * finds the execution done and is rolled back.
+     * finds the execution done and is rolled back. One column; no row and null as above.
      */
     completeInTransaction: `
       with input (id, born, status, headers, body, retention) as (
         values ($1::uuid, $2::int8, $3::int2, decode($4::text, 'base64'),
           decode($5::text, 'base64'), $6::int8)
       ),
-      ${clock}
-      update ${schema}.executions e
-      set status = 'done', response_status = input.status, response_headers = input.headers,
-        response_body = input.body, completed_at = clock.now,
-        expires_at = clock.now + ${ms('input.retention')}
-      from input, clock
-      where e.id = input.id and ${born('e')} = input.born and e.status <> 'done'
-      returning e.awaited`,
+      ${clock},
+      target as (
+        select e.id from input join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
+      ),
+      completed as (
+        update ${schema}.executions e
+        set status = 'done', response_status = input.status, response_headers = input.headers,
+          response_body = input.body, completed_at = clock.now,
+          expires_at = clock.now + ${ms('input.retention')}
+        from input, clock
+        where e.id = input.id and ${born('e')} = input.born and e.status <> 'done'
+        returning e.awaited
+      )
+      select completed.awaited as awaited from target left join completed on true`,
   }
 }

@@ -1,0 +1,4 @@
+import { conform } from './conform.ts'
+import { openPrisma } from './orms/prisma.ts'
+
+conform('prisma', openPrisma)
