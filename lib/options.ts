@@ -83,6 +83,9 @@ const transactionHost = z.custom<TransactionHost<unknown>>(
   (value) => typeof (value as TransactionHost<unknown> | null)?.transaction === 'function',
 )
 
+/** How often a request runs before workers give up. */
+const RECOVERY_ATTEMPTS = 10
+
 const LIST = "'all', or an array of methods that Node knows, like ['POST', 'PATCH']"
 const method = z.string().refine((name) => METHODS.includes(name.toUpperCase()), LIST)
 
@@ -103,6 +106,17 @@ export const idempotencyOptions = z.strictObject({
   fingerprint: callback.optional(),
   wait: timer.default(5_000),
   resumable: z.boolean('true or false').optional(),
+  recover: z
+    .union(
+      [
+        z.boolean().transform((recover) => recover && { attempts: RECOVERY_ATTEMPTS }),
+        z.strictObject({
+          attempts: z.number().int().min(2).max(1000).default(RECOVERY_ATTEMPTS),
+        }),
+      ],
+      'true, false, or { attempts }, from 2 to 1000',
+    )
+    .default(false),
   transaction: z
     .union(
       [z.boolean(), z.strictObject({ on: transactionHost })],

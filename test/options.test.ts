@@ -23,6 +23,7 @@ describe('options of idempotency()', () => {
       fingerprint: undefined,
       wait: 5000,
       resumable: undefined,
+      recover: undefined,
       transaction: undefined,
       retention: { completed: 86_400_000, unfinished: 259_200_000 },
       maxBody: 1_048_576,

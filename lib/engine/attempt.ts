@@ -32,8 +32,6 @@ export interface AttemptOptions {
   scope: string
   key: string
   fingerprint: Buffer
-  /** How long an outcome is kept, in ms. */
-  retentionMs: number
   /** Whether an attempt that ended without an outcome may be run again; undefined: if it has a journal. */
   resumable: boolean | undefined
   /** What earlier attempts have recorded, in the order of replay. */
@@ -60,6 +58,7 @@ export class Attempt {
   #abort: AbortController | null = null
   #superseded: Error | null = null
   #settle!: (settled: Settled) => void
+  #settledAlready = false
 
   constructor(tools: AttemptTools, ref: AttemptRef, options: AttemptOptions) {
     this.#tools = tools
@@ -85,12 +84,20 @@ export class Attempt {
       signal: () => this.#signal(),
     })
     this.settled = new Promise((resolve) => {
-      this.#settle = resolve
+      this.#settle = (settled) => {
+        this.#settledAlready = true
+        resolve(settled)
+      }
     })
   }
 
   get execution(): Execution {
     return this.#execution
+  }
+
+  /** Whether the database knows how it ended. */
+  get isSettled(): boolean {
+    return this.#settledAlready
   }
 
   /**
@@ -131,11 +138,12 @@ export class Attempt {
    * Records the outcome and resolves to what was recorded, which may be another attempt's. If the
    * store cannot be reached, this goes on trying for as long as Pawl runs.
    *
+   * @param retentionMs how long the outcome is kept, in ms
    * @param failure whether this is a failure, which counts only from the current attempt
    */
-  async complete(outcome: Outcome, failure: boolean): Promise<Settled> {
+  async complete(outcome: Outcome, retentionMs: number, failure: boolean): Promise<Settled> {
     try {
-      const settled = await this.#record(outcome, failure)
+      const settled = await this.#record(outcome, retentionMs, failure)
       this.#settle(settled)
       return settled
     } catch (error) {
@@ -147,12 +155,15 @@ export class Attempt {
   /**
    * Runs the handler in a transaction that its outcome is a part of.
    *
+   * @param host default: the database of Pawl
+   * @param retentionMs how long the outcome is kept, in ms
    * @param handle runs it; resolves to the outcome, or to null to roll all of it back and give the
    * execution back
    * @throws what opening or committing the transaction throws; it is rolled back, and given back
    */
   async completeInTransaction(
     host: TransactionHost<unknown> | undefined,
+    retentionMs: number,
     handle: () => Promise<Outcome | null>,
   ): Promise<Settled> {
     const { steps, store } = this.#tools
@@ -165,7 +176,7 @@ export class Attempt {
           this.#transaction = tx
           own = await handle()
           if (!own) throw new RolledBack()
-          const recorded = await this.#completeIn(run, own)
+          const recorded = await this.#completeIn(run, own, retentionMs)
           if (recorded === null) throw new RolledBack()
           awaited = recorded
         },
@@ -189,6 +200,7 @@ export class Attempt {
 
   /** Gives the execution back without an outcome: free to resume, or open what it did. */
   async release(status: 'released' | 'unknown'): Promise<void> {
+    if (this.isSettled) return
     this.#supersede()
     try {
       const { store, stopped } = this.#tools
@@ -203,12 +215,12 @@ export class Attempt {
     return this.release(this.isResumable ? 'released' : 'unknown')
   }
 
-  async #record(outcome: Outcome, failure: boolean): Promise<Settled> {
+  async #record(outcome: Outcome, retentionMs: number, failure: boolean): Promise<Settled> {
     const { store, sealer, stopped } = this.#tools
     const completion = {
       ...this.#ref,
       outcome: sealOutcome(sealer, this.#ref.id, outcome),
-      retentionMs: this.#options.retentionMs,
+      retentionMs,
       onlyIfCurrent: failure,
     }
     const completed = await persist(() => store.complete(completion), stopped)
@@ -223,10 +235,10 @@ export class Attempt {
     )
   }
 
-  #completeIn(run: RunStatement, outcome: Outcome): Promise<boolean | null> {
+  #completeIn(run: RunStatement, outcome: Outcome, retentionMs: number): Promise<boolean | null> {
     const { steps, sealer } = this.#tools
     const sealed = sealOutcome(sealer, this.#ref.id, outcome)
-    return steps.completeIn(run, this.#ref, sealed, this.#options.retentionMs)
+    return steps.completeIn(run, this.#ref, sealed, retentionMs)
   }
 
   #open(outcome: Outcome): Outcome {

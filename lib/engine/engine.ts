@@ -2,8 +2,9 @@ import { PawlError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { Entry, StepStore } from '../store/step-store.ts'
 import type { AttemptRef, Claim, Found, Outcome, Store } from '../store/store.ts'
+import type { Taken } from '../store/wakeup-store.ts'
 import type { Watch } from '../store/watch.ts'
-import { Attempt, type AttemptTools } from './attempt.ts'
+import { Attempt, type AttemptOptions, type AttemptTools } from './attempt.ts'
 import { openOutcome } from './outcome.ts'
 import { after, persist } from './persist.ts'
 import type { Sealer } from './seal.ts'
@@ -12,8 +13,6 @@ import { within } from './within.ts'
 /** One arrival of a keyed piece of work. */
 export interface Call {
   claim: Claim
-  /** How long an outcome is kept, in ms. */
-  retentionMs: number
   /** Whether an attempt that ended without an outcome may be run again; undefined: if it has a journal. */
   resumable: boolean | undefined
   /** How long to wait for an attempt that is running, in ms. */
@@ -108,6 +107,29 @@ export class Engine {
     throw stopping()
   }
 
+  /**
+   * Goes on with an execution that a worker has taken.
+   * @throws PawlError `store-unavailable`, `stopping`; the execution is then taken again later
+   */
+  async resume({ id, born, attempt, scope, key, fingerprint }: Taken): Promise<Attempt> {
+    if (!this.#accepting) throw stopping()
+    const ref = { id, born, attempt }
+    const giveUp = after(this.#storeTimeoutMs)
+    const recorded = await persist(() => this.#tools.steps.journal(ref), giveUp)
+    const options = { scope, key, fingerprint, resumable: true, recorded, recovering: true }
+    return this.#run(ref, options)
+  }
+
+  /** What an execution was asked, as the app gave it to `seal`. @throws PawlError `decryption-failed` */
+  open({ id, input }: { id: string; input: Buffer }): Buffer {
+    return this.#tools.sealer.open(input, id, 'input')
+  }
+
+  /** What an execution is asked, as it is stored. */
+  seal({ id, input }: { id: string; input: Buffer }): Buffer {
+    return this.#tools.sealer.seal(input, id, 'input')
+  }
+
   /** Whether the execution is running in this process. */
   isRunning(id: string): boolean {
     return this.#attempts.has(id)
@@ -184,9 +206,12 @@ export class Engine {
   }
 
   #start(ref: AttemptRef, call: Call, recorded: readonly Entry[]): Attempt {
-    const { claim, retentionMs, resumable } = call
+    const { claim, resumable } = call
     const { scope, key, fingerprint } = claim
-    const options = { scope, key, fingerprint, retentionMs, resumable, recorded, recovering: false }
+    return this.#run(ref, { scope, key, fingerprint, resumable, recorded, recovering: false })
+  }
+
+  #run(ref: AttemptRef, options: AttemptOptions): Attempt {
     const attempt = new Attempt(this.#tools, ref, options)
     this.#attempts.set(ref.id, attempt)
     attempt.settled.then((settled) => {

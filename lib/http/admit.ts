@@ -2,6 +2,7 @@ import type { Attempt } from '../engine/attempt.ts'
 import { executionId } from '../engine/execution-id.ts'
 import { PawlError } from '../errors.ts'
 import type { Pawl } from '../pawl.ts'
+import type { Recovery } from '../store/store.ts'
 import {
   type Answer,
   answerOf,
@@ -12,6 +13,7 @@ import {
 } from './answers.ts'
 import type { ParsedKey } from './idempotency-key.ts'
 import { fingerprintOf, scopeOf } from './identify.ts'
+import { storedRequest } from './recovery.ts'
 import type { RequestView } from './request-view.ts'
 import type { RouteOptions } from './route-options.ts'
 
@@ -52,7 +54,6 @@ export async function admit<Request>(
       return { kind: 'answer', answer: print === 'too-large' ? closing(refused) : refused }
     }
     const id = executionId(scope, key)
-    const { completed, unfinished } = options.retention
     const begun = await engine.begin({
       claim: {
         id,
@@ -60,12 +61,11 @@ export async function admit<Request>(
         key,
         name: `${view.method} ${withoutQuery(view.url)}`,
         fingerprint: print,
-        retentionMs: unfinished,
-        input: null,
+        retentionMs: options.retention.unfinished,
+        recovery: options.recover ? await recoveryOf(pawl, options, id, view) : null,
       },
-      retentionMs: completed,
       // What a transaction did not commit, it did not do.
-      resumable: options.transaction ? true : options.resumable,
+      resumable: options.transaction || options.recover ? true : options.resumable,
       waitMs: options.wait,
       signal: () => view.gone(),
     })
@@ -93,6 +93,18 @@ function withoutStore(
   pawl.logger.warn('the store cannot be reached', { error, onStoreError })
   if (onStoreError === 'run') return { kind: 'unprotected' }
   return { kind: 'answer', answer: notCarriedOut() }
+}
+
+/** @throws PawlError `recovery-impossible` */
+async function recoveryOf(
+  pawl: Pawl,
+  { maxRequestBody, recover }: Pick<RouteOptions<never>, 'maxRequestBody' | 'recover'>,
+  id: string,
+  view: RequestView,
+): Promise<Recovery> {
+  pawl.checkRecovery()
+  const input = storedRequest(view, await view.body(maxRequestBody))
+  return { input: pawl.engine.seal({ id, input }), attempts: recover?.attempts ?? 0 }
 }
 
 function withoutQuery(url: string): string {

@@ -38,7 +38,7 @@ export interface Responding {
 
 type Concluding = Pick<
   RouteOptions<never>,
-  'resumable' | 'storedHeaders' | 'timeout' | 'transaction'
+  'retention' | 'storedHeaders' | 'timeout' | 'transaction'
 >
 
 /** Runs one attempt's handler, and decides what becomes of its response. */
@@ -108,9 +108,10 @@ export class Conclusion {
     const answered = { status, headers: encodeHeaders(kept), body: captured.body }
     const outcome = isError(status) || attempt.isGivingUp ? await this.#undo(answered) : answered
     if (!outcome) return 'undoing'
+    const { completed } = this.#options.retention
     const settled = await (this.#transaction
       ? this.#end(outcome)
-      : within(storeTimeoutMs, attempt.complete(outcome, isFailure(outcome.status))))
+      : within(storeTimeoutMs, attempt.complete(outcome, completed, isFailure(outcome.status))))
     // An earlier attempt had given up, with another answer.
     if (settled?.kind === 'done') return { ...settled, own: settled.own && outcome === answered }
     return settled ?? null
@@ -130,10 +131,10 @@ export class Conclusion {
   }
 
   #beginTransaction(response: Responding, handle: () => void): void {
-    const { transaction } = this.#options
+    const { transaction, retention } = this.#options
     const host = transaction === true ? undefined : transaction?.on
     let began = false
-    this.#transaction = this.#attempt.completeInTransaction(host, () => {
+    this.#transaction = this.#attempt.completeInTransaction(host, retention.completed, () => {
       began = true
       if (response.answered) return Promise.resolve(null) // It took too long to get a connection.
       const ended = new Promise<Outcome | null>((resolve) => {

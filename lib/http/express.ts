@@ -2,9 +2,8 @@ import type { Request, RequestHandler } from 'express'
 import type { Execution } from '../engine/execution.ts'
 import { PawlError } from '../errors.ts'
 import type { Pawl } from '../pawl.ts'
-import { handleKeyed, NodeView } from './node-exchange.ts'
+import { handleKeyed, NodeView, selectNode } from './node-exchange.ts'
 import { type IdempotencyOptions, routeOptions } from './route-options.ts'
-import { select } from './select.ts'
 import { send } from './send.ts'
 
 export type { IdempotencyOptions } from './route-options.ts'
@@ -43,7 +42,7 @@ export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): 
     try {
       if (request[IN_CHARGE] || response.headersSent || response.writableEnded) return next()
       const view = new NodeView(request, response, request.originalUrl)
-      const selected = select(resolved, request, view)
+      const selected = selectNode(pawl, resolved, { request, view, response })
       if (selected.kind === 'pass') return next()
       if (selected.kind === 'answer') return send(response, selected.answer)
       request[IN_CHARGE] = true

@@ -2,14 +2,16 @@ import type { ServerResponse } from 'node:http'
 import type { Attempt } from '../engine/attempt.ts'
 import type { Execution } from '../engine/execution.ts'
 import type { Pawl } from '../pawl.ts'
-import { admit } from './admit.ts'
+import { type Admission, admit } from './admit.ts'
 import { Capture } from './capture.ts'
 import { Conclusion } from './conclude.ts'
 import type { Body } from './fingerprint.ts'
 import type { ParsedKey } from './idempotency-key.ts'
+import { recoveredAttempt } from './recovery.ts'
 import { type IncomingRequest, readBody } from './request-body.ts'
 import type { BodyFailure, RequestView } from './request-view.ts'
 import type { RouteOptions } from './route-options.ts'
+import { type Selected, select } from './select.ts'
 import { send } from './send.ts'
 
 /** What an adapter gives for a framework that answers through Node's ServerResponse. */
@@ -54,6 +56,15 @@ export class NodeView implements RequestView {
     return this.#request.headersDistinct?.[name] ?? [value].flat()
   }
 
+  allHeaders(): [name: string, value: string][] {
+    const { rawHeaders } = this.#request
+    const lines: [string, string][] = []
+    for (let i = 0; i < rawHeaders.length; i += 2) {
+      lines.push([rawHeaders[i] as string, rawHeaders[i + 1] as string])
+    }
+    return lines
+  }
+
   body(maxBytes: number): Promise<Body | BodyFailure> {
     return readBody(this.#request, maxBytes)
   }
@@ -61,6 +72,21 @@ export class NodeView implements RequestView {
   gone(): AbortSignal {
     return closeSignal(this.#response)
   }
+}
+
+/**
+ * Whether a request is protected, and under which key: what a worker hands to the app again is, whatever
+ * became of its headers.
+ * @throws whatever the app's `key` and `skip` functions throw
+ */
+export function selectNode<Request>(
+  pawl: Pawl,
+  options: RouteOptions<Request>,
+  { request, view, response }: Pick<NodeExchange<Request>, 'request' | 'view' | 'response'>,
+): Selected {
+  const recovered = recoveredAttempt(pawl, response.req)
+  if (recovered) return { kind: 'keyed', key: { key: recovered.execution.key } }
+  return select(options, request, view)
 }
 
 /** Runs one keyed request from its key to its answer. Never rejects. */
@@ -72,7 +98,10 @@ export async function handleKeyed<Request>(
 ): Promise<void> {
   const { request, view, response, run, fail } = exchange
   try {
-    const admission = await admit(pawl, options, request, view, key)
+    const attempt = recoveredAttempt(pawl, response.req)
+    const admission: Admission = attempt
+      ? { kind: 'run', attempt }
+      : await admit(pawl, options, request, view, key)
     if (admission.kind === 'run') runAttempt(pawl, options, exchange, admission.attempt)
     else if (response.headersSent) return
     else if (admission.kind === 'answer') send(response, admission.answer)

@@ -12,6 +12,8 @@ export interface RequestView {
   header(name: string): string | undefined
   /** A header's values as they arrived, one for each line, by lower-case name. */
   headerLines(name: string): readonly string[]
+  /** All headers as they arrived, one for each line. */
+  allHeaders(): readonly (readonly [name: string, value: string])[]
   /**
    * The body, which the handler can still read afterwards.
    * @param maxBytes more than this is refused

@@ -43,6 +43,14 @@ export interface IdempotencyOptions<Request = IncomingMessage> {
    */
   resumable?: boolean
   /**
+   * Finish the request also if its client never retries: the request is stored (encrypted where there
+   * are encryptionKeys; never its credentials), and when its process has died, a process of the app hands
+   * it to the app again, where recorded steps replay; see `pawl.recoverRequests`. It implies
+   * `resumable`. After `attempts` (default 10), each later than the one before, it is parked: shown by
+   * `pawl list`, and resumed by the client's retry or `pawl release`. Default `false`.
+   */
+  recover?: boolean | { attempts?: number }
+  /**
    * Run the whole request in one database transaction: what the handler writes through
    * `execution.tx` commits together with the answer, before that leaves, exactly once. A 5xx, a throw
    * or a timeout rolls all of it back, and a retry runs it again. It holds a connection of the pool for
@@ -90,6 +98,7 @@ export interface RouteOptions<Request> {
   fingerprint: ((request: Request) => unknown) | undefined
   wait: number
   resumable: boolean | undefined
+  recover: { attempts: number } | undefined
   transaction: true | { on: TransactionHost<unknown> } | undefined
   retention: { completed: number; unfinished: number }
   maxBody: number
@@ -114,6 +123,7 @@ export function routeOptions<Request>(
     skip: skip && atOnce('skip', skip as Callback),
     fingerprint: fingerprint && atOnce('fingerprint', fingerprint as Callback),
     resumable: parsed.resumable,
+    recover: parsed.recover || undefined,
     transaction: parsed.transaction || undefined,
     storedHeaders: headerFilter(parsed.storedHeaders as string[] | undefined),
   }

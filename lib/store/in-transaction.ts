@@ -47,7 +47,7 @@ function explain(error: unknown): unknown {
     return new PawlError(
       'store-refused',
       'The role of this transaction may not use the schema of Pawl, and nothing was committed.',
-      'Grant it usage on the schema, execute on its functions, and select, insert and update on its tables.',
+      'Grant it usage on the schema, execute on its functions, and select, insert, update and delete on its tables.',
       error,
     )
   }

@@ -118,15 +118,19 @@ export function stepStatements(schema: string) {
       target as (
         select e.id from input join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
       ),
-      completed as (
+      done as (
         update ${schema}.executions e
         set status = 'done', response_status = input.status, response_headers = input.headers,
           response_body = input.body, completed_at = clock.now,
           expires_at = clock.now + ${ms('input.retention')}
         from input, clock
         where e.id = input.id and ${born('e')} = input.born and e.status <> 'done'
-        returning e.awaited
+        returning e.awaited, e.id, e.input is not null as wakes
+      ),
+      asleep as (
+        delete from ${schema}.wakeups
+        where execution_id = any (array(select id from done where wakes))
       )
-      select completed.awaited as awaited from target left join completed on true`,
+      select done.awaited from target left join done on true`,
   }
 }

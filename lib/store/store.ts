@@ -29,8 +29,16 @@ export interface Claim {
   fingerprint: Buffer
   /** How long the execution is kept if it is never completed, in ms. */
   retentionMs: number
-  /** What it is asked, for workers that go on with it; null if none shall. */
-  input: Buffer | null
+  /** What workers need to go on with it; null if none shall. */
+  recovery: Recovery | null
+}
+
+/** What is stored of an execution that goes on without its caller. */
+export interface Recovery {
+  /** What it is asked. */
+  input: Buffer
+  /** After how many attempts workers give up. */
+  attempts: number
 }
 
 /** What the database knows of an execution. */
@@ -71,8 +79,9 @@ export class Store {
   readonly #sql: Statements
   readonly #channel: string
   readonly #owner: string
+  readonly #leaseMs: number
   readonly #claims = new GroupCommit<Claim, Claimed>((batch) => this.#claim(batch), {
-    weigh: ({ input }) => input?.length ?? 0,
+    weigh: ({ recovery }) => recovery?.input.length ?? 0,
   })
   readonly #looks = new GroupCommit<string, Found | null>((batch) => this.#look(batch))
   readonly #completions = new GroupCommit<Completion, boolean>((batch) => this.#complete(batch), {
@@ -83,12 +92,14 @@ export class Store {
   /**
    * @param schema the schema's name, as given by the user
    * @param owner the id of this process
+   * @param leaseMs after how long workers look whether an execution's owner has died, in ms
    */
-  constructor(db: Database, schema: string, owner: string) {
+  constructor(db: Database, schema: string, owner: string, leaseMs: number) {
     this.#db = db
     this.#sql = statements(`"${schema}"`)
     this.#channel = schema
     this.#owner = owner
+    this.#leaseMs = leaseMs
   }
 
   /** Claims a new execution, or finds the one that is there. `null` if it vanished in between. */
@@ -111,9 +122,19 @@ export class Store {
 
   /** Makes an expired execution a new one; null if somebody was faster. */
   async restart(claim: Claim, seen: Found): Promise<AttemptRef | null> {
-    const { id, name, fingerprint, input, retentionMs } = claim
-    const bytes = new PgArray('bytea', [fingerprint, input])
-    const values = [id, seen.born, seen.attempt, this.#owner, name, bytes, retentionMs]
+    const { id, name, fingerprint, recovery, retentionMs } = claim
+    const bytes = new PgArray('bytea', [fingerprint, recovery?.input ?? null])
+    const values = [
+      id,
+      seen.born,
+      seen.attempt,
+      this.#owner,
+      name,
+      bytes,
+      retentionMs,
+      this.#leaseMs,
+      recovery?.attempts ?? 0,
+    ]
     return ref(id, await this.#query(this.#sql.restart, values))
   }
 
@@ -161,8 +182,10 @@ export class Store {
       column('text', claims, (c) => c.name),
       column('bytea', claims, (c) => c.fingerprint),
       column('int8', claims, (c) => c.retentionMs),
-      column('bytea', claims, (c) => c.input),
+      column('bytea', claims, (c) => c.recovery?.input ?? null),
+      column('int4', claims, (c) => c.recovery?.attempts ?? 0),
       this.#owner,
+      this.#leaseMs,
     ])
     const results = new Array<Claimed>(batch.length)
     for (const [n, born, ...rest] of rows) {

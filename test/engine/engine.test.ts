@@ -49,7 +49,7 @@ async function startProcess(fault: Fault = () => undefined) {
   await heartbeat.start()
   const watch = new Watch(db, 'pawl')
   const engine = new Engine({
-    store: new Store(db, 'pawl', id),
+    store: new Store(db, 'pawl', id, 15_000),
     steps: new StepStore(db, 'pawl', id),
     watch,
     sealer: new Sealer([]),
@@ -69,9 +69,9 @@ function call(key: string, options: Partial<Omit<Call, 'claim'>> & { print?: Buf
     name: 'POST /',
     fingerprint: print,
     retentionMs: 60_000,
-    input: null,
+    recovery: null,
   }
-  return { claim, retentionMs: 60_000, resumable: false, waitMs: 0, ...rest }
+  return { claim, resumable: false, waitMs: 0, ...rest }
 }
 
 function attemptOf(begun: Begun): Attempt {
@@ -96,7 +96,7 @@ describe('Engine', () => {
     const key = freshKey()
     const begun = Array.from({ length: 50 }, () => here.engine.begin(call(key, { waitMs: 5000 })))
     const attempt = attemptOf(await Promise.race(begun))
-    await attempt.complete(outcome('once'), false)
+    await attempt.complete(outcome('once'), 60_000, false)
     const kinds = (await Promise.all(begun)).map((result) => result.kind)
     expect(kinds.filter((kind) => kind === 'run')).toHaveLength(1)
     expect(kinds.filter((kind) => kind === 'replay')).toHaveLength(49)
@@ -104,7 +104,7 @@ describe('Engine', () => {
 
   it('a wrong request that comes first does not refuse the right one that joins its question', async () => {
     const key = freshKey()
-    await attemptOf(await here.engine.begin(call(key))).complete(outcome('right'), false)
+    await attemptOf(await here.engine.begin(call(key))).complete(outcome('right'), 60_000, false)
     const wrong = there.engine.begin(call(key, { print: randomBytes(33) }))
     const right = there.engine.begin(call(key))
     expect((await wrong).kind).toBe('mismatch')
@@ -118,7 +118,7 @@ describe('Engine', () => {
     await first.release('released')
     const second = attemptOf(await Promise.race(waiting))
     expect(second.execution.attempt).toBe(2)
-    await second.complete(outcome('second'), false)
+    await second.complete(outcome('second'), 60_000, false)
     const kinds = (await Promise.all(waiting)).map((result) => result.kind).sort()
     expect(kinds).toEqual(['replay', 'run'])
   })
@@ -130,7 +130,7 @@ describe('Engine', () => {
     expect((await there.engine.begin(call(key))).kind).toBe('unknown')
     const resumed = attemptOf(await there.engine.begin(call(key, { resumable: true })))
     expect(resumed.execution.attempt).toBe(2)
-    await resumed.complete(outcome('resumed'), false)
+    await resumed.complete(outcome('resumed'), 60_000, false)
   })
 
   it('an owner whose row is gone is dead: its execution is unknown, or resumed by one of many', async () => {
@@ -166,11 +166,11 @@ describe('Engine', () => {
     )
     for (const attempt of attempts) await attempt.interrupt()
     const [success, failure] = attempts as [Attempt, Attempt]
-    expect(await success.complete(outcome('late'), false)).toMatchObject({
+    expect(await success.complete(outcome('late'), 60_000, false)).toMatchObject({
       kind: 'done',
       own: true,
     })
-    expect(await failure.complete(outcome('failed'), true)).toEqual({ kind: 'superseded' })
+    expect(await failure.complete(outcome('failed'), 60_000, true)).toEqual({ kind: 'superseded' })
     expect((await there.engine.begin(call(late))).kind).toBe('replay')
     expect((await there.engine.begin(call(failed))).kind).toBe('unknown')
   })
@@ -181,7 +181,7 @@ describe('Engine', () => {
     attemptOf(await here.engine.begin(call(stuck, { resumable: true })))
     const stopped = here.engine.stop(300)
     await expect(here.engine.begin(call(freshKey()))).rejects.toMatchObject({ code: 'stopping' })
-    await draining.complete(outcome('drained'), false)
+    await draining.complete(outcome('drained'), 60_000, false)
     await stopped
     expect((await there.engine.begin(call(quick))).kind).toBe('replay')
     expect(attemptOf(await there.engine.begin(call(stuck))).execution.attempt).toBe(2)
@@ -202,7 +202,7 @@ describe('Engine', () => {
       const key = freshKey()
       const attempt = attemptOf(await process.engine.begin(call(key)))
       expect(attempt.execution.attempt).toBe(1)
-      await attempt.complete(outcome('claimed once'), false)
+      await attempt.complete(outcome('claimed once'), 60_000, false)
       expect((await there.engine.begin(call(key))).kind).toBe('replay')
       await process.heartbeat.stop()
     })
@@ -211,7 +211,7 @@ describe('Engine', () => {
       const process = await startProcess(once(isCompletion))
       const key = freshKey()
       const attempt = attemptOf(await process.engine.begin(call(key)))
-      const settled = await attempt.complete(outcome('stored once'), false)
+      const settled = await attempt.complete(outcome('stored once'), 60_000, false)
       expect(settled).toMatchObject({ kind: 'done', outcome: outcome('stored once') })
       await process.heartbeat.stop()
     })
@@ -222,7 +222,7 @@ describe('Engine', () => {
       const process = await startProcess(once((sql) => sql.includes('attempt = e.attempt + 1')))
       const attempt = attemptOf(await process.engine.begin(call(key)))
       expect(attempt.execution.attempt).toBe(2)
-      await attempt.complete(outcome('taken over once'), false)
+      await attempt.complete(outcome('taken over once'), 60_000, false)
       await process.heartbeat.stop()
     })
 
@@ -238,7 +238,7 @@ describe('Engine', () => {
       down = false
       const attempt = attemptOf(await there.engine.begin(call(key, { waitMs: 5000 })))
       expect(attempt.execution.attempt).toBe(1)
-      await attempt.complete(outcome('by another'), false)
+      await attempt.complete(outcome('by another'), 60_000, false)
       expect((await process.engine.begin(call(key))).kind).toBe('replay')
       await process.heartbeat.stop()
     })

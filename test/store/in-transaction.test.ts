@@ -67,7 +67,7 @@ describe("a statement of Pawl's in a transaction of the app's", () => {
       await newRole(
         `grant usage on schema pawl to ROLE;
          grant execute on all functions in schema pawl to ROLE;
-         grant select, insert, update on all tables in schema pawl to ROLE`,
+         grant select, insert, update, delete on all tables in schema pawl to ROLE`,
       ),
     )
     expect(await steps.recordIn(granted, { ...attempt, ...step })).toMatch(/^\d{16}$/)
