@@ -120,7 +120,7 @@ export const idempotencyOptions = z.strictObject({
   transaction: z
     .union(
       [z.boolean(), z.strictObject({ on: transactionHost })],
-      "true, false, or { on }, where on is what an adapter like drizzle(db) of 'pawl/drizzle' returns",
+      "true, false, or { on }, where on is what an adapter like drizzleTransactions(db) of 'pawl/drizzle' returns",
     )
     .default(false),
   retention: retention.default({ completed: 24 * 36e5, unfinished: 72 * 36e5 }),

@@ -126,7 +126,7 @@ const transactionOptions = z.strictObject({
   on: z
     .custom<TransactionHost<unknown>>(
       (value) => typeof (value as TransactionHost<unknown> | null)?.transaction === 'function',
-      "what an adapter like drizzle(db) of 'pawl/drizzle' returns",
+      "what an adapter like drizzleTransactions(db) of 'pawl/drizzle' returns",
     )
     .optional(),
 })

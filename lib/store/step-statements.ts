@@ -78,8 +78,9 @@ export function stepStatements(schema: string) {
     /**
      * The journal entry of a transaction step, as the last statement of the app's own transaction. Safe:
      * the primary key lets one transaction win; another waits at it for that commit, inserts nothing,
-     * and is rolled back. Plain text parameters in the order of their numbers, each used once, since the
-     * statement goes by way of whatever library the app uses.
+     * and is rolled back. Plain text parameters in the order of their numbers, each used once, and one
+     * column, since the statement goes by way of whatever library the app uses. No row: the execution is
+     * not in this database. Null: recorded already, or over. Else when, and whether by an attempt that is not current.
      */
     recordInTransaction: `
       with input (id, born, attempt, name, occurrence, position, kind, output, took) as (
@@ -88,25 +89,27 @@ export function stepStatements(schema: string) {
       ),
       ${clock},
       target as (
-        select input.*, e.created_at,
+        select input.*, e.created_at, e.status,
           e.status = 'running' and e.attempt = input.attempt as current
         from input join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
-        where e.status <> 'done'
       ),
       recorded as (
         insert into ${schema}.steps (${columns})
         select id, created_at, name, occurrence, position, kind, output, null, attempt,
           clock.now - ${ms('took')}, clock.now
         from target, clock
+        where status <> 'done'
         on conflict (execution_id, life, name, occurrence) do nothing
         returning completed_at
       )
-      select ${micros('completed_at')}::text as at, target.current from recorded, target`,
+      select ${micros('recorded.completed_at')} || case when target.current then '' else ' stale' end
+        as recorded
+      from target left join recorded on true`,
 
     /**
      * The outcome of a whole-request transaction, as its last statement. Safe: as statements.complete,
      * and the row's lock is held until the commit, so that of two attempts one commits and the other
-     * finds the execution done and is rolled back.
+     * finds the execution done and is rolled back. One column; no row and null as above.
      */
     completeInTransaction: `
       with input (id, born, status, headers, body, retention) as (
@@ -114,19 +117,22 @@ export function stepStatements(schema: string) {
           decode($5::text, 'base64'), $6::int8)
       ),
       ${clock},
+      target as (
+        select e.id from input join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
+      ),
       done as (
-      update ${schema}.executions e
-      set status = 'done', response_status = input.status, response_headers = input.headers,
-        response_body = input.body, completed_at = clock.now,
-        expires_at = clock.now + ${ms('input.retention')}
-      from input, clock
-      where e.id = input.id and ${born('e')} = input.born and e.status <> 'done'
-      returning e.awaited, e.id, e.input is not null as wakes
+        update ${schema}.executions e
+        set status = 'done', response_status = input.status, response_headers = input.headers,
+          response_body = input.body, completed_at = clock.now,
+          expires_at = clock.now + ${ms('input.retention')}
+        from input, clock
+        where e.id = input.id and ${born('e')} = input.born and e.status <> 'done'
+        returning e.awaited, e.id, e.input is not null as wakes
       ),
       asleep as (
         delete from ${schema}.wakeups
         where execution_id = any (array(select id from done where wakes))
       )
-      select awaited from done`,
+      select done.awaited from target left join done on true`,
   }
 }

@@ -1,5 +1,6 @@
 import type { Database } from './database.ts'
 import { GroupCommit } from './group-commit.ts'
+import { runIn } from './in-transaction.ts'
 import { toBytes, translate } from './results.ts'
 import { type StepStatements, stepStatements } from './step-statements.ts'
 import type { AttemptRef, Outcome } from './store.ts'
@@ -115,10 +116,11 @@ export class StepStore {
 
   /**
    * Records a step in the transaction whose writes belong to it.
+   * @throws PawlError `schema-missing`, `store-refused`, `execution-gone`: it is another database's
    */
   async recordIn(run: RunStatement, step: StepRecord): Promise<Recorded> {
     const { id, born, attempt, name, occurrence, position, kind, output, tookMs } = step
-    const [row] = await run(this.#sql.recordInTransaction, [
+    const recorded = await runIn(run, this.#sql.recordInTransaction, [
       id,
       born,
       String(attempt),
@@ -129,12 +131,15 @@ export class StepStore {
       output?.toString('base64') ?? null,
       String(tookMs),
     ])
-    return row ? { won: true, current: row.current === true, at: row.at as string } : REFUSED
+    if (recorded === null) return REFUSED
+    const [at, stale] = String(recorded).split(' ')
+    return { won: true, current: stale === undefined, at: at as string }
   }
 
   /**
    * Records the outcome in the transaction whose writes belong to it.
    * @returns whether somebody waits for it; null if the execution is over
+   * @throws as recordIn
    */
   async completeIn(
     run: RunStatement,
@@ -142,7 +147,7 @@ export class StepStore {
     { status, headers, body }: Outcome,
     retentionMs: number,
   ): Promise<boolean | null> {
-    const [row] = await run(this.#sql.completeInTransaction, [
+    const awaited = await runIn(run, this.#sql.completeInTransaction, [
       id,
       born,
       String(status),
@@ -150,7 +155,7 @@ export class StepStore {
       body?.toString('base64') ?? null,
       String(retentionMs),
     ])
-    return (row?.awaited as boolean | undefined) ?? null
+    return awaited as boolean | null
   }
 
   #group(sql: () => string): GroupCommit<StepRecord, Recorded> {

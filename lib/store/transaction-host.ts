@@ -4,7 +4,11 @@ export type { PoolClient } from 'pg'
 /** Isolation levels of PostgreSQL, as it spells them. */
 export type IsolationLevel = 'read committed' | 'repeatable read' | 'serializable'
 
-/** Runs one statement of Pawl's inside a transaction of the app's, with text parameters $1, $2, …. */
+/**
+ * Runs one statement of Pawl's inside a transaction of the app's, and resolves to its rows as objects.
+ * Its parameters $1, $2, … are text, in the order of their numbers, each used once. Names of columns may
+ * come back changed: ORMs have plugins for that.
+ */
 export type RunStatement = (
   sql: string,
   values: readonly (string | null)[],
@@ -29,14 +33,21 @@ export interface TransactionHost<Tx> {
 
 /**
  * Whether a transaction lost against concurrent ones, and may succeed when it is run again: a
- * serialization failure or a deadlock (SQLSTATE 40001, 40P01), however deep a library has wrapped it.
+ * serialization failure or a deadlock. P2034 is Prisma's own code for both.
  */
 export function isConflict(error: unknown): boolean {
-  for (let at = error, depth = 0; at && depth < 5; depth++) {
-    const { code, cause, driverError } = at as Record<string, unknown>
-    // P2034 is Prisma's own code for both.
-    if (code === '40001' || code === '40P01' || code === 'P2034') return true
-    at = cause ?? driverError
+  return failedWith(error, ['40001', '40P01', 'P2034'])
+}
+
+/** Whether an error carries one of these SQLSTATEs, however deep a library has wrapped it. */
+export function failedWith(error: unknown, states: readonly string[]): boolean {
+  let layer = error
+  for (let depth = 0; depth < 5 && layer && typeof layer === 'object'; depth++) {
+    const { code, originalCode, cause, driverError, meta } = layer as Record<string, unknown>
+    // originalCode: of Prisma's driver adapters, whose errors are in `meta` of Prisma's own.
+    if (states.some((state) => state === code || state === originalCode)) return true
+    const adapterError = (meta as Record<string, unknown> | undefined)?.driverAdapterError
+    layer = cause ?? driverError ?? adapterError ?? meta
   }
   return false
 }
