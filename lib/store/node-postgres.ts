@@ -1,5 +1,7 @@
 import type { Pool } from 'pg'
+import { PawlError } from '../errors.ts'
 import { classify, type Database, type Query, type Row, retryConflicts } from './database.ts'
+import { lease } from './leased-client.ts'
 import type { IsolationLevel, TransactionHost } from './transaction-host.ts'
 import { encodeArray, PgArray, type Value } from './values.ts'
 
@@ -62,19 +64,22 @@ export class NodePostgres implements Database {
       const client = await this.#connect()
       client.on('error', ignore) // The query that is under way reports it.
       let broken = true
+      const leased = lease(client)
       try {
         await this.#send(client, begin(isolation))
         try {
-          const result = await work(client, async (text, values) => {
+          const result = await work(leased.client, async (text, values) => {
             const { rows } = (await client.query({ text, values })) as {
               rows: Record<string, unknown>[]
             }
             return rows
           })
-          await this.#send(client, 'commit')
+          leased.end()
+          await this.#commit(client)
           broken = false
           return result
         } catch (error) {
+          leased.end()
           // The app's errors say nothing of the connection; that it can roll back does.
           await this.#send(client, 'rollback').then(() => {
             broken = false
@@ -153,6 +158,22 @@ export class NodePostgres implements Database {
       const broken = failure !== undefined && classify(failure) === 'unavailable'
       client.release(broken)
     }
+  }
+
+  /** Postgres answers the commit of a transaction that it has aborted with a rollback, and no error. */
+  async #commit(client: PgClient): Promise<void> {
+    const { command } = (await client.query({
+      text: 'commit',
+      query_timeout: this.#timeoutMs,
+    })) as {
+      command: string
+    }
+    if (command === 'COMMIT') return
+    throw new PawlError(
+      'transaction-aborted',
+      'PostgreSQL has rolled the transaction back, since one of its statements had failed.',
+      'Wait for every statement of a transaction, and let its errors out.',
+    )
   }
 
   /** A client of the pool, or an error after the timeout; a client that comes later goes back. */

@@ -103,6 +103,20 @@ export class StepStore {
   }
 
   /**
+   * Resolves when no transaction that recorded this step is under way any more: its connection may have
+   * broken while it committed.
+   */
+  async awaitTransaction({ id, born }: AttemptRef, { name, occurrence }: StepName): Promise<void> {
+    await translate(
+      this.#db.transaction(async (query) => {
+        await query('savepoint before')
+        await query(this.#sql.awaitTransaction, [id, born, name, occurrence])
+        await query('rollback to savepoint before')
+      }),
+    )
+  }
+
+  /**
    * Runs `work` in a transaction of the app's.
    * @param isolation default: the database's
    */
