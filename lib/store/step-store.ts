@@ -82,6 +82,11 @@ export class StepStore {
     return this.#db.host
   }
 
+  /** Whether nothing else can be recorded while a transaction of that host is open. */
+  blocks(host: TransactionHost<unknown>): boolean {
+    return host === this.#db.host && this.#db.connections === 1
+  }
+
   /** Records a step, unless it is recorded. May be sent twice. */
   record(step: StepRecord): Promise<Recorded> {
     return translate((step.onlyIfCurrent ? this.#guarded : this.#records).run(step))

@@ -34,6 +34,8 @@ async function startProcess(fault: Fault = () => undefined, storeTimeoutMs = 10_
       if (fault(sql)) throw new Error('Connection terminated unexpectedly')
       return rows
     },
+    urgent: postgres.urgent,
+    connections: postgres.connections,
     host: postgres.host,
     transaction: (work) => postgres.transaction(work),
     listen: (...args) => postgres.listen(...args),
