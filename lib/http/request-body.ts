@@ -34,7 +34,7 @@ function hasBody(request: IncomingMessage): boolean {
 function parsedBody(request: IncomingRequest): Body | BodyFailure {
   // Somebody read the bytes and left no trace of them. An empty fingerprint would make every body
   // the same request. A parsed multipart form leaves its files out of `body`: the same.
-  if (request.body instanceof Uint8Array) return { raw: [request.body] }
+  if (request.body instanceof Uint8Array) return { raw: [request.body], decoded: true }
   const multipart = /^multipart\//i.test(request.headers['content-type'] ?? '')
   if (request.body === undefined || multipart) return 'consumed'
   return { parsed: request.body }
