@@ -1,7 +1,7 @@
 import type { Request, RequestHandler } from 'express'
 import type { Execution } from '../engine/execution.ts'
-import { PawlError } from '../errors.ts'
 import type { Pawl } from '../pawl.ts'
+import { checkPawl } from './check-pawl.ts'
 import { handleKeyed, NodeView } from './node-exchange.ts'
 import { type IdempotencyOptions, routeOptions } from './route-options.ts'
 import { select } from './select.ts'
@@ -36,7 +36,7 @@ const IN_CHARGE = Symbol('pawl.in-charge')
  * @throws PawlError `invalid-option`
  */
 export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): RequestHandler {
-  if (typeof pawl?.find !== 'function') throw notPawl()
+  checkPawl(pawl)
   const resolved = routeOptions(options)
 
   return (request: Request & { [IN_CHARGE]?: true }, response, next) => {
@@ -56,12 +56,4 @@ export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): 
       next(error)
     }
   }
-}
-
-function notPawl(): PawlError {
-  return new PawlError(
-    'invalid-option',
-    'idempotency(): the first argument is not a Pawl.',
-    'Give the instance: idempotency(pawl, options).',
-  )
 }

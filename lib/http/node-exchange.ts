@@ -7,7 +7,7 @@ import { Capture } from './capture.ts'
 import { Conclusion } from './conclude.ts'
 import type { Body } from './fingerprint.ts'
 import type { ParsedKey } from './idempotency-key.ts'
-import { type IncomingRequest, readBody } from './request-body.ts'
+import { type BodyTap, type IncomingRequest, readBody } from './request-body.ts'
 import type { BodyFailure, RequestView } from './request-view.ts'
 import type { RouteOptions } from './route-options.ts'
 import { send } from './send.ts'
@@ -29,12 +29,17 @@ export class NodeView implements RequestView {
   readonly #request: IncomingRequest
   readonly #response: ServerResponse
   readonly url: string
+  readonly #tap: BodyTap | undefined
 
-  /** @param url path and query as the client sent them */
-  constructor(request: IncomingRequest, response: ServerResponse, url: string) {
+  /**
+   * @param url path and query as the client sent them
+   * @param tap has seen the body, where somebody may have read it already
+   */
+  constructor(request: IncomingRequest, response: ServerResponse, url: string, tap?: BodyTap) {
     this.#request = request
     this.#response = response
     this.url = url
+    this.#tap = tap
   }
 
   get method(): string {
@@ -55,7 +60,7 @@ export class NodeView implements RequestView {
   }
 
   body(maxBytes: number): Promise<Body | BodyFailure> {
-    return readBody(this.#request, maxBytes)
+    return this.#tap?.whole() ?? readBody(this.#request, maxBytes)
   }
 
   gone(): AbortSignal {

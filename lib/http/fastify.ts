@@ -1,0 +1,158 @@
+import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
+import fastifyPlugin from 'fastify-plugin'
+import type { Execution } from '../engine/execution.ts'
+import type { Pawl } from '../pawl.ts'
+import { admit } from './admit.ts'
+import type { Answer } from './answers.ts'
+import { checkPawl } from './check-pawl.ts'
+import { AnsweredReply, type GuardedReply, RunningReply } from './fastify-reply.ts'
+import { NodeView } from './node-exchange.ts'
+import { BodyTap, hasBody, type IncomingRequest, wasRead } from './request-body.ts'
+import { type IdempotencyOptions, type RouteOptions, routeOptions } from './route-options.ts'
+import { select } from './select.ts'
+
+export type { IdempotencyOptions } from './route-options.ts'
+
+/** Options of the plugin: those of `idempotency()` for all its routes, and the Pawl to use. */
+export interface FastifyIdempotencyOptions extends IdempotencyOptions<FastifyRequest> {
+  /** The app's instance, started before the server listens. */
+  pawl: Pawl
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The execution this request belongs to; undefined if the request is not protected. */
+    execution?: Execution
+  }
+  interface FastifyContextConfig {
+    /** Options of this route, on top of the plugin's; `false`: it is not protected. */
+    idempotency?: IdempotencyOptions<FastifyRequest> | false
+  }
+}
+
+type Options = RouteOptions<FastifyRequest>
+
+/** Of requests that an idempotency plugin is in charge of: how their reply goes out. */
+const guarded = new WeakMap<FastifyRequest, GuardedReply>()
+
+/**
+ * Fastify 4 and 5 plugin: in the scope that registers it, a request with an idempotency key runs once,
+ * and its retries get the stored response. Register it before the routes.
+ *
+ * ```ts
+ * await app.register(idempotency, { pawl, scope: (request) => request.user.id })
+ * app.post('/orders', { config: { idempotency: { resumable: true } } }, createOrder)
+ * ```
+ *
+ * A request is claimed after all other `preHandler` hooks of its route: authentication, validation and
+ * rate limits come first, and what they refuse is not stored. Its body counts byte by byte as it came.
+ *
+ * Errors: bad input is answered with problem documents (RFC 9457, see docs/problems.md); mistakes of
+ * the app (`not-started`, `scope-invalid`) go to the error handler as PawlError.
+ *
+ * @throws PawlError `invalid-option` where it is registered, or where a route is added
+ */
+export const idempotency: FastifyPluginCallback<FastifyIdempotencyOptions> =
+  fastifyPlugin<FastifyIdempotencyOptions>(plugin, { name: 'pawl', fastify: '4.x || 5.x' })
+
+function plugin(
+  fastify: Parameters<FastifyPluginCallback>[0],
+  given: FastifyIdempotencyOptions,
+  done: (error?: Error) => void,
+): void {
+  const { pawl, defaults } = split(given)
+  checkPawl(pawl)
+  const scopeOptions = routeOptions(defaults)
+  /** In the config of routes that have the hooks below as their own: their options. */
+  const ROUTE = Symbol('pawl.route')
+  const taps = new WeakMap<FastifyRequest, BodyTap>()
+
+  const own = (request: FastifyRequest) =>
+    (request.routeOptions.config as { [ROUTE]?: Options | false })[ROUTE]
+
+  const onRequest = (request: FastifyRequest, _: unknown, next: () => void) => {
+    const options = own(request) ?? scopeOptions
+    if (options && mayNeedBody(request, options)) {
+      taps.set(request, new BodyTap(request.raw, options.maxRequestBody))
+    }
+    next()
+  }
+
+  const claim = async (request: FastifyRequest, reply: FastifyReply): Promise<unknown> => {
+    const options = own(request) ?? scopeOptions
+    if (!options || guarded.has(request)) return
+    const raw: IncomingRequest = request.raw
+    const { originalUrl } = request
+    const tap = taps.get(request)
+    const view = new NodeView(tap ? raw : withBody(request), reply.raw, originalUrl, tap)
+    const selected = select(options, request, view)
+    if (selected.kind === 'pass') return
+    if (selected.kind === 'answer') return answer(request, reply, selected.answer)
+    const admission = await admit(pawl, options, request, view, selected.key)
+    if (admission.kind === 'answer') return answer(request, reply, admission.answer)
+    if (admission.kind === 'gone') return reply.hijack()
+    if (admission.kind === 'unprotected') return
+    request.execution = admission.attempt.execution
+    guarded.set(request, new RunningReply(pawl, options, reply, admission.attempt))
+  }
+
+  const send = async (request: FastifyRequest, _: unknown, payload: unknown) =>
+    guarded.get(request)?.send(payload)
+
+  // Behind the hooks of all scopes and of the route itself, so that authentication comes before the
+  // claim and compression before the record.
+  fastify.addHook('onRoute', (route) => {
+    const config = (route.config ?? {}) as {
+      idempotency?: IdempotencyOptions<FastifyRequest> | false
+    }
+    const options =
+      config.idempotency === false
+        ? false
+        : config.idempotency
+          ? routeOptions({ ...defaults, ...config.idempotency })
+          : scopeOptions
+    Object.assign(config, { [ROUTE]: options })
+    route.config = config as NonNullable<typeof route.config>
+    if (!options) return
+    route.preHandler = [route.preHandler ?? []].flat().concat(claim)
+    route.onSend = [route.onSend ?? []].flat().concat(send)
+  })
+
+  // Routes that were added before this plugin was loaded, and what has no route.
+  fastify.addHook('onRequest', onRequest)
+  fastify.addHook('preHandler', async (request, reply) => {
+    if (own(request) === undefined) return claim(request, reply)
+  })
+  fastify.addHook('onSend', async (request, reply, payload) => {
+    if (own(request) === undefined) return send(request, reply, payload)
+  })
+  if (!fastify.hasRequestDecorator('execution')) fastify.decorateRequest('execution', undefined)
+  done()
+}
+
+/** Without what Fastify itself takes from the options of a plugin. */
+function split(given: FastifyIdempotencyOptions) {
+  const { pawl, prefix, logLevel, logSerializers, ...defaults } =
+    given as FastifyIdempotencyOptions & Record<'prefix' | 'logLevel' | 'logSerializers', unknown>
+  return { pawl, defaults: defaults as IdempotencyOptions<FastifyRequest> }
+}
+
+function mayNeedBody({ raw }: FastifyRequest, options: Options): boolean {
+  const { methods, key, fingerprint } = options
+  if (fingerprint || (methods !== 'all' && !methods.has(raw.method ?? ''))) return false
+  if (typeof key === 'string' && raw.headers[key] === undefined) return false
+  return hasBody(raw) && !wasRead(raw)
+}
+
+/** For a body that was read before this plugin saw it. */
+function withBody(request: FastifyRequest): IncomingRequest {
+  const raw: IncomingRequest = request.raw
+  if (request.body === undefined) return raw
+  return Object.create(raw, { body: { value: request.body } })
+}
+
+/** The bytes are put in by the hook `send`, behind whatever else works on replies. */
+function answer(request: FastifyRequest, reply: FastifyReply, what: Answer): FastifyReply {
+  guarded.set(request, new AnsweredReply(reply, what))
+  return reply.code(what.status).send()
+}

@@ -1,0 +1,22 @@
+import { describe, it } from 'vitest'
+import { withDatabase } from '../../helpers/database.ts'
+import { type Case, runCase } from './case.ts'
+import { answers } from './cases/answers.ts'
+import { endings } from './cases/endings.ts'
+import { ietfDraft } from './cases/ietf-draft.ts'
+import { requests } from './cases/requests.ts'
+import { store } from './cases/store.ts'
+import { express4Driver, express5Driver } from './drivers/express.ts'
+import { fastify4Driver, fastify5Driver } from './drivers/fastify.ts'
+
+const database = withDatabase()
+
+const drivers = [express4Driver, express5Driver, fastify4Driver, fastify5Driver]
+
+const cases: Case[] = [...answers, ...requests, ...endings, ...ietfDraft, ...store]
+
+describe.each(drivers)('Conformance of $name', (driver) => {
+  it.each(cases)('$row: $name', async (what) => {
+    await runCase(what, driver, database)
+  })
+})
