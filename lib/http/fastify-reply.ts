@@ -1,3 +1,4 @@
+import { validateHeaderName, validateHeaderValue } from 'node:http'
 import { Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 import type { Attempt } from '../engine/attempt.ts'
@@ -18,7 +19,7 @@ type Payload = string | Buffer | NodeStream | ReadableStream | Response | null |
 /** A reply whose bytes, as they leave `onSend`, are Pawl's business. */
 export interface GuardedReply {
   /** Takes a payload on its way out, and gives what goes out in its place. */
-  send(payload: unknown): Promise<unknown> | unknown
+  send(payload: unknown): Promise<unknown>
 }
 
 /** A reply that is an answer of Pawl's own. */
@@ -31,7 +32,7 @@ export class AnsweredReply implements GuardedReply {
     this.#answer = answer
   }
 
-  send(): Buffer | null {
+  async send(): Promise<Buffer | null> {
     return put(this.#reply, this.#answer)
   }
 }
@@ -90,7 +91,7 @@ export class RunningReply implements GuardedReply, Responding {
     if (this.#state === 'concluded' || this.#capture?.begun) return payload
     // A second answer while the first is on its way out: the first counts.
     if (this.#state === 'answering') return new Promise(() => {})
-    if (!isPayload(payload)) return payload // Fastify has an error for it, which comes by here.
+    if (!isPayload(payload)) throw invalidPayload(payload) // The answer to it comes by here.
     this.#state = 'answering'
     this.#capture?.seal()
     try {
@@ -104,21 +105,31 @@ export class RunningReply implements GuardedReply, Responding {
 
   async #conclude(payload: Exclude<Payload, Response>): Promise<unknown> {
     const reply = this.#reply
+    const headers = this.#headers()
     const { body, send, drop } = await this.#hold(payload)
     this.#state = 'concluded'
-    const verdict = await this.#conclusion.conclude({
-      status: reply.statusCode,
-      headers: [...headersOf(reply)]
-        .filter(([name, [, value]]) => !isSame(this.#initial.get(name)?.[1], value))
-        .map(([, header]) => header),
-      body,
-    })
+    const verdict = await this.#conclusion.conclude({ status: reply.statusCode, headers, body })
     this.#capture?.letGo()
     if (verdict === 'send') return send
     drop()
     for (const name of Object.keys(reply.getHeaders())) reply.removeHeader(name)
     for (const [name, value] of this.#initial.values()) reply.header(name, value)
     return put(reply, verdict)
+  }
+
+  /**
+   * What the handler set or changed.
+   * @throws what Node would throw once the outcome is recorded
+   */
+  #headers(): Header[] {
+    const headers = headersOf(this.#reply)
+    for (const [name, value] of headers.values()) {
+      validateHeaderName(name)
+      for (const line of [value].flat()) validateHeaderValue(name, line)
+    }
+    return [...headers]
+      .filter(([name, [, value]]) => !isSame(this.#initial.get(name)?.[1], value))
+      .map(([, header]) => header)
   }
 
   /** The bytes for the record (null: they flow), and what is sent. */
@@ -168,6 +179,16 @@ function isPayload(payload: unknown): payload is Payload {
   if (Buffer.isBuffer(payload) || isResponse(payload)) return true
   const { pipe, getReader } = payload as { pipe?: unknown; getReader?: unknown }
   return typeof pipe === 'function' || typeof getReader === 'function'
+}
+
+/** What Fastify throws right after this hook; Fastify 4 then lets the process die of it. */
+function invalidPayload(payload: unknown): Error {
+  return Object.assign(
+    new TypeError(
+      `Attempted to send payload of invalid type '${typeof payload}'. Expected a string or Buffer.`,
+    ),
+    { code: 'FST_ERR_REP_INVALID_PAYLOAD_TYPE', statusCode: 500 },
+  )
 }
 
 function isResponse(payload: unknown): payload is Response {

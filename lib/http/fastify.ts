@@ -1,4 +1,4 @@
-import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import fastifyPlugin from 'fastify-plugin'
 import type { Execution } from '../engine/execution.ts'
 import type { Pawl } from '../pawl.ts'
@@ -6,6 +6,7 @@ import { admit } from './admit.ts'
 import type { Answer } from './answers.ts'
 import { checkPawl } from './check-pawl.ts'
 import { AnsweredReply, type GuardedReply, RunningReply } from './fastify-reply.ts'
+import type { ParsedKey } from './idempotency-key.ts'
 import { NodeView } from './node-exchange.ts'
 import { BodyTap, hasBody, type IncomingRequest, wasRead } from './request-body.ts'
 import { type IdempotencyOptions, type RouteOptions, routeOptions } from './route-options.ts'
@@ -52,14 +53,15 @@ const guarded = new WeakMap<FastifyRequest, GuardedReply>()
  *
  * @throws PawlError `invalid-option` where it is registered, or where a route is added
  */
-export const idempotency: FastifyPluginCallback<FastifyIdempotencyOptions> =
-  fastifyPlugin<FastifyIdempotencyOptions>(plugin, { name: 'pawl', fastify: '4.x || 5.x' })
+export const idempotency: FastifyPluginAsync<FastifyIdempotencyOptions> = fastifyPlugin(plugin, {
+  name: 'pawl',
+  fastify: '4.x || 5.x',
+})
 
-function plugin(
-  fastify: Parameters<FastifyPluginCallback>[0],
+async function plugin(
+  fastify: Parameters<FastifyPluginAsync>[0],
   given: FastifyIdempotencyOptions,
-  done: (error?: Error) => void,
-): void {
+): Promise<void> {
   const { pawl, defaults } = split(given)
   checkPawl(pawl)
   const scopeOptions = routeOptions(defaults)
@@ -70,34 +72,50 @@ function plugin(
   const own = (request: FastifyRequest) =>
     (request.routeOptions.config as { [ROUTE]?: Options | false })[ROUTE]
 
-  const onRequest = (request: FastifyRequest, _: unknown, next: () => void) => {
+  const claim = async (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    options: Options,
+    view: NodeView,
+    key: ParsedKey,
+  ): Promise<boolean> => {
+    const admission = await admit(pawl, options, request, view, key)
+    if (admission.kind === 'run') {
+      request.execution = admission.attempt.execution
+      guarded.set(request, new RunningReply(pawl, options, reply, admission.attempt))
+    } else if (admission.kind === 'answer') answer(request, reply, admission.answer)
+    else if (admission.kind === 'gone') reply.hijack()
+    return admission.kind === 'run' || admission.kind === 'unprotected'
+  }
+
+  // Hooks with callbacks: whatever is not protected goes on at once.
+  const preHandler = (request: FastifyRequest, reply: FastifyReply, next: Next) => {
     const options = own(request) ?? scopeOptions
-    if (options && mayNeedBody(request, options)) {
-      taps.set(request, new BodyTap(request.raw, options.maxRequestBody))
+    if (!options || guarded.has(request)) return next()
+    try {
+      const tap = taps.get(request)
+      const raw = tap ? request.raw : withBody(request)
+      const view = new NodeView(raw, reply.raw, request.originalUrl, tap)
+      const selected = select(options, request, view)
+      if (selected.kind === 'pass') return next()
+      if (selected.kind === 'answer') return answer(request, reply, selected.answer)
+      claim(request, reply, options, view, selected.key).then((goOn) => goOn && next(), next)
+    } catch (error) {
+      next(error as Error) // Of the app's functions.
     }
-    next()
   }
 
-  const claim = async (request: FastifyRequest, reply: FastifyReply): Promise<unknown> => {
-    const options = own(request) ?? scopeOptions
-    if (!options || guarded.has(request)) return
-    const raw: IncomingRequest = request.raw
-    const { originalUrl } = request
-    const tap = taps.get(request)
-    const view = new NodeView(tap ? raw : withBody(request), reply.raw, originalUrl, tap)
-    const selected = select(options, request, view)
-    if (selected.kind === 'pass') return
-    if (selected.kind === 'answer') return answer(request, reply, selected.answer)
-    const admission = await admit(pawl, options, request, view, selected.key)
-    if (admission.kind === 'answer') return answer(request, reply, admission.answer)
-    if (admission.kind === 'gone') return reply.hijack()
-    if (admission.kind === 'unprotected') return
-    request.execution = admission.attempt.execution
-    guarded.set(request, new RunningReply(pawl, options, reply, admission.attempt))
+  const onSend = (request: FastifyRequest, _: unknown, payload: unknown, next: NextPayload) => {
+    const reply = guarded.get(request)
+    if (!reply) return next()
+    reply.send(payload).then((held) => {
+      try {
+        next(null, held)
+      } catch (error) {
+        next(error as Error) // Fastify 4 does not catch what it throws itself behind a hook.
+      }
+    }, next)
   }
-
-  const send = async (request: FastifyRequest, _: unknown, payload: unknown) =>
-    guarded.get(request)?.send(payload)
 
   // Behind the hooks of all scopes and of the route itself, so that authentication comes before the
   // claim and compression before the record.
@@ -105,30 +123,34 @@ function plugin(
     const config = (route.config ?? {}) as {
       idempotency?: IdempotencyOptions<FastifyRequest> | false
     }
-    const options =
-      config.idempotency === false
-        ? false
-        : config.idempotency
-          ? routeOptions({ ...defaults, ...config.idempotency })
-          : scopeOptions
-    Object.assign(config, { [ROUTE]: options })
-    route.config = config as NonNullable<typeof route.config>
+    const options = config.idempotency
+      ? routeOptions({ ...defaults, ...config.idempotency })
+      : config.idempotency !== false && scopeOptions
+    route.config = Object.assign(config, { [ROUTE]: options }) as NonNullable<typeof route.config>
     if (!options) return
-    route.preHandler = [route.preHandler ?? []].flat().concat(claim)
-    route.onSend = [route.onSend ?? []].flat().concat(send)
+    route.preHandler = [route.preHandler ?? []].flat().concat(preHandler)
+    route.onSend = [route.onSend ?? []].flat().concat(onSend)
   })
 
+  fastify.addHook('onRequest', (request, _, next) => {
+    const options = own(request) ?? scopeOptions
+    if (options && mayNeedBody(request, options)) {
+      taps.set(request, new BodyTap(request.raw, options.maxRequestBody))
+    }
+    next()
+  })
   // Routes that were added before this plugin was loaded, and what has no route.
-  fastify.addHook('onRequest', onRequest)
-  fastify.addHook('preHandler', async (request, reply) => {
-    if (own(request) === undefined) return claim(request, reply)
-  })
-  fastify.addHook('onSend', async (request, reply, payload) => {
-    if (own(request) === undefined) return send(request, reply, payload)
-  })
+  fastify.addHook('preHandler', (request, reply, next) =>
+    own(request) === undefined ? preHandler(request, reply, next) : next(),
+  )
+  fastify.addHook('onSend', (request, reply, payload, next) =>
+    own(request) === undefined ? onSend(request, reply, payload, next) : next(),
+  )
   if (!fastify.hasRequestDecorator('execution')) fastify.decorateRequest('execution', undefined)
-  done()
 }
+
+type Next = (error?: Error) => void
+type NextPayload = (error?: Error | null, payload?: unknown) => void
 
 /** Without what Fastify itself takes from the options of a plugin. */
 function split(given: FastifyIdempotencyOptions) {
@@ -151,8 +173,8 @@ function withBody(request: FastifyRequest): IncomingRequest {
   return Object.create(raw, { body: { value: request.body } })
 }
 
-/** The bytes are put in by the hook `send`, behind whatever else works on replies. */
-function answer(request: FastifyRequest, reply: FastifyReply, what: Answer): FastifyReply {
+/** The bytes are put in by the onSend hook, behind whatever else works on replies. */
+function answer(request: FastifyRequest, reply: FastifyReply, what: Answer): void {
   guarded.set(request, new AnsweredReply(reply, what))
-  return reply.code(what.status).send()
+  reply.code(what.status).send()
 }
