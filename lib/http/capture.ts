@@ -104,7 +104,6 @@ export class Capture {
     this.#calls.length = 0
     for (const name of response.getHeaderNames()) this.#native.removeHeader.call(response, name)
     for (const header of this.#initial.values()) this.#native.setHeader.call(response, ...header)
-    response.statusMessage = ''
     send(response, answer, this.#native, this.#onEnd)
     if (!this.#ended) Object.assign(response, shadow, { statusCode, statusMessage })
     this.#letGoOfSocket()

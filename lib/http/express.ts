@@ -42,7 +42,7 @@ export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): 
   return (request: Request & { [IN_CHARGE]?: true }, response, next) => {
     try {
       if (request[IN_CHARGE] || response.headersSent || response.writableEnded) return next()
-      const view = new NodeView(request, response, request.originalUrl)
+      const view = new NodeView(request, response, request.originalUrl, { parsed: request.body })
       const selected = select(resolved, request, view)
       if (selected.kind === 'pass') return next()
       if (selected.kind === 'answer') return send(response, selected.answer)

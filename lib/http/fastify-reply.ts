@@ -8,7 +8,7 @@ import { Capture } from './capture.ts'
 import { Conclusion, type Responding } from './conclude.ts'
 import { type Header, isEventStream } from './headers.ts'
 import { holdStream } from './held-stream.ts'
-import { isSame, toValue } from './node-headers.ts'
+import { headerMap, isSame } from './node-headers.ts'
 import type { RouteOptions } from './route-options.ts'
 
 type NodeStream = NodeJS.ReadableStream
@@ -54,7 +54,7 @@ export class RunningReply implements GuardedReply, Responding {
   constructor(pawl: Pawl, options: RouteOptions<never>, reply: FastifyReply, attempt: Attempt) {
     this.#reply = reply
     this.#maxBody = options.maxBody
-    this.#initial = headersOf(reply)
+    this.#initial = headerMap(reply.getHeaders())
     const conclusion = new Conclusion(pawl, options, attempt)
     this.#conclusion = conclusion
     this.#capture =
@@ -122,7 +122,7 @@ export class RunningReply implements GuardedReply, Responding {
    * @throws what Node would throw once the outcome is recorded
    */
   #headers(): Header[] {
-    const headers = headersOf(this.#reply)
+    const headers = headerMap(this.#reply.getHeaders())
     for (const [name, value] of headers.values()) {
       validateHeaderName(name)
       for (const line of [value].flat()) validateHeaderValue(name, line)
@@ -163,15 +163,6 @@ function put(reply: FastifyReply, { status, headers, body }: Answer): Buffer | n
     reply.header('access-control-expose-headers', exposedHeaders(given))
   }
   return body.length > 0 ? body : null
-}
-
-/** By lower-case name. */
-function headersOf(reply: FastifyReply): Map<string, Header> {
-  const headers = new Map<string, Header>()
-  for (const [name, value] of Object.entries(reply.getHeaders())) {
-    if (value !== undefined) headers.set(name.toLowerCase(), [name, toValue(value)])
-  }
-  return headers
 }
 
 function isPayload(payload: unknown): payload is Payload {

@@ -8,7 +8,7 @@ import { checkPawl } from './check-pawl.ts'
 import { AnsweredReply, type GuardedReply, RunningReply } from './fastify-reply.ts'
 import type { ParsedKey } from './idempotency-key.ts'
 import { NodeView } from './node-exchange.ts'
-import { BodyTap, hasBody, type IncomingRequest, wasRead } from './request-body.ts'
+import { BodyTap, hasBody, wasRead } from './request-body.ts'
 import { type IdempotencyOptions, type RouteOptions, routeOptions } from './route-options.ts'
 import { select } from './select.ts'
 
@@ -93,9 +93,8 @@ async function plugin(
     const options = own(request) ?? scopeOptions
     if (!options || guarded.has(request)) return next()
     try {
-      const tap = taps.get(request)
-      const raw = tap ? request.raw : withBody(request)
-      const view = new NodeView(raw, reply.raw, request.originalUrl, tap)
+      const body = { tap: taps.get(request), parsed: request.body }
+      const view = new NodeView(request.raw, reply.raw, request.originalUrl, body)
       const selected = select(options, request, view)
       if (selected.kind === 'pass') return next()
       if (selected.kind === 'answer') return answer(request, reply, selected.answer)
@@ -164,13 +163,6 @@ function mayNeedBody({ raw }: FastifyRequest, options: Options): boolean {
   if (fingerprint || (methods !== 'all' && !methods.has(raw.method ?? ''))) return false
   if (typeof key === 'string' && raw.headers[key] === undefined) return false
   return hasBody(raw) && !wasRead(raw)
-}
-
-/** For a body that was read before this plugin saw it. */
-function withBody(request: FastifyRequest): IncomingRequest {
-  const raw: IncomingRequest = request.raw
-  if (request.body === undefined) return raw
-  return Object.create(raw, { body: { value: request.body } })
 }
 
 /** The bytes are put in by the onSend hook, behind whatever else works on replies. */

@@ -41,3 +41,12 @@ export function isSame(a: unknown, b: unknown): boolean {
 export function toValue(value: unknown): string | string[] {
   return Array.isArray(value) ? value.map(String) : String(value)
 }
+
+/** Of a plain object, by lower-case name. */
+export function headerMap(headers: Readonly<Record<string, unknown>>): Map<string, Header> {
+  const map = new Map<string, Header>()
+  for (const [name, value] of Object.entries(headers)) {
+    if (value !== undefined) map.set(name.toLowerCase(), [name, toValue(value)])
+  }
+  return map
+}

@@ -2,24 +2,21 @@ import type { IncomingMessage } from 'node:http'
 import type { Body } from './fingerprint.ts'
 import type { BodyFailure } from './request-view.ts'
 
-/** A request as it comes from Node, and as body parsers leave it. */
-export interface IncomingRequest extends IncomingMessage {
-  body?: unknown
-}
-
 /**
  * The request's body: its bytes if nobody has read them yet, what a parser made of them otherwise.
  * After this the request is as it was before: the stream still holds every byte and its end, so
  * that whatever reads it next finds what it expects.
  *
  * @param maxBytes more than this is refused
+ * @param parsed what a parser made of it, if one came first
  */
 export async function readBody(
-  request: IncomingRequest,
+  request: IncomingMessage,
   maxBytes: number,
+  parsed: unknown,
 ): Promise<Body | BodyFailure> {
   if (!hasBody(request)) return { raw: [] }
-  if (wasRead(request)) return parsedBody(request)
+  if (wasRead(request)) return parsedBody(request, parsed)
   if (Number(request.headers['content-length']) > maxBytes) return 'too-large'
   return new BodyTap(request, maxBytes).whole()
 }
@@ -36,12 +33,12 @@ export function hasBody(request: IncomingMessage): boolean {
   return Number(request.headers['content-length'] ?? 0) > 0
 }
 
-function parsedBody(request: IncomingRequest): Body | BodyFailure {
+function parsedBody(request: IncomingMessage, parsed: unknown): Body | BodyFailure {
   // Somebody read the bytes and left no trace of them. An empty fingerprint would make every body
   // the same request. A parsed multipart form leaves its files out of `body`: the same.
   const multipart = /^multipart\//i.test(request.headers['content-type'] ?? '')
-  if (request.body === undefined || multipart) return 'consumed'
-  return { parsed: request.body }
+  if (parsed === undefined || multipart) return 'consumed'
+  return { parsed }
 }
 
 /**

@@ -1,4 +1,4 @@
-import type { ServerResponse } from 'node:http'
+import { type ServerResponse, STATUS_CODES } from 'node:http'
 import { type Answer, exposedHeaders } from './answers.ts'
 
 /**
@@ -17,6 +17,7 @@ export function send(
     methods.setHeader.call(response, 'Content-Length', body.length)
   }
   response.statusCode = status
+  response.statusMessage = STATUS_CODES[status] ?? ''
   methods.writeHead.call(response, status)
   methods.end.call(response, body, undefined as never, onEnd as never)
 }

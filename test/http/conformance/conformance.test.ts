@@ -11,6 +11,8 @@ import { express4Driver, express5Driver } from './drivers/express.ts'
 import { fastify4Driver, fastify5Driver } from './drivers/fastify.ts'
 import { fetchDriver } from './drivers/fetch.ts'
 import { honoDriver } from './drivers/hono.ts'
+import { koaDriver } from './drivers/koa.ts'
+import { nestExpressDriver, nestFastifyDriver } from './drivers/nest.ts'
 
 const database = withDatabase()
 
@@ -21,6 +23,9 @@ const drivers: Driver[] = [
   fastify5Driver,
   fetchDriver,
   honoDriver,
+  koaDriver,
+  nestExpressDriver,
+  nestFastifyDriver,
 ]
 
 const cases: Case[] = [...answers, ...requests, ...endings, ...ietfDraft, ...store]

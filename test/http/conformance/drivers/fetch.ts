@@ -1,17 +1,16 @@
 import { executionOf, idempotency } from '../../../../lib/http/fetch.ts'
 import { type Asked, type Driver, type Reply, translate } from '../driver.ts'
 import { serveFetch } from './node-server.ts'
+import { parsedBody } from './parsed-body.ts'
 
 export const ask = (request: Request): Asked => ({
   method: request.method,
   header: (name) => request.headers.get(name) ?? undefined,
 })
 
-/** What the body is, by its type. */
 export async function bodyOf(request: Request): Promise<unknown> {
-  const type = request.headers.get('content-type') ?? ''
-  if (type.startsWith('application/json')) return request.json()
-  return type.startsWith('text/') ? request.text() : Buffer.from(await request.arrayBuffer())
+  const bytes = new Uint8Array(await request.arrayBuffer())
+  return parsedBody(request.headers.get('content-type') ?? '', [bytes])
 }
 
 export function responseOf({ status = 200, ...reply }: Reply): Response {
