@@ -2,7 +2,13 @@ import { type ServerResponse, validateHeaderValue } from 'node:http'
 import type { Answer } from './answers.ts'
 import type { Captured, Verdict } from './conclude.ts'
 import { type Header, isEventStream } from './headers.ts'
-import { headersSentError, type NativeMethods, nativeMethods, toBytes } from './native-response.ts'
+import {
+  headersSentError,
+  isHttp2,
+  type NativeMethods,
+  nativeMethods,
+  toBytes,
+} from './native-response.ts'
 import { currentHeaders, isSame, mergeHeaders } from './node-headers.ts'
 import { send } from './send.ts'
 import { shadowHeaders } from './shadow-headers.ts'
@@ -98,14 +104,14 @@ export class Capture {
    */
   answer(answer: Answer): void {
     const response = this.#response
-    const { statusCode, statusMessage } = response
+    const own = { statusCode: response.statusCode, ...reason(response) }
     const shadow = shadowHeaders(response)
     this.#state = 'answered'
     this.#calls.length = 0
     for (const name of response.getHeaderNames()) this.#native.removeHeader.call(response, name)
     for (const header of this.#initial.values()) this.#native.setHeader.call(response, ...header)
     send(response, answer, this.#native, this.#onEnd)
-    if (!this.#ended) Object.assign(response, shadow, { statusCode, statusMessage })
+    if (!this.#ended) Object.assign(response, shadow, own)
     this.#letGoOfSocket()
     this.#releaseClose()
   }
@@ -206,7 +212,7 @@ export class Capture {
         code: 'ERR_HTTP_INVALID_STATUS_CODE',
       })
     }
-    const message = typeof args[1] === 'string' ? args[1] : response.statusMessage
+    const message = typeof args[1] === 'string' ? args[1] : reason(response).statusMessage
     if (message) validateHeaderValue('statusMessage', message)
     const headers = mergeHeaders(response, typeof args[1] === 'string' ? args[2] : args[1])
     response.statusCode = status
@@ -281,7 +287,7 @@ export class Capture {
   #holdSocket(): void {
     const response = this.#response
     const { socket } = response
-    if (!socket) return
+    if (!socket || isHttp2(response)) return
     const { destroy } = socket
     let late: Parameters<typeof destroy> | null = null
     socket.destroy = (...args) => {
@@ -351,6 +357,11 @@ export class Capture {
     this.#closed = false
     this.#native.emit.call(this.#response, 'close')
   }
+}
+
+/** HTTP/2 has none, and Node warns of whoever asks for it. */
+function reason(response: ServerResponse): { statusMessage?: string } {
+  return isHttp2(response) ? {} : { statusMessage: response.statusMessage }
 }
 
 function native(response: ServerResponse, name: 'headersSent' | 'writableEnded'): boolean {

@@ -5,7 +5,7 @@ import type { Attempt } from '../engine/attempt.ts'
 import type { Pawl } from '../pawl.ts'
 import { type Answer, exposedHeaders } from './answers.ts'
 import { Capture } from './capture.ts'
-import { Conclusion, type Responding } from './conclude.ts'
+import { type Captured, Conclusion, type Responding } from './conclude.ts'
 import { type Header, isEventStream } from './headers.ts'
 import { holdStream } from './held-stream.ts'
 import { headerMap, isSame } from './node-headers.ts'
@@ -46,10 +46,8 @@ export class RunningReply implements GuardedReply, Responding {
   readonly #maxBody: number
   readonly #initial: ReadonlyMap<string, Header>
   readonly #conclusion: Conclusion
-  /** Null over HTTP/2, whose responses are another class. */
-  readonly #capture: Capture | null
+  readonly #capture: Capture
   #state: 'running' | 'answering' | 'concluded' = 'running'
-  #instead: Answer | null = null
 
   constructor(pawl: Pawl, options: RouteOptions<never>, reply: FastifyReply, attempt: Attempt) {
     this.#reply = reply
@@ -57,48 +55,34 @@ export class RunningReply implements GuardedReply, Responding {
     this.#initial = headerMap(reply.getHeaders())
     const conclusion = new Conclusion(pawl, options, attempt)
     this.#conclusion = conclusion
-    this.#capture =
-      reply.request.raw.httpVersionMajor < 2
-        ? new Capture(
-            reply.raw,
-            options.maxBody,
-            async (captured) =>
-              this.#state === 'concluded' ? 'send' : conclusion.conclude(captured),
-            this.#initial,
-          )
-        : null
+    const decide = async (captured: Captured) =>
+      this.#state === 'concluded' ? 'send' : conclusion.conclude(captured)
+    this.#capture = new Capture(reply.raw, options.maxBody, decide, this.#initial)
     conclusion.begin(this)
   }
 
   get answered(): boolean {
-    return this.#state === 'concluded' || this.#capture?.answered === true
+    return this.#state === 'concluded' || this.#capture.answered
   }
 
   /** On the raw response, so that what the handler sends later still comes by here. */
   answer(answer: Answer): void {
-    if (this.#capture) {
-      this.#capture.answer(answer)
-      return
-    }
-    this.#state = 'concluded'
-    this.#instead = answer
-    this.#reply.send()
+    this.#capture.answer(answer)
   }
 
   async send(payload: unknown): Promise<unknown> {
-    if (this.#instead) return put(this.#reply, this.#instead)
     // Something went wrong after the outcome was recorded, or the handler wrote the answer itself.
-    if (this.#state === 'concluded' || this.#capture?.begun) return payload
+    if (this.#state === 'concluded' || this.#capture.begun) return payload
     // A second answer while the first is on its way out: the first counts.
     if (this.#state === 'answering') return new Promise(() => {})
     if (!isPayload(payload)) throw invalidPayload(payload) // The answer to it comes by here.
     this.#state = 'answering'
-    this.#capture?.seal()
+    this.#capture.seal()
     try {
       return await this.#conclude(unwrapped(this.#reply, payload))
     } catch (error) {
       this.#state = 'running'
-      this.#capture?.unseal()
+      this.#capture.unseal()
       throw error // Of the payload's stream. What the error handler makes of it comes by here.
     }
   }
@@ -109,7 +93,7 @@ export class RunningReply implements GuardedReply, Responding {
     const { body, send, drop } = await this.#hold(payload)
     this.#state = 'concluded'
     const verdict = await this.#conclusion.conclude({ status: reply.statusCode, headers, body })
-    this.#capture?.letGo()
+    this.#capture.letGo()
     if (verdict === 'send') return send
     drop()
     for (const name of Object.keys(reply.getHeaders())) reply.removeHeader(name)

@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Context, Middleware } from 'koa'
 import type { Execution } from '../engine/execution.ts'
 import type { Pawl } from '../pawl.ts'
+import type { Answer } from './answers.ts'
 import { checkPawl } from './check-pawl.ts'
 import { handleKeyed, NodeView } from './node-exchange.ts'
 import { type IdempotencyOptions, routeOptions } from './route-options.ts'
@@ -43,13 +44,14 @@ export function idempotency(pawl: Pawl, given?: IdempotencyOptions<Context>): Mi
     const view = new NodeView(req, res, ctx.originalUrl, { parsed })
     const selected = select(options, ctx, view)
     if (selected.kind === 'pass') return next()
-    // From here on Koa answers only what a handler has made.
-    ctx.respond = false
-    if (selected.kind === 'answer') return send(res, selected.answer)
+    const answer = (what: Answer) => {
+      ctx.respond = false
+      send(res, what)
+    }
+    if (selected.kind === 'answer') return answer(selected.answer)
     inCharge.add(req)
     let outcome: Promise<unknown> | undefined
     const run = (execution?: Execution) => {
-      ctx.respond = true
       if (execution) {
         ctx.state.execution = execution
         answersAlways(ctx)
@@ -59,7 +61,8 @@ export function idempotency(pawl: Pawl, given?: IdempotencyOptions<Context>): Mi
     const fail = (error: unknown) => {
       outcome = Promise.reject(error)
     }
-    await handleKeyed(pawl, options, { request: ctx, view, response: res, run, fail }, selected.key)
+    const exchange = { request: ctx, view, response: res, run, answer, fail }
+    await handleKeyed(pawl, options, exchange, selected.key)
     return outcome
   }
 }

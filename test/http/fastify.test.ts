@@ -473,7 +473,19 @@ describe.each(versions)('Fastify $version', ({ version, fastify }) => {
       runs++
       return { body: req.body }
     })
-    app.post('/slow', () => new Promise(() => {}))
+    let answer: (() => void) | undefined
+    app.post('/slow', async () => {
+      await new Promise<void>((resolve) => {
+        answer = resolve
+      })
+      return 'late'
+    })
+    app.post('/raw', (_request, reply) => {
+      reply.hijack()
+      reply.raw.setHeader('x-raw', 'yes')
+      reply.raw.write('raw ')
+      reply.raw.end('bytes')
+    })
     const url = await app.listen({ port: 0, host: '127.0.0.1' })
     const client = http2.connect(url)
     const post = async (path: string, key: string, body: object) => {
@@ -495,7 +507,19 @@ describe.each(versions)('Fastify $version', ({ version, fastify }) => {
     expect(replay.headers['idempotent-replayed']).toBe('true')
     expect((await post('/', key, { a: 2 })).status).toBe(422)
     expect(runs).toBe(1)
-    expect((await post('/slow', freshKey(), {})).status).toBe(504)
+    const raw = freshKey()
+    for (const _ of ['first', 'replay']) {
+      const answered = await post('/raw', raw, {})
+      expect([answered.text, answered.headers['x-raw']]).toEqual(['raw bytes', 'yes'])
+    }
+    const slow = freshKey()
+    expect((await post('/slow', slow, {})).status).toBe(504)
+    answer?.()
+    await waitFor(
+      'the late answer',
+      async () => (await pawl.find({ key: slow }))?.status === 'done',
+    )
+    expect((await post('/slow', slow, {})).text).toBe('late')
     client.close()
     await app.close()
   })

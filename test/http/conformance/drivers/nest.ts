@@ -1,4 +1,3 @@
-import 'reflect-metadata'
 import { Readable } from 'node:stream'
 import {
   All,
@@ -13,6 +12,7 @@ import { NestFactory } from '@nestjs/core'
 import { ExpressAdapter, type NestExpressApplication } from '@nestjs/platform-express'
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify'
 import { IdempotencyModule, type NestRequest } from '../../../../lib/http/nest.ts'
+import { decorate } from '../../../helpers/decorate.ts'
 import { type Asked, type Driver, type Neutral, type Reply, translate } from '../driver.ts'
 
 const ask = (request: NestRequest): Asked => ({
@@ -34,15 +34,12 @@ function rootModule({ pawl, options, handle }: Neutral, everything: string) {
       return answer(await handle({ ...ask(request), execution, body: async () => body }), out)
     }
   }
-  Reflect.decorate([All(everything)], Catcher.prototype, 'all', {
-    value: Catcher.prototype.all,
+  decorate(Catcher, [Controller()], {
+    all: { on: [All(everything)], parameters: [Req(), Res({ passthrough: true })] },
   })
-  Req()(Catcher.prototype, 'all', 0)
-  Res({ passthrough: true })(Catcher.prototype, 'all', 1)
-  Controller()(Catcher)
   class Root {}
   const idempotency = IdempotencyModule.forRoot({ pawl, ...translate(options, ask) })
-  Module({ imports: [idempotency], controllers: [Catcher] })(Root)
+  decorate(Root, [Module({ imports: [idempotency], controllers: [Catcher] })])
   return Root
 }
 
