@@ -185,33 +185,36 @@ export class Attempt {
     } catch (error) {
       // The journal knows: another attempt may have been first, and a commit whose reply was lost is a
       // commit.
-      const found = await persist(() => store.look(this.#ref.id), this.#tools.stopped)
-      const outcome = found?.born === this.#ref.born ? found.outcome : null
-      if (!outcome) {
-        await this.release('released')
-        if (error instanceof RolledBack) return { kind: 'released' }
-        throw error
-      }
-      return this.#done({ kind: 'done', outcome: this.#open(outcome), own: false })
+      const settled = await this.#lookAtOther()
+      if (settled.kind === 'done') return this.#done(settled)
+      const released = await this.release('released')
+      if (error instanceof RolledBack) return released
+      throw error
     }
     if (awaited) store.notify([this.#ref.id])
     return this.#done({ kind: 'done', outcome: own as unknown as Outcome, own: true })
   }
 
-  /** Gives the execution back without an outcome: free to resume, or open what it did. */
-  async release(status: 'released' | 'unknown'): Promise<void> {
-    if (this.isSettled) return
+  /**
+   * Gives the execution back without an outcome: free to resume, or open what it did. If this attempt is
+   * no longer the current one, that changes nothing, and this tells what another has made of it.
+   */
+  async release(status: 'released' | 'unknown'): Promise<Settled> {
+    if (this.isSettled) return this.settled
     this.#supersede()
+    const { store, stopped } = this.#tools
+    let settled: Settled = { kind: status }
     try {
-      const { store, stopped } = this.#tools
-      await persist(() => store.release(this.#ref, status), stopped)
+      const wasCurrent = await persist(() => store.release(this.#ref, status), stopped)
+      if (!wasCurrent) settled = await this.#lookAtOther()
     } finally {
-      this.#settle({ kind: status })
+      this.#settle(settled)
     }
+    return settled
   }
 
   /** The attempt ended without an outcome (crash, timeout, shutdown). */
-  interrupt(): Promise<void> {
+  interrupt(): Promise<Settled> {
     return this.release(this.isResumable ? 'released' : 'unknown')
   }
 
@@ -239,6 +242,15 @@ export class Attempt {
     const { steps, sealer } = this.#tools
     const sealed = sealOutcome(sealer, this.#ref.id, outcome)
     return steps.completeIn(run, this.#ref, sealed, retentionMs)
+  }
+
+  /** What became of the execution otherwise. */
+  async #lookAtOther(): Promise<Settled> {
+    const { store, stopped } = this.#tools
+    const found = await persist(() => store.look(this.#ref.id), stopped)
+    const outcome = found?.born === this.#ref.born ? found.outcome : null
+    if (!outcome) return { kind: 'superseded' }
+    return { kind: 'done', outcome: this.#open(outcome), own: false }
   }
 
   #open(outcome: Outcome): Outcome {

@@ -1,5 +1,5 @@
 import { DivergenceError, StepInterruptedError } from '../errors.ts'
-import type { Entry, StepKind, StepName, StepStore } from '../store/step-store.ts'
+import type { Entry, Recorded, StepKind, StepName, StepStore } from '../store/step-store.ts'
 import type { AttemptRef } from '../store/store.ts'
 import { Gate } from './gate.ts'
 import { after, persist } from './persist.ts'
@@ -198,25 +198,25 @@ export class Journal {
     ) => Promise<T>,
   ): Promise<T> {
     let position: number | undefined
-    let at: string | null = null
+    let recorded: Recorded | undefined
     try {
       const result = await commit(async (run, output, tookMs) => {
         position ??= this.#gate.take()
-        const bytes = this.#encode(use, { output })
-        at = await this.#store.recordIn(run, {
+        recorded = await this.#store.recordIn(run, {
           ...this.#ref,
           ...use,
-          ...bytes,
+          ...this.#encode(use, { output }),
           position,
           tookMs: Math.round(tookMs),
           completed: true,
           onlyIfCurrent: false,
         })
-        return at !== null
+        return recorded.won
       })
+      if (recorded?.current === false) this.#onSuperseded()
       this.#recorded++
       if (position !== undefined) await this.#gate.pass(position)
-      this.#now = at ?? this.#now
+      this.#now = recorded?.at ?? this.#now
       return result
     } catch (error) {
       if (position !== undefined) this.#gate.withdraw(position)
@@ -238,6 +238,8 @@ export class Journal {
 
   /** The value of an entry that was adopted, or its error. */
   adopt(entry: Entry): unknown {
+    // Somebody has taken over: this is the last thing that this attempt gets to see.
+    if (entry.attempt > this.#ref.attempt) this.#onSuperseded()
     return this.#open(entry)
   }
 

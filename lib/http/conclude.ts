@@ -19,7 +19,10 @@ import type { RouteOptions } from './route-options.ts'
 /** A response that is complete, or about to flow. */
 export interface Captured {
   status: number
-  /** What the handler set or changed; what was there before it belongs to this one message. */
+  /**
+   * What the handler set, changed or removed (no values); what was there before it belongs to this one
+   * message.
+   */
   headers: Header[]
   /** Null if the body flows: it is larger than `maxBody`, or an event stream. */
   body: Buffer | null
@@ -100,9 +103,11 @@ export class Conclusion {
     const { status } = captured
     const verdict = attempt.isGivingUp ? 'stored' : fate(status, attempt)
     if (verdict === 'released' || (this.#transaction && isFailure(status))) {
-      if (this.#transaction) await this.#end(null)
-      else await within(storeTimeoutMs, attempt.release('released'))
-      return 'released'
+      const ended = await (this.#transaction
+        ? this.#end(null)
+        : within(storeTimeoutMs, attempt.release('released')))
+      // Somebody else has taken over: this failure is not the execution's.
+      return ended && ended.kind !== 'released' ? ended : 'released'
     }
     const kept = captured.headers.filter((header) => this.#keeps(header))
     const answered = { status, headers: encodeHeaders(kept), body: captured.body }

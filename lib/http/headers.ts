@@ -1,4 +1,4 @@
-/** A header and its value, or its values where it appears on several lines. */
+/** A header and its value, or its values where it appears on several lines, or on none. */
 export type Header = [name: string, value: string | string[]]
 
 /** Decides, by lower-case name, which headers are stored. */
@@ -35,4 +35,9 @@ export function encodeHeaders(headers: readonly Header[]): Buffer {
 
 export function decodeHeaders(bytes: Buffer): Header[] {
   return JSON.parse(bytes.toString('utf8'))
+}
+
+/** Of a Content-Type: whether its body flows at once, for as long as it lasts. */
+export function isEventStream(contentType: unknown): boolean {
+  return /^text\/event-stream\b/i.test(String(contentType ?? ''))
 }

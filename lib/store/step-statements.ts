@@ -80,7 +80,7 @@ export function stepStatements(schema: string) {
      * the primary key lets one transaction win; another waits at it for that commit, inserts nothing,
      * and is rolled back. Plain text parameters in the order of their numbers, each used once, and one
      * column, since the statement goes by way of whatever library the app uses. No row: the execution is
-     * not in this database. Null: recorded already, or over.
+     * not in this database. Null: recorded already, or over. Else when, and whether by an attempt that is not current.
      */
     recordInTransaction: `
       with input (id, born, attempt, name, occurrence, position, kind, output, took) as (
@@ -89,19 +89,21 @@ export function stepStatements(schema: string) {
       ),
       ${clock},
       target as (
-        select e.id, e.created_at, e.status
+        select input.*, e.created_at, e.status,
+          e.status = 'running' and e.attempt = input.attempt as current
         from input join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
       ),
       recorded as (
         insert into ${schema}.steps (${columns})
-        select target.id, target.created_at, input.name, input.occurrence, input.position, input.kind,
-          input.output, null, input.attempt, clock.now - ${ms('input.took')}, clock.now
-        from input cross join clock cross join target
-        where target.status <> 'done'
+        select id, created_at, name, occurrence, position, kind, output, null, attempt,
+          clock.now - ${ms('took')}, clock.now
+        from target, clock
+        where status <> 'done'
         on conflict (execution_id, life, name, occurrence) do nothing
         returning completed_at
       )
-      select ${micros('recorded.completed_at')}::text as recorded
+      select ${micros('recorded.completed_at')} || case when target.current then '' else ' stale' end
+        as recorded
       from target left join recorded on true`,
 
     /**

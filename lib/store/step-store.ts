@@ -116,10 +116,9 @@ export class StepStore {
 
   /**
    * Records a step in the transaction whose writes belong to it.
-   * @returns when, or null if it is recorded already or the execution is over
    * @throws PawlError `schema-missing`, `store-refused`, `execution-gone`: it is another database's
    */
-  async recordIn(run: RunStatement, step: StepRecord): Promise<string | null> {
+  async recordIn(run: RunStatement, step: StepRecord): Promise<Recorded> {
     const { id, born, attempt, name, occurrence, position, kind, output, tookMs } = step
     const recorded = await runIn(run, this.#sql.recordInTransaction, [
       id,
@@ -132,7 +131,9 @@ export class StepStore {
       output?.toString('base64') ?? null,
       String(tookMs),
     ])
-    return recorded as string | null
+    if (recorded === null) return REFUSED
+    const [at, stale] = String(recorded).split(' ')
+    return { won: true, current: stale === undefined, at: at as string }
   }
 
   /**

@@ -146,9 +146,12 @@ export class Store {
     return { kind: 'found', found: found?.born === completion.born ? found : null }
   }
 
-  /** Gives an execution back without an outcome, if this attempt is still the current one. */
-  async release(attempt: AttemptRef, status: 'released' | 'unknown'): Promise<void> {
-    await translate(this.#releases.run({ ...attempt, status }))
+  /**
+   * Gives an execution back without an outcome, if this attempt is still the current one.
+   * @returns whether it was
+   */
+  release(attempt: AttemptRef, status: 'released' | 'unknown'): Promise<boolean> {
+    return translate(this.#releases.run({ ...attempt, status }))
   }
 
   /** Undoes a claim whose reply was lost: the execution's handler never ran. */

@@ -26,8 +26,8 @@ const outcome = (text: string) => ({
 type Fault = (sql: string) => 'lose the reply' | undefined
 
 /** An engine as a process of its own would have it. */
-async function startProcess(fault: Fault = () => undefined) {
-  const postgres = new NodePostgres(database.pool, 2000, false)
+async function startProcess(fault: Fault = () => undefined, storeTimeoutMs = 10_000) {
+  const postgres = new NodePostgres(database.pool, 10_000, false)
   const db: Database = {
     query: async (sql, values) => {
       const rows = await postgres.query(sql, values)
@@ -54,7 +54,7 @@ async function startProcess(fault: Fault = () => undefined) {
     watch,
     sealer: new Sealer([]),
     owner: id,
-    storeTimeoutMs: 1000,
+    storeTimeoutMs,
     logger: silent,
   })
   return { id, engine, heartbeat, stop: () => watch.close() }
@@ -228,8 +228,9 @@ describe('Engine', () => {
 
     it('a claim that was given up is undone, so that another process may run it', async () => {
       let down = true
-      const process = await startProcess((sql) =>
-        down && isClaim(sql) ? 'lose the reply' : undefined,
+      const process = await startProcess(
+        (sql) => (down && isClaim(sql) ? 'lose the reply' : undefined),
+        1000,
       )
       const key = freshKey()
       await expect(process.engine.begin(call(key))).rejects.toMatchObject({

@@ -24,7 +24,7 @@ const pools: pg.Pool[] = []
 export async function openStore(url: string, alive = true): Promise<TestStore> {
   const pool = new pg.Pool({ connectionString: url, max: 5 })
   pools.push(pool)
-  return storeOver(new NodePostgres(pool, 5000, false), alive)
+  return storeOver(new NodePostgres(pool, 30_000, false), alive)
 }
 
 /** A store over any database. */

@@ -24,6 +24,9 @@ function run(what: string, cwd: string, command: string, ...args: string[]): str
 }
 
 const orms = ['drizzle', 'knex', 'kysely', 'postgres', 'prisma', 'typeorm']
+const client = (load: string) =>
+  `${load}; const seen = [fetch.createIdempotentFetch, persist.indexedDbStore, axios.idempotencyInterceptor, ky.idempotencyHooks]
+   if (seen.some((part) => typeof part !== 'function')) throw new Error(String(seen))`
 const expected =
   '["DivergenceError","Pawl","PawlError","StepInterruptedError","TerminalError","currentExecution","step","transaction"] function'
 const program = (load: string) =>
@@ -50,7 +53,8 @@ try {
   run('are-the-types-wrong', root, 'npx', 'attw', tarball)
 
   writeFileSync(join(project, 'package.json'), '{ "private": true }')
-  const packages = [tarball, 'express@5', '@types/express@5', '@types/node@20', 'typescript@5.9']
+  const types = ['@types/express@5', '@types/node@20', 'typescript@5.9']
+  const packages = [tarball, 'express@5', 'axios@1', 'ky@1', ...types]
   run(
     'install',
     project,
@@ -74,6 +78,45 @@ try {
   )
   run('require from CommonJS', project, 'node', '--no-warnings', 'cjs.cjs')
 
+  writeFileSync(
+    join(project, 'client.mjs'),
+    client(
+      "import * as fetch from 'pawl/client'; import * as persist from 'pawl/client/persist'; import * as axios from 'pawl/client/axios'; import * as ky from 'pawl/client/ky'",
+    ),
+  )
+  run('import the client from ESM', project, 'node', 'client.mjs')
+
+  writeFileSync(
+    join(project, 'client.cjs'),
+    client(
+      "const fetch = require('pawl/client'); const persist = require('pawl/client/persist'); const axios = require('pawl/client/axios'); const ky = require('pawl/client/ky')",
+    ),
+  )
+  run('require the client from CommonJS', project, 'node', '--no-warnings', 'client.cjs')
+
+  writeFileSync(
+    join(project, 'client.mts'),
+    `import axios from 'axios'
+import ky from 'ky'
+import { createIdempotentFetch, type IdempotentResponse } from 'pawl/client'
+import { indexedDbStore } from 'pawl/client/persist'
+import { idempotencyInterceptor } from 'pawl/client/axios'
+import { idempotencyHooks } from 'pawl/client/ky'
+const plain: typeof fetch = createIdempotentFetch({ maxAttempts: 3 })
+const kept = createIdempotentFetch({ persist: indexedDbStore('shop') })
+const response: IdempotentResponse = await kept('/orders', { method: 'POST', key: 'k' })
+for await (const { key, request, response, error } of kept.resume()) {
+  console.log(key.length, request.url, response?.attempts, error)
+}
+axios.create().interceptors.request.use(idempotencyInterceptor(axios, { budget: false }))
+const { attempts, replayed } = await axios.get<string>('/orders')
+const api = ky.extend(idempotencyHooks({ key: ({ url }) => url }))
+await ky.create({ fetch: plain }).post('/orders').json()
+// @ts-expect-error only a client with persist can resume
+createIdempotentFetch().resume()
+export const seen: [number | undefined, boolean | undefined, boolean, typeof api] = [attempts, replayed, response.replayed, api]
+`,
+  )
   writeFileSync(
     join(project, 'typed.mts'),
     `import express from 'express'
@@ -154,6 +197,7 @@ transaction('h', { on: kyselyTransactions(kysely) }, (tx) => tx.selectFrom('orde
 
   const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022']
   run('types', project, 'npx', 'tsc', ...flags, 'typed.mts')
+  run('types of the client', project, 'npx', 'tsc', ...flags, 'client.mts')
   run('types of transactions', project, 'npx', 'tsc', ...flags, '--skipLibCheck', 'orms.mts')
   run('the command', project, 'npx', 'pawl', '--version')
 } finally {

@@ -35,17 +35,18 @@ describe("a statement of Pawl's in a transaction of the app's", () => {
     completed: true,
     onlyIfCurrent: false,
   } as const
+  const recorded = { won: true, current: true, at: expect.stringMatching(/^\d{16}$/) }
   const outcome = { status: 200, headers: Buffer.from('[]'), body: null }
 
   it('says when it has recorded, and null the second time', async () => {
     const { steps, attempt } = await begun()
     const run = over(database.url)
-    expect(await steps.recordIn(run, { ...attempt, ...step })).toMatch(/^\d{16}$/)
-    expect(await steps.recordIn(run, { ...attempt, ...step })).toBeNull()
+    expect(await steps.recordIn(run, { ...attempt, ...step })).toEqual(recorded)
+    expect(await steps.recordIn(run, { ...attempt, ...step })).toMatchObject({ won: false })
     expect(await steps.completeIn(run, attempt, outcome, 1000)).toBe(false)
     expect(await steps.completeIn(run, attempt, outcome, 1000)).toBeNull()
     const late = { ...attempt, ...step, name: 'late' }
-    expect(await steps.recordIn(run, late)).toBeNull()
+    expect(await steps.recordIn(run, late)).toMatchObject({ won: false })
   })
 
   it('does not go by the name of the column, which a plugin of an ORM may change', async () => {
@@ -53,7 +54,7 @@ describe("a statement of Pawl's in a transaction of the app's", () => {
     const run = over(database.url)
     const renaming: RunStatement = async (sql, values) =>
       (await run(sql, values)).map((row) => ({ X: Object.values(row)[0] }))
-    expect(await steps.recordIn(renaming, { ...attempt, ...step })).toMatch(/^\d{16}$/)
+    expect(await steps.recordIn(renaming, { ...attempt, ...step })).toEqual(recorded)
     expect(await steps.completeIn(renaming, attempt, outcome, 1000)).toBe(false)
   })
 
@@ -70,7 +71,7 @@ describe("a statement of Pawl's in a transaction of the app's", () => {
          grant select, insert, update, delete on all tables in schema pawl to ROLE`,
       ),
     )
-    expect(await steps.recordIn(granted, { ...attempt, ...step })).toMatch(/^\d{16}$/)
+    expect(await steps.recordIn(granted, { ...attempt, ...step })).toEqual(recorded)
     expect(await steps.completeIn(granted, attempt, outcome, 1000)).toBe(false)
   })
 
