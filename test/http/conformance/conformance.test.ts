@@ -2,6 +2,7 @@ import { describe, it } from 'vitest'
 import { withDatabase } from '../../helpers/database.ts'
 import { type Case, runCase } from './case.ts'
 import { answers } from './cases/answers.ts'
+import { connections } from './cases/connections.ts'
 import { endings } from './cases/endings.ts'
 import { ietfDraft } from './cases/ietf-draft.ts'
 import { requests } from './cases/requests.ts'
@@ -28,7 +29,7 @@ const drivers: Driver[] = [
   nestFastifyDriver,
 ]
 
-const cases: Case[] = [...answers, ...requests, ...endings, ...ietfDraft, ...store]
+const cases: Case[] = [...answers, ...requests, ...endings, ...ietfDraft, ...connections, ...store]
 
 describe.each(drivers)('Conformance of $name', (driver) => {
   const impossible = driver.impossible ?? {}
