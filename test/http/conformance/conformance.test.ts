@@ -1,4 +1,6 @@
-import { describe, it } from 'vitest'
+import { afterAll, beforeAll, describe, it } from 'vitest'
+import { Pawl } from '../../../lib/index.ts'
+import { silent } from '../../helpers/app.ts'
 import { withDatabase } from '../../helpers/database.ts'
 import { type Case, runCase } from './case.ts'
 import { answers } from './cases/answers.ts'
@@ -17,6 +19,14 @@ import { nestExpressDriver, nestFastifyDriver } from './drivers/nest.ts'
 
 const database = withDatabase()
 
+let pawl: Pawl
+
+beforeAll(async () => {
+  pawl = new Pawl({ database: database.url, logger: silent, drainTimeout: 0 })
+  await pawl.start()
+})
+afterAll(() => pawl.stop())
+
 const drivers: Driver[] = [
   express4Driver,
   express5Driver,
@@ -34,6 +44,6 @@ const cases: Case[] = [...answers, ...requests, ...endings, ...ietfDraft, ...con
 describe.each(drivers)('Conformance of $name', (driver) => {
   const impossible = driver.impossible ?? {}
   it.each(cases.filter(({ name }) => !impossible[name]))('$row: $name', async (what) => {
-    await runCase(what, driver, database)
+    await runCase(what, driver, { database, pawl })
   })
 })
