@@ -62,7 +62,7 @@ export class RunningReply implements GuardedReply, Responding {
 
   /** Runs the handler. */
   begin(run: () => void): void {
-    this.#conclusion.begin(this, run)
+    this.#conclusion.begin(this, () => run())
   }
 
   get answered(): boolean {

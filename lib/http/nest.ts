@@ -21,8 +21,10 @@ export type { IdempotencyOptions } from './route-options.ts'
 
 /** Options of {@link IdempotencyModule}: those of all routes, and the Pawl to use. */
 export interface NestIdempotencyOptions<Request = NestRequest> extends IdempotencyOptions<Request> {
-  /** The app's instance. The module starts it with the app, and stops it after the server. */
+  /** The app's instance. */
   pawl: Pawl
+  /** Start Pawl with the app, and stop it after the server. Default `true`. */
+  lifecycle?: boolean
 }
 
 /** The same, made by a factory. */
@@ -102,7 +104,10 @@ function moduleOf(settings: Provider): DynamicModule {
       settings,
       {
         provide: APP_INTERCEPTOR,
-        useFactory: ({ pawl, ...options }: Settings, reflector: Reflector): NestInterceptor => {
+        useFactory: (
+          { pawl, lifecycle: _, ...options }: Settings,
+          reflector: Reflector,
+        ): NestInterceptor => {
           const interceptor = new IdempotencyInterceptor(pawl, options, reflector)
           return {
             intercept: (context: ExecutionContext, next: CallHandler) =>
@@ -113,10 +118,13 @@ function moduleOf(settings: Provider): DynamicModule {
       },
       {
         provide: LIFE,
-        useFactory: ({ pawl }: Settings) => ({
-          onModuleInit: () => pawl.start(),
-          onApplicationShutdown: () => pawl.stop(),
-        }),
+        useFactory: ({ pawl, lifecycle }: Settings) =>
+          lifecycle === false
+            ? {}
+            : {
+                onModuleInit: () => pawl.start(),
+                onApplicationShutdown: () => pawl.stop(),
+              },
         inject: [SETTINGS],
       },
     ],
@@ -124,7 +132,7 @@ function moduleOf(settings: Provider): DynamicModule {
 }
 
 function check<Request>(settings: NestIdempotencyOptions<Request>): typeof settings {
-  const { pawl, ...options } = settings
+  const { pawl, lifecycle: _, ...options } = settings
   checkPawl(pawl)
   routeOptions(options)
   return settings

@@ -69,7 +69,16 @@ export function problem(
       ...(retryAfter !== undefined && { 'Retry-After': String(retryAfter) }),
     },
     body: Buffer.from(
-      JSON.stringify({ type: `urn:pawl:problem:${code}`, title, status, detail, instance }),
+      JSON.stringify({
+        type: `urn:pawl:problem:${code}`,
+        title,
+        status,
+        detail,
+        instance,
+        // An extension member (RFC 9457, section 3.2): clients made for Stripe's API tell failure by it
+        // alone, and would take an answer without it for the object they asked for.
+        ...(status >= 400 && { error: { type: 'idempotency_error', code, message: detail } }),
+      }),
     ),
   }
 }

@@ -37,6 +37,10 @@ function expectProblem(answer: RawResponse, code: ProblemCode, status = promised
     status,
     detail: expect.stringMatching(/^[A-Z].*\.$/),
     instance: expect.stringMatching(/^urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/),
+    // For clients made for Stripe's API, which tell failure by it.
+    ...(status >= 400 && {
+      error: { type: 'idempotency_error', code, message: answer.json.detail },
+    }),
   })
   const retryAfter = answer.headers['retry-after']
   if (promised[code].retryAfter) expect(retryAfter).toMatch(/^[1-9]\d?$/)

@@ -23,10 +23,12 @@ function run(what: string, cwd: string, command: string, ...args: string[]): str
   }
 }
 
+const orms = ['drizzle', 'knex', 'kysely', 'postgres', 'prisma', 'typeorm']
 const client = (load: string) =>
   `${load}; const seen = [fetch.createIdempotentFetch, persist.indexedDbStore, axios.idempotencyInterceptor, ky.idempotencyHooks]
    if (seen.some((part) => typeof part !== 'function')) throw new Error(String(seen))`
-const expected = '["Pawl","PawlError"] function'
+const expected =
+  '["DivergenceError","Pawl","PawlError","StepInterruptedError","TerminalError","currentExecution","step","transaction"] function'
 const program = (load: string) =>
   `${load}; const seen = JSON.stringify(Object.keys(pawl).sort()) + ' ' + typeof express.idempotency
    if (seen !== '${expected}') throw new Error(seen)`
@@ -131,9 +133,72 @@ idempotency(pawl, { scop: () => 'x' })
 export const code: string = new PawlError('not-started', 'a', 'b').code
 `,
   )
+  // The libraries themselves: Pawl loads two of them, and its types are theirs.
+  const installed = ['drizzle-orm', 'kysely', 'knex', 'postgres', 'typeorm', 'pg', '@types/pg@8']
+  run(
+    'install ORMs',
+    project,
+    'npm',
+    'install',
+    '--no-audit',
+    '--no-fund',
+    '--prefer-offline',
+    ...installed,
+  )
+  const transactions = (load: (orm: string) => string) =>
+    `(async () => {
+  for (const orm of ${JSON.stringify(orms)}) {
+    const seen = await ${load('orm')}
+    if (typeof seen[orm + 'Transactions'] !== 'function') throw new Error(orm + ': ' + Object.keys(seen))
+  }
+})()`
+  writeFileSync(
+    join(project, 'orms.mjs'),
+    transactions((orm) => `import('pawl/' + ${orm})`),
+  )
+  run('import transactions from ESM', project, 'node', 'orms.mjs')
+  writeFileSync(
+    join(project, 'orms.cjs'),
+    transactions((orm) => `require('pawl/' + ${orm})`),
+  )
+  run('require transactions from CommonJS', project, 'node', '--no-warnings', 'orms.cjs')
+  writeFileSync(
+    join(project, 'orms.mts'),
+    `import { sql } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/node-postgres'
+import knex from 'knex'
+import { Kysely, PostgresDialect } from 'kysely'
+import { Pool } from 'pg'
+import postgres from 'postgres'
+import { DataSource } from 'typeorm'
+import { step, transaction } from 'pawl'
+import { drizzleTransactions } from 'pawl/drizzle'
+import { knexTransactions } from 'pawl/knex'
+import { kyselyTransactions } from 'pawl/kysely'
+import { postgresTransactions } from 'pawl/postgres'
+import { prismaTransactions, type PrismaTransaction } from 'pawl/prisma'
+import { typeormTransactions } from 'pawl/typeorm'
+const pool = new Pool()
+const kysely = new Kysely<{ orders: { item: string } }>({ dialect: new PostgresDialect({ pool }) })
+declare const prisma: { $transaction<T>(work: (tx: PrismaTransaction & { order: { count(): Promise<number> } }) => Promise<T>): Promise<T> }
+export const used: Promise<unknown>[] = [
+  transaction('a', { on: drizzleTransactions(drizzle({ client: pool })) }, (tx) => tx.execute(sql\`select 1\`)),
+  transaction('b', { on: knexTransactions(knex.default({ client: 'pg' })) }, (trx) => trx('orders').insert({ item: 'a' })),
+  transaction('c', { on: kyselyTransactions(kysely), isolation: 'serializable' }, (tx) => tx.selectFrom('orders').select('item').execute()),
+  transaction('d', { on: postgresTransactions(postgres()) }, (tx) => tx\`select 1\`),
+  transaction('e', { on: typeormTransactions(new DataSource({ type: 'postgres' })) }, (manager) => manager.query('select 1')),
+  step('f', async ({ idempotencyKey }) => idempotencyKey.length),
+]
+export const count: Promise<number> = transaction('g', { on: prismaTransactions(prisma) }, (tx) => tx.order.count())
+// @ts-expect-error there is no such table
+transaction('h', { on: kyselyTransactions(kysely) }, (tx) => tx.selectFrom('order').execute())
+`,
+  )
+
   const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022']
   run('types', project, 'npx', 'tsc', ...flags, 'typed.mts')
   run('types of the client', project, 'npx', 'tsc', ...flags, 'client.mts')
+  run('types of transactions', project, 'npx', 'tsc', ...flags, '--skipLibCheck', 'orms.mts')
   run('the command', project, 'npx', 'pawl', '--version')
 } finally {
   rmSync(project, { recursive: true, force: true })

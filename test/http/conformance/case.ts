@@ -65,12 +65,16 @@ export interface Running {
   peer(): Promise<Running>
 }
 
-export async function runCase(
-  { options = {}, pawl: settings, handle = defaultHandle, steps = [], runs, act }: Case,
-  driver: Driver,
-  database: TestDatabase,
-): Promise<void> {
-  const proxy = await startProxy(database.url)
+/** What the cases of a file share. */
+export interface Bench {
+  database: TestDatabase
+  /** Of the cases that do nothing to it. */
+  pawl: Pawl
+}
+
+export async function runCase(what: Case, driver: Driver, bench: Bench): Promise<void> {
+  const { options = {}, handle = defaultHandle, steps = [], runs, act } = what
+  const { database } = bench
   const keys = new Map<string, string>()
   const key = (name = 'A') => {
     const known = keys.get(name) ?? freshKey()
@@ -79,46 +83,56 @@ export async function runCase(
   }
   let count = 0
   const closing: (() => Promise<unknown>)[] = []
-  const start = async (): Promise<Running> => {
-    const pawl = new Pawl({ database: proxy.url, logger: silent, drainTimeout: 0, ...settings })
-    closing.push(() => pawl.stop())
-    await pawl.start()
-    const { url, close } = await driver.start({
+  const serve = async (pawl: Pawl) => {
+    const server = await driver.start({
       pawl,
       options,
       handle: (call) => handle(call, ++count),
     })
-    closing.push(close)
-    return {
-      url,
-      pawl,
-      database,
-      proxy,
-      key,
-      runs: () => count,
-      send: (step, signal) =>
-        request(url + (step.path ?? '/'), { ...toSend(step, key), ...(signal && { signal }) }),
-      stored: async (name) => {
-        const sql = 'select * from pawl.execution_log where key = $1'
-        return (await database.pool.query(sql, [key(name)])).rows[0]
-      },
-      peer: start,
-    }
+    closing.push(server.close)
+    return server.url
   }
   try {
-    const app = await start()
-    const firsts = new Map<string | null, RawResponse>()
-    for (const [at, step] of steps.entries()) {
-      const answer = await app.send(step)
-      const name = step.key === undefined ? 'A' : step.key
-      meets(answer, step.expect, firsts.get(name), `step ${at + 1}`)
-      if (!firsts.has(name)) firsts.set(name, answer)
+    if (!act) {
+      const url = await serve(bench.pawl)
+      await take(steps, (step) => request(url + (step.path ?? '/'), toSend(step, key)))
+    } else {
+      const proxy = await startProxy(database.url)
+      closing.push(proxy.close)
+      const start = async (): Promise<Running> => {
+        const settings = { logger: silent, drainTimeout: 0, ...what.pawl }
+        const pawl = new Pawl({ database: proxy.url, ...settings })
+        closing.push(() => pawl.stop())
+        await pawl.start()
+        const url = await serve(pawl)
+        const send: Running['send'] = (step, signal) =>
+          request(url + (step.path ?? '/'), { ...toSend(step, key), ...(signal && { signal }) })
+        const stored: Running['stored'] = async (name) => {
+          const sql = 'select * from pawl.execution_log where key = $1'
+          return (await database.pool.query(sql, [key(name)])).rows[0]
+        }
+        return { url, pawl, database, proxy, key, runs: () => count, send, stored, peer: start }
+      }
+      const app = await start()
+      await take(steps, app.send)
+      await act(app)
     }
     if (runs !== undefined) expect(count, 'runs of the handler').toBe(runs)
-    await act?.(app)
   } finally {
     for (const close of closing.reverse()) await close()
-    await proxy.close()
+  }
+}
+
+async function take(
+  steps: readonly Step[],
+  send: (step: Step) => Promise<RawResponse>,
+): Promise<void> {
+  const firsts = new Map<string | null, RawResponse>()
+  for (const [at, step] of steps.entries()) {
+    const answer = await send(step)
+    const name = step.key === undefined ? 'A' : step.key
+    meets(answer, step.expect, firsts.get(name), `step ${at + 1}`)
+    if (!firsts.has(name)) firsts.set(name, answer)
   }
 }
 

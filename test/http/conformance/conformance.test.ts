@@ -1,7 +1,10 @@
-import { describe, it } from 'vitest'
+import { afterAll, beforeAll, describe, it } from 'vitest'
+import { Pawl } from '../../../lib/index.ts'
+import { silent } from '../../helpers/app.ts'
 import { withDatabase } from '../../helpers/database.ts'
 import { type Case, runCase } from './case.ts'
 import { answers } from './cases/answers.ts'
+import { connections } from './cases/connections.ts'
 import { endings } from './cases/endings.ts'
 import { ietfDraft } from './cases/ietf-draft.ts'
 import { requests } from './cases/requests.ts'
@@ -16,6 +19,14 @@ import { nestExpressDriver, nestFastifyDriver } from './drivers/nest.ts'
 
 const database = withDatabase()
 
+let pawl: Pawl
+
+beforeAll(async () => {
+  pawl = new Pawl({ database: database.url, logger: silent, drainTimeout: 0 })
+  await pawl.start()
+})
+afterAll(() => pawl.stop())
+
 const drivers: Driver[] = [
   express4Driver,
   express5Driver,
@@ -28,11 +39,11 @@ const drivers: Driver[] = [
   nestFastifyDriver,
 ]
 
-const cases: Case[] = [...answers, ...requests, ...endings, ...ietfDraft, ...store]
+const cases: Case[] = [...answers, ...requests, ...endings, ...ietfDraft, ...connections, ...store]
 
 describe.each(drivers)('Conformance of $name', (driver) => {
   const impossible = driver.impossible ?? {}
   it.each(cases.filter(({ name }) => !impossible[name]))('$row: $name', async (what) => {
-    await runCase(what, driver, database)
+    await runCase(what, driver, { database, pawl })
   })
 })

@@ -171,12 +171,16 @@ export const requests: Case[] = [
   },
   {
     row: 'row 30',
-    name: 'GET, OPTIONS, PUT and DELETE with a key pass untouched',
+    name: 'GET, HEAD, OPTIONS, PUT and DELETE with a key pass untouched',
     handle: (call, run) => ({ json: { run, execution: call.execution ?? null } }),
-    steps: ['GET', 'OPTIONS', 'PUT', 'DELETE', 'GET'].map((method, at) => ({
+    steps: ['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'GET'].map((method, at) => ({
       method,
-      expect: { status: 200, json: { run: at + 1, execution: null } },
+      expect: {
+        status: 200,
+        ...(method === 'HEAD' ? { text: '' } : { json: { run: at + 1, execution: null } }),
+      },
     })),
+    runs: 6,
   },
   {
     row: 'row 30',

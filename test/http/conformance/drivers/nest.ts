@@ -38,7 +38,11 @@ function rootModule({ pawl, options, handle }: Neutral, everything: string) {
     all: { on: [All(everything)], parameters: [Req(), Res({ passthrough: true })] },
   })
   class Root {}
-  const idempotency = IdempotencyModule.forRoot({ pawl, ...translate(options, ask) })
+  const idempotency = IdempotencyModule.forRoot({
+    pawl,
+    lifecycle: false,
+    ...translate(options, ask),
+  })
   decorate(Root, [Module({ imports: [idempotency], controllers: [Catcher] })])
   return Root
 }
