@@ -53,7 +53,7 @@ export async function compensate(
       )
     }
     const started = performance.now()
-    await tryRepeatedly(execution, use.name, keyOf(use), step.undo, {
+    await tryRepeatedly(execution, use, keyOf(use), step.undo, {
       retry: RETRY,
       timeoutMs: undefined,
     })

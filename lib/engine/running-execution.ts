@@ -1,8 +1,9 @@
 import { hash } from 'node:crypto'
+import { inspect } from 'node:util'
 import { PawlError } from '../errors.ts'
 import type { StepName, StepStore } from '../store/step-store.ts'
 import type { Undoable } from './compensation.ts'
-import { currentStep } from './current.ts'
+import { currentStep, type Draws } from './current.ts'
 import type { Execution, RunStep, RunTransaction } from './execution.ts'
 import { derivedUuid } from './execution-id.ts'
 import type { Journal } from './journal.ts'
@@ -46,8 +47,8 @@ export class RunningExecution implements Execution {
   readonly attempt: number
   readonly recovering: boolean
   readonly #parts: ExecutionParts
-  #randoms = 0
-  #uuids = 0
+  /** What the handler has drawn, between its steps. */
+  readonly #draws: Draws = { randoms: 0, uuids: 0 }
 
   constructor(parts: ExecutionParts) {
     this.id = parts.id
@@ -112,15 +113,28 @@ export class RunningExecution implements Execution {
   }
 
   random(): number {
-    const { id, born } = this.#parts
-    const bits = hash('sha256', `${id} ${born} random ${++this.#randoms}`, 'buffer')
+    const bits = hash(
+      'sha256',
+      this.#seed((draws) => `random ${++draws.randoms}`),
+      'buffer',
+    )
     // 53 bits, as many as a number holds.
     return Number(bits.readBigUInt64BE() >> 11n) / 2 ** 53
   }
 
   uuid(): string {
+    return derivedUuid(this.#seed((draws) => `uuid ${++draws.uuids}`))
+  }
+
+  /**
+   * What a drawn value is derived from. A step counts for itself: it does not run in later attempts, and
+   * must not change what they draw.
+   */
+  #seed(draw: (draws: Draws) => string): string {
     const { id, born } = this.#parts
-    return derivedUuid(`${id} ${born} uuid ${++this.#uuids}`)
+    const step = currentStep(this)
+    const within = step ? ` in ${step.occurrence} ${step.name}` : ''
+    return `${id} ${born} ${draw(step ?? this.#draws)}${within}`
   }
 
   /** The idempotency key of a step: of this life of the execution, and of no other step. */
@@ -152,7 +166,7 @@ export class RunningExecution implements Execution {
         'invalid-option',
         nameIsFine
           ? `The ${what} "${name}" was given no function.`
-          : `A ${what} was given the name ${JSON.stringify(name)}.`,
+          : `A ${what} was given the name ${inspect(name)}.`,
         `Call ${what}(name, fn, options) with a name of 1 to ${MAX_NAME} characters.`,
       )
     }
@@ -160,7 +174,7 @@ export class RunningExecution implements Execution {
     if (around !== null) {
       throw new PawlError(
         'step-nested',
-        `The ${what} "${name}" was started inside "${around}".`,
+        `The ${what} "${name}" was started inside "${around.name}".`,
         'A step is the smallest thing that is recorded: start one after the other, in the handler.',
       )
     }
