@@ -23,10 +23,21 @@ function run(what: string, cwd: string, command: string, ...args: string[]): str
   }
 }
 
-const expected = '["Pawl","PawlError"] function'
+const expected = '["Pawl","PawlError"]'
 const program = (load: string) =>
-  `${load}; const seen = JSON.stringify(Object.keys(pawl).sort()) + ' ' + typeof express.idempotency
+  `${load}; const seen = JSON.stringify(Object.keys(pawl).sort())
    if (seen !== '${expected}') throw new Error(seen)`
+/** Subpaths, and what each must give. */
+const adapters = {
+  express: 'idempotency',
+  fastify: 'idempotency',
+  fetch: 'idempotency',
+  hono: 'idempotency',
+  koa: 'idempotency',
+  nest: 'IdempotencyModule',
+}
+const check = (name: string, given: string) =>
+  `if (typeof ${name}.${given} !== 'function') throw new Error('pawl/${name} gives no ${given}')`
 
 try {
   const packed = run('pack', root, 'npm', 'pack', '--json', '--pack-destination', project)
@@ -48,7 +59,21 @@ try {
   run('are-the-types-wrong', root, 'npx', 'attw', tarball)
 
   writeFileSync(join(project, 'package.json'), '{ "private": true }')
-  const packages = [tarball, 'express@5', '@types/express@5', '@types/node@20', 'typescript@5.9']
+  const packages = [
+    tarball,
+    'express@5',
+    '@types/express@5',
+    'fastify@5',
+    'hono@4',
+    'koa@3',
+    '@types/koa@3',
+    '@nestjs/common@12',
+    '@nestjs/core@12',
+    'reflect-metadata',
+    'rxjs@7',
+    '@types/node@20',
+    'typescript@5.9',
+  ]
   run(
     'install',
     project,
@@ -62,13 +87,21 @@ try {
 
   writeFileSync(
     join(project, 'esm.mjs'),
-    program("import * as pawl from 'pawl'; import * as express from 'pawl/express'"),
+    Object.entries(adapters).reduce(
+      (text, [name, given]) =>
+        `import * as ${name} from 'pawl/${name}'; ${text}; ${check(name, given)}`,
+      program("import * as pawl from 'pawl'"),
+    ),
   )
   run('import from ESM', project, 'node', 'esm.mjs')
 
   writeFileSync(
     join(project, 'cjs.cjs'),
-    program("const pawl = { ...require('pawl') }; const express = require('pawl/express')"),
+    Object.entries(adapters).reduce(
+      (text, [name, given]) =>
+        `${text}; const ${name} = require('pawl/${name}'); ${check(name, given)}`,
+      program("const pawl = { ...require('pawl') }"),
+    ),
   )
   run('require from CommonJS', project, 'node', '--no-warnings', 'cjs.cjs')
 
@@ -88,8 +121,68 @@ idempotency(pawl, { scop: () => 'x' })
 export const code: string = new PawlError('not-started', 'a', 'b').code
 `,
   )
-  const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022']
+  writeFileSync(
+    join(project, 'frameworks.mts'),
+    `import { Module } from '@nestjs/common'
+import { fastify, type FastifyRequest } from 'fastify'
+import { Hono } from 'hono'
+import Koa from 'koa'
+import { Pawl, type Execution } from 'pawl'
+import { idempotency as forFastify } from 'pawl/fastify'
+import { executionOf, idempotency as forFetch } from 'pawl/fetch'
+import { idempotency as forHono } from 'pawl/hono'
+import { idempotency as forKoa } from 'pawl/koa'
+import { CurrentExecution, Idempotent, IdempotencyModule, type NestRequest } from 'pawl/nest'
+const pawl = new Pawl({ database: 'postgres://localhost/app' })
+
+const app = fastify()
+await app.register(forFastify, { pawl, scope: (request: FastifyRequest) => request.ip, wait: 0 })
+app.post('/', { config: { idempotency: { resumable: true } } }, async (request) => {
+  const execution: Execution | undefined = request.execution
+  return { attempt: execution?.attempt }
+})
+app.post('/free', { config: { idempotency: false } }, async () => 'x')
+
+const hono = new Hono().use(forHono(pawl, { scope: (c) => c.req.header('x-user') ?? '' }))
+hono.post('/', (c) => c.json({ attempt: c.get('execution')?.attempt }))
+
+new Koa().use(forKoa(pawl, { scope: (ctx) => ctx.ip }))
+
+export const POST = forFetch(pawl)(async (request, context: { params: Promise<{ id: string }> }) =>
+  Response.json({ attempt: executionOf(request)?.attempt, ...(await context.params) }))
+const handle = forFetch<{ event: { request: Request } }>(pawl, { request: ({ event }) => event.request })
+export const response: Promise<Response> = handle(() => new Response('x'))({ event: { request: new Request('http://x') } })
+// @ts-expect-error where is the request?
+forFetch<{ event: { request: Request } }>(pawl)
+
+interface Signed extends NestRequest { user: { id: string } }
+class Orders { create(_: Execution) {} }
+Idempotent({ wait: 0 })(Orders.prototype, 'create', Object.getOwnPropertyDescriptor(Orders.prototype, 'create')!)
+Idempotent(false)(Orders)
+CurrentExecution()(Orders.prototype, 'create', 0)
+Module({ imports: [IdempotencyModule.forRoot({ pawl, scope: (request: Signed) => request.user.id })] })(class {})
+`,
+  )
+  const flags = [
+    '--strict',
+    '--noEmit',
+    '--module',
+    'nodenext',
+    '--target',
+    'es2022',
+    '--types',
+    'node',
+  ]
   run('types', project, 'npx', 'tsc', ...flags, 'typed.mts')
+  run(
+    'types of the frameworks',
+    project,
+    'npx',
+    'tsc',
+    ...flags,
+    '--skipLibCheck',
+    'frameworks.mts',
+  )
   run('the command', project, 'npx', 'pawl', '--version')
 } finally {
   rmSync(project, { recursive: true, force: true })
