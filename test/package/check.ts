@@ -28,10 +28,12 @@ const client = (load: string) =>
   `${load}; const seen = [fetch.createIdempotentFetch, persist.indexedDbStore, axios.idempotencyInterceptor, ky.idempotencyHooks]
    if (seen.some((part) => typeof part !== 'function')) throw new Error(String(seen))`
 const expected =
-  '["DivergenceError","Pawl","PawlError","StepInterruptedError","TerminalError","currentExecution","step","transaction"] function'
+  'DivergenceError Pawl PawlError StepInterruptedError TerminalError currentExecution step transaction'
 const program = (load: string) =>
-  `${load}; const seen = JSON.stringify(Object.keys(pawl).sort()) + ' ' + typeof express.idempotency
-   if (seen !== '${expected}') throw new Error(seen)`
+  `${load}; const seen = Object.keys(pawl).sort().join(' ')
+   if (seen !== '${expected}') throw new Error(seen)
+   const parts = [express.idempotency, testing.crashTest, testing.CrashTestError]
+   if (parts.some((part) => typeof part !== 'function')) throw new Error(String(parts))`
 
 try {
   const packed = run('pack', root, 'npm', 'pack', '--json', '--pack-destination', project)
@@ -68,13 +70,17 @@ try {
 
   writeFileSync(
     join(project, 'esm.mjs'),
-    program("import * as pawl from 'pawl'; import * as express from 'pawl/express'"),
+    program(
+      "import * as pawl from 'pawl'; import * as express from 'pawl/express'; import * as testing from 'pawl/testing'",
+    ),
   )
   run('import from ESM', project, 'node', 'esm.mjs')
 
   writeFileSync(
     join(project, 'cjs.cjs'),
-    program("const pawl = { ...require('pawl') }; const express = require('pawl/express')"),
+    program(
+      "const pawl = { ...require('pawl') }; const express = require('pawl/express'); const testing = require('pawl/testing')",
+    ),
   )
   run('require from CommonJS', project, 'node', '--no-warnings', 'cjs.cjs')
 
@@ -122,6 +128,7 @@ export const seen: [number | undefined, boolean | undefined, boolean, typeof api
     `import express from 'express'
 import { Pawl, PawlError, type Execution } from 'pawl'
 import { idempotency, type IdempotencyOptions } from 'pawl/express'
+import { crashTest, type CrashTestReport, type TestableDatabase } from 'pawl/testing'
 const pawl = new Pawl({ database: 'postgres://localhost/app', processTimeout: '10s' })
 const options: IdempotencyOptions<express.Request> = { scope: (req) => req.ip ?? 'unknown', wait: 0 }
 express().use(idempotency(pawl, options)).post('/', (req, res) => {
@@ -131,6 +138,15 @@ express().use(idempotency(pawl, options)).post('/', (req, res) => {
 // @ts-expect-error there is no such option
 idempotency(pawl, { scop: () => 'x' })
 export const code: string = new PawlError('not-started', 'a', 'b').code
+export const test = (database: TestableDatabase): Promise<CrashTestReport> =>
+  crashTest(
+    ({ database, schema }) => {
+      const pawl = new Pawl({ database, schema })
+      return { app: express(), stop: () => pawl.stop() }
+    },
+    { path: '/orders', body: { item: 'book' } },
+    { database, check: ({ key, answer }) => [key, answer.status] },
+  )
 `,
   )
   // The libraries themselves: Pawl loads two of them, and its types are theirs.
