@@ -63,11 +63,14 @@ export class Journal {
     this.#stopped = () => life.stopped()
     this.#superseded = () => life.superseded()
     this.#onSuperseded = () => life.onSuperseded()
-    for (const [i, entry] of recorded.entries()) {
-      this.#entries.set(idOf(entry), { entry, position: i + 1 })
+    let position = 0
+    for (const entry of recorded) {
+      // Nobody replays a bare intent: it has no turn.
+      if (entry.completed) position++
+      this.#entries.set(idOf(entry), { entry, position })
       this.#unused.add(idOf(entry))
     }
-    this.#gate = new Gate(recorded.length)
+    this.#gate = new Gate(position)
     this.#recorded = recorded.length
     this.#now = ref.born
   }
@@ -168,13 +171,12 @@ export class Journal {
     try {
       const { won, current, at } = await persist(() => this.#store.record(step), this.#stopped)
       if (!current) this.#onSuperseded()
-      const other = won ? null : await this.#find(use)
-      // Sent twice since the first reply was lost: what is there is the intent that we recorded.
-      const first = other && !(isOwnIntent(other, this.#ref) && result === 'intent') ? other : null
+      const first = won ? null : await this.#first(use, result)
       this.#recorded++
-      if (typeof result === 'object' && 'error' in result) this.#noteFailure(result.error)
+      if (!first && typeof result === 'object' && 'error' in result) this.#noteFailure(result.error)
       await this.#gate.pass(position)
-      this.#now = first?.at ?? (won ? at : this.#now)
+      // An intent is nothing that a later attempt sees.
+      if (!first && won && result !== 'intent') this.#now = at
       return first
     } catch (error) {
       this.#gate.withdraw(position)
@@ -255,11 +257,15 @@ export class Journal {
     return this.#superseded() ?? new Error('The execution is over.')
   }
 
-  async #find(use: Use): Promise<Entry> {
+  /** What is there in place of what was to be recorded; null if that is what is there. */
+  async #first(use: Use, result: Result): Promise<Entry | null> {
     const entries = await persist(() => this.#store.journal(this.#ref), this.#stopped)
     const entry = entries.find((entry) => idOf(entry) === idOf(use))
-    if (entry) return entry
-    throw this.over()
+    if (entry?.completed) return entry
+    // A bare intent gives no value: this attempt may not complete it, or the execution is over.
+    if (!entry || result !== 'intent') throw this.over()
+    // Sent twice since the first reply was lost: what is there is the intent that we recorded.
+    return entry.attempt === this.#ref.attempt ? null : entry
   }
 
   #encode(use: StepName, result: Result): { output: Buffer | null; error: Buffer | null } {
@@ -295,8 +301,4 @@ function idOf({ name, occurrence }: StepName): string {
 
 function purposeOf({ name, occurrence }: StepName): string {
   return `step ${occurrence} ${name}`
-}
-
-function isOwnIntent(entry: Entry, ref: AttemptRef): boolean {
-  return !entry.completed && entry.attempt === ref.attempt
 }
