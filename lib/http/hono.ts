@@ -110,7 +110,8 @@ function replace(c: Context, response: Response): void {
   c.res = response
 }
 
-/** What middleware before this one has set, such as CORS. */
+/** What middleware before this one has set, such as CORS; the type is that of a body to come. */
 function initialHeaders(c: Context): Map<string, Header> {
-  return new Map(headersOf(c.res.headers).map((header) => [header[0], header]))
+  const headers = headersOf(c.res.headers).filter(([name]) => name !== 'content-type')
+  return new Map(headers.map((header) => [header[0], header]))
 }
