@@ -2,7 +2,7 @@ import { hash } from 'node:crypto'
 import { inspect } from 'node:util'
 import { PawlError } from '../errors.ts'
 import type { StepName, StepStore } from '../store/step-store.ts'
-import type { Undoable } from './compensation.ts'
+import type { Undo, UndoLog } from './compensation.ts'
 import { currentStep, type Draws } from './current.ts'
 import type { Execution, RunStep, RunTransaction } from './execution.ts'
 import { derivedUuid } from './execution-id.ts'
@@ -31,8 +31,7 @@ export interface ExecutionParts {
   born: string
   journal: Journal
   steps: StepStore
-  /** Gets the steps that can be undone, in the order in which they were recorded. */
-  undoable: Undoable[]
+  undoLog: UndoLog
   /** The transaction that the request is; undefined if it is none. */
   transactionOfRequest: () => unknown
   /** Asked for when the app does: few handlers want one. */
@@ -82,9 +81,8 @@ export class RunningExecution implements Execution {
     this.#checkUse(name, fn, 'step')
     const resolved = resolveStep(name, options)
     const use = journal.use(name, 'step')
-    const output = await runStep(this, journal, use, this.keyOf(use), fn, resolved)
-    this.#noteUndo(use, resolved.compensate, output)
-    return output as T
+    const running = runStep(this, journal, use, this.keyOf(use), fn, resolved)
+    return this.#parts.undoLog.note(use, resolved.compensate, running) as Promise<T>
   }
 
   transaction: RunTransaction = async <T, Tx>(
@@ -103,9 +101,9 @@ export class RunningExecution implements Execution {
     }
     const resolved = resolveTransaction(name, options)
     const use = journal.use(name, 'transaction')
-    const output = await runTransaction(this, journal, steps, use, fn, resolved)
-    this.#noteUndo(use, resolved.compensate as Undo | undefined, output)
-    return output as T
+    const running = runTransaction(this, journal, steps, use, fn, resolved)
+    const { compensate } = resolved
+    return this.#parts.undoLog.note(use, compensate as Undo | undefined, running) as Promise<T>
   }
 
   now(): Date {
@@ -141,16 +139,6 @@ export class RunningExecution implements Execution {
   keyOf({ name, occurrence }: StepName): string {
     const { id, born } = this.#parts
     return derivedUuid(`${id} ${born} step ${occurrence} ${name}`)
-  }
-
-  #noteUndo(use: StepName, compensate: Undo | undefined, output: unknown): void {
-    if (!compensate) return
-    const { name, occurrence } = use
-    this.#parts.undoable.push({
-      name,
-      occurrence,
-      undo: (context) => compensate(output as never, context),
-    })
   }
 
   /** @throws PawlError `invalid-option`, `step-nested` */
@@ -194,5 +182,3 @@ export function splitTransaction<T, Tx>(...[a, b]: TransactionArguments<T, Tx>) 
     options: options as TransactionOptions<T, Tx> | undefined,
   }
 }
-
-type Undo = (output: never, context: StepContext) => unknown
