@@ -86,8 +86,8 @@ function withoutStore(
 ): Admission {
   const code = error instanceof PawlError ? error.code : undefined
   if (code === 'decryption-failed') {
-    // Whatever else the app chose: there is an outcome, so the handler must not run.
-    pawl.logger.warn('an outcome cannot be decrypted', { error })
+    // Whatever else the app chose: the handler must not run without what it has recorded.
+    pawl.logger.warn('what is stored of a request cannot be decrypted', { error })
     return { kind: 'answer', answer: notCarriedOut() }
   }
   if (code === 'stopping') return { kind: 'answer', answer: closing(notCarriedOut()) }
