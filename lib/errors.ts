@@ -3,25 +3,36 @@
  */
 export type PawlErrorCode =
   | 'body-unreadable'
+  | 'decryption-failed'
+  | 'divergence'
   | 'execution-gone'
   | 'execution-missing'
   | 'fingerprint-invalid'
   | 'invalid-option'
+  | 'no-execution'
+  | 'no-transaction'
   | 'not-started'
+  | 'recovery-impossible'
   | 'schema-missing'
   | 'schema-newer'
   | 'schema-outdated'
   | 'scope-invalid'
+  | 'step-interrupted'
+  | 'step-nested'
+  | 'step-timed-out'
   | 'stopping'
   | 'store-refused'
   | 'store-unavailable'
+  | 'superseded'
+  | 'value-invalid'
+  | 'value-unkeepable'
 
 /**
- * The one error class of Pawl. `message` says what happened, `hint` what to do about it, and `code`
+ * The error class of Pawl. `message` says what happened, `hint` what to do about it, and `code`
  * is stable across versions.
  */
 export class PawlError extends Error {
-  override readonly name = 'PawlError'
+  override readonly name: string = 'PawlError'
   /** Stable and machine-readable; see docs/errors.md. */
   readonly code: PawlErrorCode
   /** What to do about it, in a sentence. */
@@ -31,5 +42,60 @@ export class PawlError extends Error {
     super(`${message} ${hint}`, cause === undefined ? undefined : { cause })
     this.code = code
     this.hint = hint
+  }
+}
+
+/**
+ * The journal does not fit the code that replays it: a recorded step is now of another kind, or a new
+ * step appeared where compensations had begun. Nothing was run and nothing was overwritten.
+ */
+export class DivergenceError extends PawlError {
+  override readonly name = 'DivergenceError'
+
+  constructor(message: string, hint: string) {
+    super('divergence', message, hint)
+  }
+}
+
+/**
+ * A step with `atMostOnce` began in an earlier attempt, and nobody knows whether it took effect. It is
+ * not run again. Catch this, ask whoever the step called what happened, and go on accordingly.
+ */
+export class StepInterruptedError extends PawlError {
+  override readonly name = 'StepInterruptedError'
+  /** The name of the step. */
+  readonly step: string
+
+  constructor(step: string) {
+    super(
+      'step-interrupted',
+      `Step "${step}" began in an earlier attempt and was interrupted; it may or may not have taken effect.`,
+      'It runs at most once: find out from whoever it called what happened.',
+    )
+    this.step = step
+  }
+}
+
+/**
+ * Throw it where trying again cannot help (a card that was declined). Thrown by a step, it is recorded,
+ * and every later attempt sees the same failure; the attempt's answer is final, also if it is a 5xx.
+ *
+ * ```ts
+ * throw new TerminalError('The card was declined.', { status: 402 })
+ * ```
+ */
+export class TerminalError extends Error {
+  override readonly name: string = 'TerminalError'
+  /** The HTTP status that Express and Fastify answer with if nobody catches it. */
+  readonly status: number
+  /** The same, as some frameworks call it. */
+  readonly statusCode: number
+  /** That the framework may show the message to the client (Express, http-errors). */
+  readonly expose = true
+
+  /** @param options.status from 400 to 599; default 422 */
+  constructor(message: string, options: { status?: number; cause?: unknown } = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined)
+    this.status = this.statusCode = options.status ?? 422
   }
 }

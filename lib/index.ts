@@ -1,5 +1,20 @@
-export type { Execution } from './engine/execution.ts'
-export { PawlError, type PawlErrorCode } from './errors.ts'
+export { currentExecution } from './engine/current.ts'
+export type { Execution, RunStep, RunTransaction } from './engine/execution.ts'
+export type {
+  RetryOptions,
+  StepContext,
+  StepOptions,
+  TransactionOptions,
+} from './engine/step-options.ts'
+export {
+  DivergenceError,
+  PawlError,
+  type PawlErrorCode,
+  StepInterruptedError,
+  TerminalError,
+} from './errors.ts'
 export type { Logger } from './logger.ts'
-export type { ByteSize, Duration } from './options.ts'
+export type { ByteSize, Duration } from './parse-options.ts'
 export { type ExecutionName, type ExecutionState, Pawl, type PawlOptions } from './pawl.ts'
+export { step, transaction } from './plain.ts'
+export type { IsolationLevel, RunStatement, TransactionHost } from './store/transaction-host.ts'

@@ -1,10 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import type { RequestListener } from 'node:http'
 import { Engine } from './engine/engine.ts'
 import { executionId } from './engine/execution-id.ts'
+import { Sealer } from './engine/seal.ts'
+import { Worker } from './engine/worker.ts'
 import { PawlError } from './errors.ts'
+import { replayRequest } from './http/recovery.ts'
 import type { Logger } from './logger.ts'
-import { type Duration, parseOptions, pawlOptions } from './options.ts'
+import { pawlOptions } from './options.ts'
+import { type Duration, parseOptions } from './parse-options.ts'
 import type { Database } from './store/database.ts'
 import { checkSchema, migrate } from './store/migrate.ts'
 import type { PgPool } from './store/node-postgres.ts'
@@ -12,7 +17,10 @@ import { openDatabase } from './store/open-database.ts'
 import type { PGliteLike } from './store/pglite.ts'
 import { Heartbeat } from './store/processes.ts'
 import { Retention } from './store/retention.ts'
+import { StepStore } from './store/step-store.ts'
 import { Store } from './store/store.ts'
+import type { TransactionHost } from './store/transaction-host.ts'
+import { WakeupStore } from './store/wakeup-store.ts'
 import { Watch } from './store/watch.ts'
 
 /** Options of {@link Pawl}. */
@@ -41,6 +49,11 @@ export interface PawlOptions {
   drainTimeout?: Duration
   /** How often this process deletes what has expired. Default `'1 minute'`. */
   retentionInterval?: Duration
+  /**
+   * AES-256-GCM keys (32 bytes, or their base64) under which stored responses, requests and step values
+   * are encrypted. The first encrypts; the others still decrypt, for rotation. Default: none.
+   */
+  encryptionKeys?: readonly { id: string; key: Uint8Array | string }[]
   /** Where Pawl says what it does. Default: warnings on the console, progress with `NODE_DEBUG=pawl`. */
   logger?: Logger
 }
@@ -49,8 +62,10 @@ export interface PawlOptions {
 export interface ExecutionState {
   /** A UUID, derived from scope and key. */
   id: string
-  /** `interrupted`: its process died, and nothing was recorded. `unknown`: nobody can know what it did. */
-  status: 'running' | 'interrupted' | 'released' | 'unknown' | 'done'
+  /**
+   * `interrupted`: its process died. `unknown`: nobody can know what it did.
+   * `parked`: workers have given up. */
+  status: 'running' | 'interrupted' | 'released' | 'unknown' | 'parked' | 'done'
   attempt: number
   /** The HTTP status of the outcome; null if there is none yet. */
   responseStatus: number | null
@@ -70,7 +85,16 @@ interface Parts {
   engine: Engine
   heartbeat: Heartbeat
   retention: Retention
+  wakeups: WakeupStore
+  /** Goes on with requests, where the app has said how. */
+  worker: Worker | null
 }
+
+/** How many requests a process recovers at a time: it has its own to serve. */
+const RECOVERY_CONCURRENCY = 4
+
+/** The Pawls of this process that have started and not stopped. */
+export const startedPawls = new Set<Pawl>()
 
 /**
  * Durable idempotency for one app: one instance a process.
@@ -89,6 +113,7 @@ export class Pawl {
   readonly #options
   #state: 'new' | 'started' | 'stopped' = 'new'
   #parts: Parts | null = null
+  #listener: RequestListener | undefined
 
   /** @throws PawlError `invalid-option` */
   constructor(options: PawlOptions) {
@@ -133,13 +158,24 @@ export class Pawl {
         error,
       )
     }
-    const store = new Store(db, schema, id)
+    const store = new Store(db, schema, id, this.#options.processTimeout)
     const watch = new Watch(db, schema)
-    const engine = new Engine(store, watch, id, storeTimeout)
+    const engine = new Engine({
+      store,
+      steps: new StepStore(db, schema, id),
+      watch,
+      sealer: new Sealer(this.#options.encryptionKeys),
+      owner: id,
+      storeTimeoutMs: storeTimeout,
+      logger,
+    })
     const retention = new Retention(db, schema, this.#options.retentionInterval, logger)
     retention.start()
-    this.#parts = { db, store, watch, engine, heartbeat, retention }
+    const wakeups = new WakeupStore(db, schema, id, this.#options.processTimeout)
+    this.#parts = { db, store, watch, engine, heartbeat, retention, wakeups, worker: null }
+    this.#startWorker()
     this.#state = 'started'
+    startedPawls.add(this)
   }
 
   /**
@@ -151,6 +187,8 @@ export class Pawl {
     const parts = this.#parts
     if (this.#state !== 'started' || !parts) return
     this.#state = 'stopped'
+    startedPawls.delete(this)
+    await parts.worker?.stop()
     await parts.engine.stop(this.#options.drainTimeout)
     try {
       await parts.retention.stop()
@@ -191,9 +229,65 @@ export class Pawl {
     return this.#started().store.free(executionId(name.scope ?? '', name.key))
   }
 
+  /**
+   * Lets this process finish requests of routes with `recover: true` whose process has died: it hands
+   * them to the app again, in-process and without credentials. Call it once the routes are there, before
+   * or after `start()`.
+   *
+   * The app's authentication must let them pass: `req.execution.recovering` is true from the start, and
+   * `req.execution.scope` is the recorded one.
+   *
+   * ```ts
+   * pawl.recoverRequests(app) // Express; Koa: app.callback(); Fastify: fastify.routing
+   * ```
+   *
+   * @param listener what Node's `http.createServer` takes
+   */
+  recoverRequests(listener: RequestListener): void {
+    if (typeof listener !== 'function') {
+      throw new PawlError(
+        'invalid-option',
+        'recoverRequests(): the app is not a function of a request and a response.',
+        'Give the Express app, app.callback() of Koa, or fastify.routing.',
+      )
+    }
+    this.#listener = listener
+    this.#startWorker()
+  }
+
+  /** @internal @throws PawlError `recovery-impossible` if nobody here could go on with a request */
+  checkRecovery(): void {
+    if (this.#listener) return
+    throw new PawlError(
+      'recovery-impossible',
+      'A route has recover: true, and this process does not know the app to hand requests to.',
+      'Call pawl.recoverRequests(app) once the routes are there.',
+    )
+  }
+
+  #startWorker(): void {
+    const parts = this.#parts
+    const listener = this.#listener
+    if (!parts || !listener || parts.worker || this.#state === 'stopped') return
+    parts.worker = new Worker({
+      engine: parts.engine,
+      wakeups: parts.wakeups,
+      queue: 'requests',
+      concurrency: RECOVERY_CONCURRENCY,
+      runner: (attempt, input) => replayRequest(this, listener, attempt, input),
+      logger: this.#options.logger,
+    })
+    parts.worker.start()
+  }
+
   /** @internal What the adapters run on. */
   get engine(): Engine {
     return this.#started().engine
+  }
+
+  /** @internal The app's database, as a host of transactions. */
+  get host(): TransactionHost<unknown> {
+    return this.#started().db.host
   }
 
   /** @internal */

@@ -1,6 +1,6 @@
 -- Migration 1: keyed requests.
 --
--- Pawl keeps what it knows in two tables.
+-- Pawl keeps what it knows of a request in two tables.
 --
 --   executions   one row for each idempotent unit of work, named by (scope, key). Its primary key is
 --                derived from that name, so claiming, finding and completing an execution are one
@@ -45,10 +45,13 @@ create table pawl.executions (
   -- running    owned by a process; interrupted, if that process is dead
   -- released   free to take: the last attempt ended without an outcome and may be resumed
   -- unknown    the last attempt ended without an outcome, and nobody can know what it did
+  -- parked     workers have given up; a retry of the client, or a person, may still go on
   -- done       the outcome is recorded
-  status           text not null check (status in ('running', 'released', 'unknown', 'done')),
+  status           text not null check (status in ('running', 'released', 'unknown', 'parked', 'done')),
   owner            uuid,
   attempt          integer not null,
+  -- What it was asked, for attempts that a worker starts. Null where nobody asked for that.
+  input            bytea,
   -- Another process waits for this execution and wants to be notified when it ends.
   awaited          boolean not null default false,
   response_status  smallint,
@@ -80,6 +83,25 @@ exception when others then
 end
 $$;
 
+-- A value of Pawl's for people: its JSON, or a JSON string that says what is there. Values are JSON in
+-- UTF-8; with a first byte of 1, JSON whose member "meta" tells what JSON cannot (a Date, a Map); of 2,
+-- encrypted. Some JSON is no jsonb (an escaped NUL), and must not fail a query over many rows.
+create function pawl.readable_json(bytes bytea) returns jsonb
+  language plpgsql immutable strict
+as $$
+begin
+  if get_byte(bytes, 0) = 2 then
+    return to_jsonb('<' || length(bytes) || ' bytes, encrypted with key '
+      || convert_from(substr(bytes, 3, get_byte(bytes, 1)), 'UTF8') || '>');
+  elsif get_byte(bytes, 0) = 1 then
+    return convert_from(substr(bytes, 2), 'UTF8')::jsonb -> 'json';
+  end if;
+  return convert_from(bytes, 'UTF8')::jsonb;
+exception when others then
+  return to_jsonb('<' || length(bytes) || ' bytes, no jsonb>');
+end
+$$;
+
 -- The SQL interface: query this view, not the tables, which may change between versions.
 create view pawl.execution_log as
 select
@@ -97,8 +119,10 @@ select
   p.host as owner_host,
   p.pid as owner_pid,
   e.response_status,
-  pawl.readable(e.response_headers)::jsonb as response_headers,
-  pawl.readable(e.response_body) as response_body,
+  pawl.readable_json(e.response_headers) as response_headers,
+  -- Both are encrypted, or neither.
+  case when get_byte(e.response_headers, 0) = 2 then '<' || length(e.response_body) || ' bytes, encrypted>'
+    else pawl.readable(e.response_body) end as response_body,
   e.status = 'done' and e.response_body is not null as body_kept,
   e.created_at,
   e.completed_at,
@@ -108,7 +132,7 @@ from pawl.executions e
 left join pawl.processes p on p.id = e.owner;
 
 comment on view pawl.execution_log is 'Every execution Pawl knows, for people. One row for each (scope, key).';
-comment on column pawl.execution_log.status is 'running, interrupted (its owner died), released (free to resume), unknown (nobody can know what it did) or done';
+comment on column pawl.execution_log.status is 'running, interrupted (its owner died), released (free to resume), unknown (nobody can know what it did), parked (workers gave up) or done';
 comment on column pawl.execution_log.owner_alive is 'whether the process that runs it has a current heartbeat';
 comment on column pawl.execution_log.response_headers is 'an array of [name, value or array of values]';
 comment on column pawl.execution_log.response_body is 'the stored body, if it is UTF-8 text; null if none is stored';

@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest'
 import { idempotency } from '../lib/http/express.ts'
 import { routeOptions } from '../lib/http/route-options.ts'
 import { Pawl, PawlError } from '../lib/index.ts'
-import { parseOptions, pawlOptions } from '../lib/options.ts'
+import { pawlOptions } from '../lib/options.ts'
+import { parseOptions } from '../lib/parse-options.ts'
 
 const route = (options: object) => routeOptions(options as never)
 const pawl = (options: object) =>
@@ -14,6 +15,7 @@ describe('options of idempotency()', () => {
     expect(defaults).toEqual({
       scope: undefined,
       key: 'idempotency-key',
+      keyHeader: 'Idempotency-Key',
       methods: new Set(['POST', 'PATCH']),
       skip: undefined,
       required: false,
@@ -21,6 +23,8 @@ describe('options of idempotency()', () => {
       fingerprint: undefined,
       wait: 5000,
       resumable: undefined,
+      recover: undefined,
+      transaction: undefined,
       retention: { completed: 86_400_000, unfinished: 259_200_000 },
       maxBody: 1_048_576,
       maxRequestBody: 10_485_760,
@@ -165,6 +169,7 @@ describe('options of new Pawl()', () => {
       storeTimeout: 5000,
       drainTimeout: 10_000,
       retentionInterval: 60_000,
+      encryptionKeys: [],
     })
     expect(logger).toHaveProperty('warn')
   })

@@ -1,7 +1,14 @@
 import { PawlError } from '../errors.ts'
+import type { Entry, StepStore } from '../store/step-store.ts'
 import type { AttemptRef, Outcome, Store } from '../store/store.ts'
+import type { RunStatement, TransactionHost } from '../store/transaction-host.ts'
+import { compensate, type Undoable } from './compensation.ts'
 import type { Execution } from './execution.ts'
+import { Journal } from './journal.ts'
+import { openOutcome, sealOutcome } from './outcome.ts'
 import { persist } from './persist.ts'
+import { RunningExecution } from './running-execution.ts'
+import type { Sealer } from './seal.ts'
 
 /** How an attempt ended, as the database recorded it. */
 export type Settled =
@@ -12,12 +19,25 @@ export type Settled =
   /** Another attempt is the current one, and this one's failure does not count. */
   | { kind: 'superseded' }
 
+/** What attempts need of the process they run in. */
+export interface AttemptTools {
+  store: Store
+  steps: StepStore
+  sealer: Sealer
+  /** Whether Pawl has stopped, and nothing may be tried any more. */
+  stopped: () => boolean
+}
+
 export interface AttemptOptions {
+  scope: string
+  key: string
   fingerprint: Buffer
-  /** How long an outcome is kept, in ms. */
-  retentionMs: number
-  /** What a retry may do if this attempt ends without an outcome. */
-  interrupted: 'released' | 'unknown'
+  /** Whether an attempt that ended without an outcome may be run again; undefined: if it has a journal. */
+  resumable: boolean | undefined
+  /** What earlier attempts have recorded, in the order of replay. */
+  recorded: readonly Entry[]
+  /** Whether a worker runs it, and not a client's request. */
+  recovering: boolean
 }
 
 /**
@@ -25,60 +45,105 @@ export interface AttemptOptions {
  * final before `complete` or `release` has resolved.
  */
 export class Attempt {
-  readonly execution: Execution
   readonly fingerprint: Buffer
   /** Resolves when the database knows how the attempt ended; never rejects. */
   readonly settled: Promise<Settled>
+  readonly #execution: RunningExecution
+  readonly #journal: Journal
+  readonly #undoable: Undoable[] = []
+  #transaction: unknown
   readonly #ref: AttemptRef
-  readonly #store: Store
+  readonly #tools: AttemptTools
   readonly #options: AttemptOptions
   #abort: AbortController | null = null
-  readonly #stopped: () => boolean
   #superseded: Error | null = null
   #settle!: (settled: Settled) => void
+  #settledAlready = false
 
-  /** @param stopped whether Pawl has stopped, and nothing may be tried any more */
-  constructor(
-    store: Store,
-    ref: AttemptRef,
-    name: { scope: string; key: string },
-    options: AttemptOptions,
-    stopped: () => boolean,
-  ) {
-    this.#store = store
+  constructor(tools: AttemptTools, ref: AttemptRef, options: AttemptOptions) {
+    this.#tools = tools
     this.#ref = ref
     this.#options = options
-    this.#stopped = stopped
     this.fingerprint = options.fingerprint
-    // Few handlers ask for it, and a controller costs more than all the rest of this.
-    const signal = () => {
-      this.#abort ??= new AbortController()
-      if (this.#superseded) this.#abort.abort(this.#superseded)
-      return this.#abort.signal
-    }
-    this.execution = {
-      id: ref.id,
-      scope: name.scope,
-      key: name.key,
-      attempt: ref.attempt,
-      get abortSignal() {
-        return signal()
-      },
-    }
-    this.settled = new Promise((resolve) => {
-      this.#settle = resolve
+    this.#journal = new Journal(tools.steps, tools.sealer, ref, options.recorded, {
+      stopped: tools.stopped,
+      superseded: () => this.#superseded,
+      onSuperseded: () => this.#supersede(),
     })
+    this.#execution = new RunningExecution({
+      id: ref.id,
+      scope: options.scope,
+      key: options.key,
+      attempt: ref.attempt,
+      recovering: options.recovering,
+      born: ref.born,
+      journal: this.#journal,
+      steps: tools.steps,
+      undoable: this.#undoable,
+      transactionOfRequest: () => this.#transaction,
+      signal: () => this.#signal(),
+    })
+    this.settled = new Promise((resolve) => {
+      this.#settle = (settled) => {
+        this.#settledAlready = true
+        resolve(settled)
+      }
+    })
+  }
+
+  get execution(): Execution {
+    return this.#execution
+  }
+
+  /** Whether the database knows how it ended. */
+  get isSettled(): boolean {
+    return this.#settledAlready
+  }
+
+  /**
+   * Whether the execution may be run again if this attempt ends without a final answer: as the app says,
+   * else if anything is recorded, or the handler has asked for a step: what it does is in steps then.
+   */
+  get isResumable(): boolean {
+    return this.#options.resumable ?? (this.#journal.isUsed || !this.#journal.isEmpty)
+  }
+
+  /** Whether a step has failed for good, so that no other attempt can fare better. */
+  get hasFailed(): boolean {
+    return this.#journal.hasFailure
+  }
+
+  /** Whether an earlier attempt has given up: its answer is the one to give. */
+  get isGivingUp(): boolean {
+    return this.#journal.isGivingUp
+  }
+
+  /** The recorded steps that this attempt has not asked for. */
+  get skippedSteps(): string[] {
+    return this.#journal.skipped
+  }
+
+  /**
+   * Undoes what has been recorded, before a final error is.
+   * @returns the outcome to record: this one, or the one of an earlier attempt that gave up
+   * @throws what a compensation throws; PawlError
+   */
+  async giveUp(outcome: Outcome): Promise<Outcome> {
+    if (this.#undoable.length === 0 && !this.isGivingUp) return outcome
+    const keyOf = this.#execution.keyOf.bind(this.#execution)
+    return compensate(this.#execution, this.#journal, this.#undoable, outcome, keyOf)
   }
 
   /**
    * Records the outcome and resolves to what was recorded, which may be another attempt's. If the
    * store cannot be reached, this goes on trying for as long as Pawl runs.
    *
+   * @param retentionMs how long the outcome is kept, in ms
    * @param failure whether this is a failure, which counts only from the current attempt
    */
-  async complete(outcome: Outcome, failure: boolean): Promise<Settled> {
+  async complete(outcome: Outcome, retentionMs: number, failure: boolean): Promise<Settled> {
     try {
-      const settled = await this.#record(outcome, failure)
+      const settled = await this.#record(outcome, retentionMs, failure)
       this.#settle(settled)
       return settled
     } catch (error) {
@@ -87,36 +152,84 @@ export class Attempt {
     }
   }
 
-  /** Gives the execution back without an outcome: free to resume, or open what it did. */
-  async release(status: 'released' | 'unknown'): Promise<void> {
-    this.#superseded = new Error('This attempt is no longer the current one.')
-    this.#abort?.abort(this.#superseded)
+  /**
+   * Runs the handler in a transaction that its outcome is a part of.
+   *
+   * @param host default: the database of Pawl
+   * @param retentionMs how long the outcome is kept, in ms
+   * @param handle runs it; resolves to the outcome, or to null to roll all of it back and give the
+   * execution back
+   * @throws what opening or committing the transaction throws; it is rolled back, and given back
+   */
+  async completeInTransaction(
+    host: TransactionHost<unknown> | undefined,
+    retentionMs: number,
+    handle: () => Promise<Outcome | null>,
+  ): Promise<Settled> {
+    const { steps, store } = this.#tools
+    let own: Outcome | null = null
+    let awaited = false
     try {
-      await persist(() => this.#store.release(this.#ref, status), this.#stopped)
-    } finally {
-      this.#settle({ kind: status })
+      await steps.transaction(
+        host ?? steps.host,
+        async (tx, run) => {
+          this.#transaction = tx
+          own = await handle()
+          if (!own) throw new RolledBack()
+          const recorded = await this.#completeIn(run, own, retentionMs)
+          if (recorded === null) throw new RolledBack()
+          awaited = recorded
+        },
+        undefined,
+      )
+    } catch (error) {
+      // The journal knows: another attempt may have been first, and a commit whose reply was lost is a
+      // commit.
+      const settled = await this.#lookAtOther()
+      if (settled.kind === 'done') return this.#done(settled)
+      const released = await this.release('released')
+      if (error instanceof RolledBack) return released
+      throw error
     }
+    if (awaited) store.notify([this.#ref.id])
+    return this.#done({ kind: 'done', outcome: own as unknown as Outcome, own: true })
+  }
+
+  /**
+   * Gives the execution back without an outcome: free to resume, or open what it did. If this attempt is
+   * no longer the current one, that changes nothing, and this tells what another has made of it.
+   */
+  async release(status: 'released' | 'unknown'): Promise<Settled> {
+    if (this.isSettled) return this.settled
+    this.#supersede()
+    const { store, stopped } = this.#tools
+    let settled: Settled = { kind: status }
+    try {
+      const wasCurrent = await persist(() => store.release(this.#ref, status), stopped)
+      if (!wasCurrent) settled = await this.#lookAtOther()
+    } finally {
+      this.#settle(settled)
+    }
+    return settled
   }
 
   /** The attempt ended without an outcome (crash, timeout, shutdown). */
-  interrupt(): Promise<void> {
-    return this.release(this.#options.interrupted)
+  interrupt(): Promise<Settled> {
+    return this.release(this.isResumable ? 'released' : 'unknown')
   }
 
-  async #record(outcome: Outcome, failure: boolean): Promise<Settled> {
-    const completed = await persist(
-      () =>
-        this.#store.complete({
-          ...this.#ref,
-          outcome,
-          retentionMs: this.#options.retentionMs,
-          onlyIfCurrent: failure,
-        }),
-      this.#stopped,
-    )
+  async #record(outcome: Outcome, retentionMs: number, failure: boolean): Promise<Settled> {
+    const { store, sealer, stopped } = this.#tools
+    const completion = {
+      ...this.#ref,
+      outcome: sealOutcome(sealer, this.#ref.id, outcome),
+      retentionMs,
+      onlyIfCurrent: failure,
+    }
+    const completed = await persist(() => store.complete(completion), stopped)
     if (completed.kind === 'stored') return { kind: 'done', outcome, own: true }
     const { found } = completed
-    if (found?.outcome) return { kind: 'done', outcome: found.outcome, own: false }
+    if (found?.outcome) return { kind: 'done', outcome: this.#open(found.outcome), own: false }
     if (found) return { kind: 'superseded' }
     throw new PawlError(
       'execution-gone',
@@ -124,4 +237,47 @@ export class Attempt {
       'Do not delete rows of running executions.',
     )
   }
+
+  #completeIn(run: RunStatement, outcome: Outcome, retentionMs: number): Promise<boolean | null> {
+    const { steps, sealer } = this.#tools
+    const sealed = sealOutcome(sealer, this.#ref.id, outcome)
+    return steps.completeIn(run, this.#ref, sealed, retentionMs)
+  }
+
+  /** What became of the execution otherwise. */
+  async #lookAtOther(): Promise<Settled> {
+    const { store, stopped } = this.#tools
+    const found = await persist(() => store.look(this.#ref.id), stopped)
+    const outcome = found?.born === this.#ref.born ? found.outcome : null
+    if (!outcome) return { kind: 'superseded' }
+    return { kind: 'done', outcome: this.#open(outcome), own: false }
+  }
+
+  #open(outcome: Outcome): Outcome {
+    return openOutcome(this.#tools.sealer, this.#ref.id, outcome)
+  }
+
+  #done(settled: Settled): Settled {
+    this.#settle(settled)
+    return settled
+  }
+
+  #supersede(): void {
+    this.#superseded ??= new PawlError(
+      'superseded',
+      'This attempt is no longer the current one.',
+      'Let the handler end: another attempt goes on, or the outcome is recorded.',
+    )
+    this.#abort?.abort(this.#superseded)
+  }
+
+  // Few handlers ask for it, and a controller costs more than all the rest of an attempt.
+  #signal(): AbortSignal {
+    this.#abort ??= new AbortController()
+    if (this.#superseded) this.#abort.abort(this.#superseded)
+    return this.#abort.signal
+  }
 }
+
+/** Thrown to roll back a transaction of a request. */
+class RolledBack extends Error {}

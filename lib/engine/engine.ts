@@ -1,17 +1,20 @@
 import { PawlError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
+import type { Entry, StepStore } from '../store/step-store.ts'
 import type { AttemptRef, Claim, Found, Outcome, Store } from '../store/store.ts'
+import type { Taken } from '../store/wakeup-store.ts'
 import type { Watch } from '../store/watch.ts'
-import { Attempt } from './attempt.ts'
+import { Attempt, type AttemptOptions, type AttemptTools } from './attempt.ts'
+import { openOutcome } from './outcome.ts'
 import { after, persist } from './persist.ts'
+import type { Sealer } from './seal.ts'
 import { within } from './within.ts'
 
 /** One arrival of a keyed piece of work. */
 export interface Call {
   claim: Claim
-  /** How long an outcome is kept, in ms. */
-  retentionMs: number
-  /** Whether an attempt that ended without an outcome may be run again. */
-  resumable: boolean
+  /** Whether an attempt that ended without an outcome may be run again; undefined: if it has a journal. */
+  resumable: boolean | undefined
   /** How long to wait for an attempt that is running, in ms. */
   waitMs: number
   /** Gives a signal that fires when nobody waits for the answer any more; asked for before waiting. */
@@ -29,6 +32,19 @@ export type Begun =
   /** An earlier attempt ended, and nobody can know what it did. */
   | { kind: 'unknown' }
 
+/** What an engine is made of. */
+export interface EngineParts {
+  store: Store
+  steps: StepStore
+  watch: Watch
+  sealer: Sealer
+  /** The id of this process. */
+  owner: string
+  /** How long a call may wait for a store that cannot be reached, in ms. */
+  storeTimeoutMs: number
+  logger: Logger
+}
+
 /** What the database says of an execution that this process does not run. */
 type Verdict = Exclude<Begun, { kind: 'run' }> | { kind: 'free' }
 
@@ -41,6 +57,8 @@ export class Engine {
   readonly #watch: Watch
   readonly #owner: string
   readonly #storeTimeoutMs: number
+  readonly #logger: Logger
+  readonly #tools: AttemptTools
   /** Executions that this process runs, until the database knows how they ended. */
   readonly #attempts = new Map<string, Attempt>()
   /** Executions that this process asks about. */
@@ -48,12 +66,13 @@ export class Engine {
   #accepting = true
   #stopped = false
 
-  /** @param storeTimeoutMs how long a call may wait for a store that cannot be reached */
-  constructor(store: Store, watch: Watch, owner: string, storeTimeoutMs: number) {
+  constructor({ store, steps, watch, sealer, owner, storeTimeoutMs, logger }: EngineParts) {
     this.#store = store
     this.#watch = watch
     this.#owner = owner
     this.#storeTimeoutMs = storeTimeoutMs
+    this.#logger = logger
+    this.#tools = { store, steps, sealer, stopped: () => this.#stopped }
   }
 
   /**
@@ -86,6 +105,29 @@ export class Engine {
       if (verdict.kind !== 'free') return verdict
     }
     throw stopping()
+  }
+
+  /**
+   * Goes on with an execution that a worker has taken.
+   * @throws PawlError `store-unavailable`, `stopping`; the execution is then taken again later
+   */
+  async resume({ id, born, attempt, scope, key, fingerprint }: Taken): Promise<Attempt> {
+    if (!this.#accepting) throw stopping()
+    const ref = { id, born, attempt }
+    const giveUp = after(this.#storeTimeoutMs)
+    const recorded = await persist(() => this.#tools.steps.journal(ref), giveUp)
+    const options = { scope, key, fingerprint, resumable: true, recorded, recovering: true }
+    return this.#run(ref, options)
+  }
+
+  /** What an execution was asked, as the app gave it to `seal`. @throws PawlError `decryption-failed` */
+  open({ id, input }: { id: string; input: Buffer }): Buffer {
+    return this.#tools.sealer.open(input, id, 'input')
+  }
+
+  /** What an execution is asked, as it is stored. */
+  seal({ id, input }: { id: string; input: Buffer }): Buffer {
+    return this.#tools.sealer.seal(input, id, 'input')
   }
 
   /** Whether the execution is running in this process. */
@@ -136,11 +178,11 @@ export class Engine {
     const ask = <T>(operation: () => Promise<T>) => persist(operation, giveUp)
     for (;;) {
       const result = await ask(() => this.#store.claim(claim))
-      if ('claimed' in result) return this.#start(result.claimed, call)
+      if ('claimed' in result) return this.#start(result.claimed, call, [])
       const { found } = result
       if (!found) continue // It was deleted between two looks.
       const taken = await this.#take(found, call, ask)
-      if (taken) return this.#start(taken, call)
+      if (taken) return this.#start(taken, call, await ask(() => this.#tools.steps.journal(taken)))
       if (taken === undefined) return found
     }
   }
@@ -163,34 +205,43 @@ export class Engine {
     return ask(() => this.#store.takeOver(id, found))
   }
 
-  #start(ref: AttemptRef, call: Call): Attempt {
-    const { claim, retentionMs, resumable } = call
-    const attempt = new Attempt(
-      this.#store,
-      ref,
-      claim,
-      {
-        fingerprint: claim.fingerprint,
-        retentionMs,
-        interrupted: resumable ? 'released' : 'unknown',
-      },
-      () => this.#stopped,
-    )
+  #start(ref: AttemptRef, call: Call, recorded: readonly Entry[]): Attempt {
+    const { claim, resumable } = call
+    const { scope, key, fingerprint } = claim
+    return this.#run(ref, { scope, key, fingerprint, resumable, recorded, recovering: false })
+  }
+
+  #run(ref: AttemptRef, options: AttemptOptions): Attempt {
+    const attempt = new Attempt(this.#tools, ref, options)
     this.#attempts.set(ref.id, attempt)
-    attempt.settled.then(() => {
+    attempt.settled.then((settled) => {
       if (this.#attempts.get(ref.id) === attempt) this.#attempts.delete(ref.id)
+      if (settled.kind === 'done' && settled.own) this.#reportDivergence(attempt)
     })
     return attempt
+  }
+
+  /** The code has changed under an execution: it got its outcome, but somebody should know. */
+  #reportDivergence({ execution, skippedSteps }: Attempt): void {
+    if (skippedSteps.length === 0) return
+    this.#logger.warn('an execution has ended without asking for all of its recorded steps', {
+      execution: execution.id,
+      skipped: skippedSteps,
+    })
   }
 
   #judge(found: Found, call: Call): Verdict {
     if (found.expired) return { kind: 'free' }
     if (!found.fingerprint.equals(call.claim.fingerprint)) return { kind: 'mismatch' }
-    if (found.outcome) return { kind: 'replay', outcome: found.outcome }
-    if (found.status === 'released') return { kind: 'free' }
+    if (found.outcome) {
+      const outcome = openOutcome(this.#tools.sealer, call.claim.id, found.outcome)
+      return { kind: 'replay', outcome }
+    }
+    if (found.status === 'released' || found.status === 'parked') return { kind: 'free' }
     if (found.status === 'running' && found.ownerAlive) return { kind: 'running' }
-    // Interrupted, or already known to be unknown: one rule for both.
-    return call.resumable ? { kind: 'free' } : { kind: 'unknown' }
+    // Interrupted, or already known to be unknown: one rule for both. What is recorded can be resumed;
+    // of an attempt that recorded nothing, nobody can know what it did.
+    return (call.resumable ?? found.journaled) ? { kind: 'free' } : { kind: 'unknown' }
   }
 
   /** Waits for an execution that another process runs; null if it is still running after that. */

@@ -6,7 +6,12 @@ import { hash } from 'node:crypto'
  * an execution is therefore a primary-key look-up. The separator is NUL, which neither may contain.
  */
 export function executionId(scope: string, key: string): string {
-  const digest = hash('sha256', `${scope}\0${key}`, 'buffer')
+  return derivedUuid(`${scope}\0${key}`)
+}
+
+/** A UUIDv8 of the first 128 bits of a text's SHA-256: the same text, the same UUID. */
+export function derivedUuid(text: string): string {
+  const digest = hash('sha256', text, 'buffer')
   digest[6] = (digest[6]! & 0x0f) | 0x80
   digest[8] = (digest[8]! & 0x3f) | 0x80
   const hex = digest.toString('hex', 0, 16)

@@ -1,7 +1,7 @@
 import { PawlError } from '../errors.ts'
+import { backOff } from './backoff.ts'
 
-const FIRST_PAUSE_MS = 20
-const MAX_PAUSE_MS = 1000
+const BACKOFF = { firstMs: 20, maxMs: 1000 }
 
 /**
  * Repeats a store operation while the store is unavailable, with exponential backoff and full
@@ -9,14 +9,14 @@ const MAX_PAUSE_MS = 1000
  * @throws the last PawlError
  */
 export async function persist<T>(operation: () => Promise<T>, giveUp: () => boolean): Promise<T> {
-  for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, MAX_PAUSE_MS)) {
+  for (let tries = 1; ; tries++) {
     try {
       return await operation()
     } catch (error) {
       const worthwhile = error instanceof PawlError && error.code === 'store-unavailable'
       if (!worthwhile || giveUp()) throw error
     }
-    await new Promise((resolve) => setTimeout(resolve, pause * Math.random()).unref())
+    await backOff(tries, BACKOFF)
   }
 }
 

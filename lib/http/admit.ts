@@ -2,6 +2,7 @@ import type { Attempt } from '../engine/attempt.ts'
 import { executionId } from '../engine/execution-id.ts'
 import { PawlError } from '../errors.ts'
 import type { Pawl } from '../pawl.ts'
+import type { Recovery } from '../store/store.ts'
 import {
   type Answer,
   answerOf,
@@ -12,7 +13,7 @@ import {
 } from './answers.ts'
 import type { ParsedKey } from './idempotency-key.ts'
 import { fingerprintOf, scopeOf } from './identify.ts'
-import { isResumable } from './policy.ts'
+import { storedRequest } from './recovery.ts'
 import type { RequestView } from './request-view.ts'
 import type { RouteOptions } from './route-options.ts'
 
@@ -40,6 +41,8 @@ export async function admit<Request>(
   view: RequestView,
   parsed: ParsedKey,
 ): Promise<Admission> {
+  const recovered = view.recovered(pawl)
+  if (recovered) return { kind: 'run', attempt: recovered }
   if ('rule' in parsed) return { kind: 'answer', answer: keyMalformed(parsed.rule) }
   try {
     const { engine } = pawl
@@ -53,7 +56,6 @@ export async function admit<Request>(
       return { kind: 'answer', answer: print === 'too-large' ? closing(refused) : refused }
     }
     const id = executionId(scope, key)
-    const { completed, unfinished } = options.retention
     const begun = await engine.begin({
       claim: {
         id,
@@ -61,10 +63,11 @@ export async function admit<Request>(
         key,
         name: `${view.method} ${withoutQuery(view.url)}`,
         fingerprint: print,
-        retentionMs: unfinished,
+        retentionMs: options.retention.unfinished,
+        recovery: options.recover ? await recoveryOf(pawl, options, id, view) : null,
       },
-      retentionMs: completed,
-      resumable: isResumable(options.resumable),
+      // What a transaction did not commit, it did not do.
+      resumable: options.transaction || options.recover ? true : options.resumable,
       waitMs: options.wait,
       signal: () => view.gone(),
     })
@@ -82,11 +85,28 @@ function withoutStore(
   error: unknown,
 ): Admission {
   const code = error instanceof PawlError ? error.code : undefined
+  if (code === 'decryption-failed') {
+    // Whatever else the app chose: there is an outcome, so the handler must not run.
+    pawl.logger.warn('an outcome cannot be decrypted', { error })
+    return { kind: 'answer', answer: notCarriedOut() }
+  }
   if (code === 'stopping') return { kind: 'answer', answer: closing(notCarriedOut()) }
   if (code !== 'store-unavailable' && code !== 'store-refused') throw error
   pawl.logger.warn('the store cannot be reached', { error, onStoreError })
   if (onStoreError === 'run') return { kind: 'unprotected' }
   return { kind: 'answer', answer: notCarriedOut() }
+}
+
+/** @throws PawlError `recovery-impossible` */
+async function recoveryOf(
+  pawl: Pawl,
+  { maxRequestBody, recover }: Pick<RouteOptions<never>, 'maxRequestBody' | 'recover'>,
+  id: string,
+  view: RequestView,
+): Promise<Recovery> {
+  pawl.checkRecovery()
+  const input = storedRequest(view, await view.body(maxRequestBody))
+  return { input: pawl.engine.seal({ id, input }), attempts: recover?.attempts ?? 0 }
 }
 
 function withoutQuery(url: string): string {

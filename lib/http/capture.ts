@@ -3,10 +3,13 @@ import type { Answer } from './answers.ts'
 import type { Captured, Verdict } from './conclude.ts'
 import { type Header, isEventStream } from './headers.ts'
 import {
+  type Callback,
+  type Chunk,
   headersSentError,
   isHttp2,
   type NativeMethods,
   nativeMethods,
+  splitArguments,
   toBytes,
 } from './native-response.ts'
 import { currentHeaders, isSame, mergeHeaders } from './node-headers.ts'
@@ -19,9 +22,6 @@ const CAPTURE = Symbol('pawl.capture')
 interface Held extends ServerResponse {
   [CAPTURE]: Capture
 }
-
-type Callback = (error?: Error | null) => void
-type Chunk = string | Uint8Array
 
 /**
  * Holds what a handler answers until it may be seen, below every way to answer: `writeHead`, `write`
@@ -140,6 +140,12 @@ export class Capture {
       capture.#flowIfEventStream()
       return this
     },
+    /** Older compression, and express-session, ask for a head while Node has written none yet. */
+    _implicitHeader(this: Held) {
+      const capture = this[CAPTURE]
+      if (capture.#head && capture.#state !== 'open') return
+      this.writeHead(this.statusCode) // As in Node.
+    },
     flushHeaders(this: Held) {
       const capture = this[CAPTURE]
       const { flushHeaders } = capture.#native
@@ -216,12 +222,13 @@ export class Capture {
     if (message) validateHeaderValue('statusMessage', message)
     const headers = mergeHeaders(response, typeof args[1] === 'string' ? args[2] : args[1])
     response.statusCode = status
-    this.#head = {
-      status,
-      headers: headers.filter(
-        ([name, value]) => !isSame(this.#initial.get(name.toLowerCase())?.[1], value),
-      ),
-    }
+    const there = new Set(headers.map(([name]) => name.toLowerCase()))
+    const removed = [...this.#initial].filter(([name]) => !there.has(name))
+    const changed = headers.filter(
+      ([name, value]) => !isSame(this.#initial.get(name.toLowerCase())?.[1], value),
+    )
+    // Of a header without values Node writes no line.
+    this.#head = { status, headers: [...changed, ...removed.map(([, [n]]): Header => [n, []])] }
   }
 
   /** Through the response and not directly: middleware that wrapped writeHead wants to be asked. */
@@ -366,13 +373,4 @@ function reason(response: ServerResponse): { statusMessage?: string } {
 
 function native(response: ServerResponse, name: 'headersSent' | 'writableEnded'): boolean {
   return Reflect.get(Object.getPrototypeOf(response), name, response)
-}
-
-function splitArguments(
-  args: readonly unknown[],
-): [Chunk, BufferEncoding | undefined, Callback | undefined] {
-  const [chunk, encoding, callback] = args
-  if (typeof chunk === 'function') return [undefined as never, undefined, chunk as Callback]
-  if (typeof encoding === 'function') return [chunk as Chunk, undefined, encoding as Callback]
-  return [chunk as Chunk, encoding as BufferEncoding, callback as Callback]
 }

@@ -1,15 +1,28 @@
-import type { Attempt } from '../engine/attempt.ts'
+import type { Attempt, Settled } from '../engine/attempt.ts'
+import { runAs } from '../engine/current.ts'
+import type { Execution } from '../engine/execution.ts'
 import { within } from '../engine/within.ts'
 import type { Pawl } from '../pawl.ts'
-import { type Answer, inProgress, notRecorded, replayAnswer, timedOut } from './answers.ts'
+import type { Outcome } from '../store/store.ts'
+import {
+  type Answer,
+  inProgress,
+  notCarriedOut,
+  notRecorded,
+  replayAnswer,
+  timedOut,
+} from './answers.ts'
 import { encodeHeaders, type Header } from './headers.ts'
-import { fate, isFailure, isResumable } from './policy.ts'
+import { fate, isError, isFailure } from './policy.ts'
 import type { RouteOptions } from './route-options.ts'
 
 /** A response that is complete, or about to flow. */
 export interface Captured {
   status: number
-  /** What the handler set or changed; what was there before it belongs to this one message. */
+  /**
+   * What the handler set, changed or removed (no values); what was there before it belongs to this one
+   * message.
+   */
   headers: Header[]
   /** Null if the body flows: it is larger than `maxBody`, or an event stream. */
   body: Buffer | null
@@ -26,15 +39,21 @@ export interface Responding {
   answer(answer: Answer): void
 }
 
-type Concluding = Pick<RouteOptions<never>, 'resumable' | 'storedHeaders' | 'timeout'>
+type Concluding = Pick<
+  RouteOptions<never>,
+  'retention' | 'storedHeaders' | 'timeout' | 'transaction'
+>
 
-/** Ends one attempt: decides what becomes of its response, and for how long one is waited for. */
+/** Runs one attempt's handler, and decides what becomes of its response. */
 export class Conclusion {
   readonly #pawl: Pawl
   readonly #options: Concluding
   readonly #attempt: Attempt
   readonly #instance: string
   #timer: NodeJS.Timeout | undefined
+  /** Of a request that is a transaction: its end, and what lets it end. */
+  #transaction: Promise<Settled> | undefined
+  #endTransaction: (outcome: Outcome | null) => void = () => {}
 
   constructor(pawl: Pawl, options: Concluding, attempt: Attempt) {
     this.#pawl = pawl
@@ -43,42 +62,115 @@ export class Conclusion {
     this.#instance = `urn:uuid:${attempt.execution.id}`
   }
 
-  /** From now on the handler has the time that the `timeout` option gives it. */
-  begin(response: Responding): void {
+  /**
+   * Runs the handler. From now on it has the time that the `timeout` option gives it.
+   * @param run must not throw
+   */
+  begin(response: Responding, run: (execution: Execution) => void): void {
     this.#timer = setTimeout(() => this.#timeUp(response), this.#options.timeout)
     this.#timer.unref()
+    const { execution } = this.#attempt
+    const handle = () => runAs(execution, () => run(execution))
+    if (this.#options.transaction) this.#beginTransaction(response, handle)
+    else handle()
   }
 
   /** Records or releases; resolves when the response, or what takes its place, may be seen. */
-  async conclude({ status, headers, body }: Captured): Promise<Verdict> {
+  async conclude(captured: Captured): Promise<Verdict> {
     clearTimeout(this.#timer)
-    const { storeTimeoutMs, logger } = this.#pawl
-    const attempt = this.#attempt
-    const execution = attempt.execution.id
+    const { logger } = this.#pawl
+    const execution = this.#attempt.execution.id
     try {
-      if (fate(status, isResumable(this.#options.resumable)) === 'released') {
-        await within(storeTimeoutMs, attempt.release('released'))
-        return 'send'
-      }
-      const kept = headers.filter((header) => this.#keeps(header))
-      const outcome = { status, headers: encodeHeaders(kept), body }
-      const settled = await within(storeTimeoutMs, attempt.complete(outcome, isFailure(status)))
+      const settled = await this.#settle(captured)
+      if (settled === 'released') return 'send'
+      if (settled === 'undoing') return inProgress(this.#instance)
       if (settled?.kind === 'done') {
         return settled.own ? 'send' : replayAnswer(settled.outcome, this.#instance)
       }
-      if (settled) return inProgress(this.#instance)
+      if (settled) return inProgress(this.#instance) // Another attempt is at work, or may be.
       logger.warn('the store is away; an outcome is held until it is back', { execution })
     } catch (error) {
       logger.warn('an outcome could not be recorded', { error, execution })
+      if (this.#transaction) return notCarriedOut()
     }
     return notRecorded(this.#instance)
   }
 
+  /** What became of a response; null while the store is away. */
+  async #settle(captured: Captured): Promise<Settled | 'released' | 'undoing' | null> {
+    const attempt = this.#attempt
+    const { storeTimeoutMs } = this.#pawl
+    const { status } = captured
+    const verdict = attempt.isGivingUp ? 'stored' : fate(status, attempt)
+    if (verdict === 'released' || (this.#transaction && isFailure(status))) {
+      const ended = await (this.#transaction
+        ? this.#end(null)
+        : within(storeTimeoutMs, attempt.release('released')))
+      // Somebody else has taken over: this failure is not the execution's.
+      return ended && ended.kind !== 'released' ? ended : 'released'
+    }
+    const kept = captured.headers.filter((header) => this.#keeps(header))
+    const answered = { status, headers: encodeHeaders(kept), body: captured.body }
+    const outcome = isError(status) || attempt.isGivingUp ? await this.#undo(answered) : answered
+    if (!outcome) return 'undoing'
+    const { completed } = this.#options.retention
+    const settled = await (this.#transaction
+      ? this.#end(outcome)
+      : within(storeTimeoutMs, attempt.complete(outcome, completed, isFailure(outcome.status))))
+    // An earlier attempt had given up, with another answer.
+    if (settled?.kind === 'done') return { ...settled, own: settled.own && outcome === answered }
+    return settled ?? null
+  }
+
+  /** Runs the compensations; null if they could not all be run, and another attempt must. */
+  async #undo(outcome: Outcome): Promise<Outcome | null> {
+    try {
+      return await this.#attempt.giveUp(outcome)
+    } catch (error) {
+      const execution = this.#attempt.execution.id
+      this.#pawl.logger.warn('a compensation failed; a retry goes on with it', { error, execution })
+      if (this.#transaction) await this.#end(null)
+      else await within(this.#pawl.storeTimeoutMs, this.#attempt.release('released'))
+      return null
+    }
+  }
+
+  #beginTransaction(response: Responding, handle: () => void): void {
+    const { transaction, retention } = this.#options
+    const host = transaction === true ? undefined : transaction?.on
+    let began = false
+    this.#transaction = this.#attempt.completeInTransaction(host, retention.completed, () => {
+      began = true
+      if (response.answered) return Promise.resolve(null) // It took too long to get a connection.
+      const ended = new Promise<Outcome | null>((resolve) => {
+        this.#endTransaction = resolve
+      })
+      handle()
+      return ended
+    })
+    this.#transaction.catch((error) => {
+      if (began) return // Whoever waits for the end of the transaction is told.
+      clearTimeout(this.#timer)
+      this.#pawl.logger.warn('a transaction could not be begun', { error })
+      if (!response.answered) response.answer(notCarriedOut())
+    })
+  }
+
+  /** Commits with this outcome, or rolls back; null if that takes too long to wait for. */
+  async #end(outcome: Outcome | null): Promise<Settled | null> {
+    this.#endTransaction(outcome)
+    return within(this.#pawl.storeTimeoutMs, this.#transaction as Promise<Settled>)
+  }
+
   async #timeUp(response: Responding): Promise<void> {
     if (response.answered) return
-    await within(this.#pawl.storeTimeoutMs, this.#attempt.interrupt()).catch(() => null)
+    const attempt = this.#attempt
+    const ended = this.#transaction
+      ? this.#end(null)
+      : within(this.#pawl.storeTimeoutMs, attempt.interrupt())
+    await ended.catch(() => null)
     if (response.answered) return
-    response.answer(timedOut(this.#instance, isResumable(this.#options.resumable)))
+    response.answer(timedOut(this.#instance, Boolean(this.#transaction) || attempt.isResumable))
   }
 
   /** What the app's function says; an outcome is worth more than a header on which it throws. */

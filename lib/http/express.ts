@@ -43,7 +43,7 @@ export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): 
     try {
       if (request[IN_CHARGE] || response.headersSent || response.writableEnded) return next()
       const view = new NodeView(request, response, request.originalUrl, { parsed: request.body })
-      const selected = select(resolved, request, view)
+      const selected = select(pawl, resolved, request, view)
       if (selected.kind === 'pass') return next()
       if (selected.kind === 'answer') return send(response, selected.answer)
       request[IN_CHARGE] = true

@@ -58,7 +58,11 @@ export class RunningReply implements GuardedReply, Responding {
     const decide = async (captured: Captured) =>
       this.#state === 'concluded' ? 'send' : conclusion.conclude(captured)
     this.#capture = new Capture(reply.raw, options.maxBody, decide, this.#initial)
-    conclusion.begin(this)
+  }
+
+  /** Runs the handler. */
+  begin(run: () => void): void {
+    this.#conclusion.begin(this, () => run())
   }
 
   get answered(): boolean {

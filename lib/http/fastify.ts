@@ -78,14 +78,17 @@ async function plugin(
     options: Options,
     view: NodeView,
     key: ParsedKey,
-  ): Promise<boolean> => {
+    next: Next,
+  ): Promise<void> => {
     const admission = await admit(pawl, options, request, view, key)
     if (admission.kind === 'run') {
       request.execution = admission.attempt.execution
-      guarded.set(request, new RunningReply(pawl, options, reply, admission.attempt))
+      const running = new RunningReply(pawl, options, reply, admission.attempt)
+      guarded.set(request, running)
+      running.begin(next)
     } else if (admission.kind === 'answer') answer(request, reply, admission.answer)
     else if (admission.kind === 'gone') reply.hijack()
-    return admission.kind === 'run' || admission.kind === 'unprotected'
+    else next()
   }
 
   // Hooks with callbacks: whatever is not protected goes on at once.
@@ -95,10 +98,10 @@ async function plugin(
     try {
       const body = { tap: taps.get(request), parsed: request.body }
       const view = new NodeView(request.raw, reply.raw, request.originalUrl, body)
-      const selected = select(options, request, view)
+      const selected = select(pawl, options, request, view)
       if (selected.kind === 'pass') return next()
       if (selected.kind === 'answer') return answer(request, reply, selected.answer)
-      claim(request, reply, options, view, selected.key).then((goOn) => goOn && next(), next)
+      claim(request, reply, options, view, selected.key, next).catch(next)
     } catch (error) {
       next(error as Error) // Of the app's functions.
     }

@@ -57,7 +57,8 @@ export function runFetchAttempt(run: FetchAttempt): Promise<Response> {
     return toResponse(handlerFailed(`urn:uuid:${attempt.execution.id}`))
   }
 
-  conclusion.begin(responding)
-  respond().then((response) => response && resolve(response))
+  conclusion.begin(responding, () => {
+    respond().then((response) => response && resolve(response))
+  })
   return sent
 }

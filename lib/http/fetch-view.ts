@@ -1,3 +1,5 @@
+import type { Attempt } from '../engine/attempt.ts'
+import type { Pawl } from '../pawl.ts'
 import type { Body } from './fingerprint.ts'
 import { holdStream } from './held-stream.ts'
 import type { BodyFailure, RequestView } from './request-view.ts'
@@ -26,6 +28,10 @@ export class FetchView implements RequestView {
     return value === null ? [] : [value]
   }
 
+  allHeaders(): [name: string, value: string][] {
+    return [...this.#request.headers]
+  }
+
   /** Of a copy: the handler finds the request as it was. */
   async body(maxBytes: number): Promise<Body | BodyFailure> {
     const request = this.#request
@@ -41,6 +47,10 @@ export class FetchView implements RequestView {
     } catch {
       return 'aborted'
     }
+  }
+
+  recovered(_pawl: Pawl): Attempt | undefined {
+    return undefined
   }
 
   gone(): AbortSignal {

@@ -58,6 +58,7 @@ export function idempotency<Subject = Request>(
     request?: (subject: Subject) => Request
   }
   const options = routeOptions(common as IdempotencyOptions<Subject>)
+  if (options.recover) throw noRecovery()
   if (find !== undefined && typeof find !== 'function') throw noFunction()
 
   return (handler) =>
@@ -65,7 +66,7 @@ export function idempotency<Subject = Request>(
       const request = find ? find(subject) : (subject as Request)
       if (executions.has(request)) return handler(subject, ...rest)
       const view = new FetchView(request)
-      const selected = select(options, subject, view)
+      const selected = select(pawl, options, subject, view)
       if (selected.kind === 'pass') return handler(subject, ...rest)
       if (selected.kind === 'answer') return toResponse(selected.answer)
       const admission = await admit(pawl, options, subject, view, selected.key)
@@ -82,6 +83,14 @@ export function idempotency<Subject = Request>(
 /** The execution that a request belongs to; undefined if it is not protected. */
 export function executionOf(request: Request): Execution | undefined {
   return executions.get(request)
+}
+
+function noRecovery(): PawlError {
+  return new PawlError(
+    'invalid-option',
+    'idempotency(): Option "recover" needs requests that come through Node.',
+    'Use it with Express, Fastify, Koa, Nest, or Hono on Node.',
+  )
 }
 
 function noFunction(): PawlError {

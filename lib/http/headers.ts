@@ -1,4 +1,4 @@
-/** A header and its value, or its values where it appears on several lines. */
+/** A header and its value, or its values where it appears on several lines, or on none. */
 export type Header = [name: string, value: string | string[]]
 
 /** Decides, by lower-case name, which headers are stored. */

@@ -1,4 +1,6 @@
+import type { IncomingMessage } from 'node:http'
 import type { Context, Env, MiddlewareHandler } from 'hono'
+import type { Attempt } from '../engine/attempt.ts'
 import type { Execution } from '../engine/execution.ts'
 import type { Pawl } from '../pawl.ts'
 import { admit } from './admit.ts'
@@ -9,6 +11,7 @@ import { headersOf, toResponse } from './fetch-response.ts'
 import { FetchView } from './fetch-view.ts'
 import type { Body } from './fingerprint.ts'
 import type { Header } from './headers.ts'
+import { recoveredAttempt } from './recovery.ts'
 import type { BodyFailure } from './request-view.ts'
 import { type IdempotencyOptions, routeOptions } from './route-options.ts'
 import { select } from './select.ts'
@@ -50,7 +53,7 @@ export function idempotency<E extends Env = Env>(
     const request = c.req.raw
     if (inCharge.has(request)) return next()
     const view = new HonoView(c)
-    const selected = select(options, c, view)
+    const selected = select(pawl, options, c, view)
     if (selected.kind === 'pass') return next()
     if (selected.kind === 'answer') return answer(c, selected.answer)
     inCharge.add(request)
@@ -77,6 +80,12 @@ class HonoView extends FetchView {
   constructor(context: Context) {
     super(context.req.raw)
     this.#context = context
+  }
+
+  /** On Node the request came through Node's own. */
+  override recovered(pawl: Pawl): Attempt | undefined {
+    const { incoming } = (this.#context.env ?? {}) as { incoming?: IncomingMessage }
+    return incoming && recoveredAttempt(pawl, incoming)
   }
 
   override async body(maxBytes: number): Promise<Body | BodyFailure> {

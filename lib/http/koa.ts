@@ -42,7 +42,7 @@ export function idempotency(pawl: Pawl, given?: IdempotencyOptions<Context>): Mi
     if (inCharge.has(req) || res.headersSent || res.writableEnded) return next()
     const { body: parsed } = ctx.request as { body?: unknown }
     const view = new NodeView(req, res, ctx.originalUrl, { parsed })
-    const selected = select(options, ctx, view)
+    const selected = select(pawl, options, ctx, view)
     if (selected.kind === 'pass') return next()
     const answer = (what: Answer) => {
       ctx.respond = false

@@ -1,5 +1,8 @@
 import type { ServerResponse } from 'node:http'
 
+export type Callback = (error?: Error | null) => void
+export type Chunk = string | Uint8Array
+
 /** The methods of a response as they were before Pawl came, other middleware's wrappers included. */
 export type NativeMethods = ReturnType<typeof nativeMethods>
 
@@ -49,4 +52,14 @@ export function toBytes(chunk: unknown, encoding: BufferEncoding | undefined): B
   }
   const message = `The "chunk" argument must be of type string or an instance of Buffer or Uint8Array. Received ${typeof chunk}`
   throw Object.assign(new TypeError(message), { code: 'ERR_INVALID_ARG_TYPE' })
+}
+
+/** The arguments of `write` and `end`, of which each but the last may be left out. */
+export function splitArguments(
+  args: readonly unknown[],
+): [Chunk, BufferEncoding | undefined, Callback | undefined] {
+  const [chunk, encoding, callback] = args
+  if (typeof chunk === 'function') return [undefined as never, undefined, chunk as Callback]
+  if (typeof encoding === 'function') return [chunk as Chunk, undefined, encoding as Callback]
+  return [chunk as Chunk, encoding as BufferEncoding, callback as Callback]
 }

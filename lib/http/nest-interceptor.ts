@@ -70,7 +70,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
     const { rawBody, body } = request
     const parsed = { parsed: rawBody ?? body }
     const view = new NodeView(incoming, response, request.originalUrl ?? request.url, parsed)
-    const selected = select<NestRequest>(options, request, view)
+    const selected = select<NestRequest>(this.#pawl, options, request, view)
     if (selected.kind === 'pass') return next.handle()
     if (selected.kind === 'answer') return answerBelow(response, initial, selected.answer)
     inCharge.add(request)

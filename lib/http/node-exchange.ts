@@ -9,6 +9,7 @@ import { Conclusion } from './conclude.ts'
 import type { Body } from './fingerprint.ts'
 import type { Header } from './headers.ts'
 import type { ParsedKey } from './idempotency-key.ts'
+import { recoveredAttempt } from './recovery.ts'
 import { type BodyTap, readBody } from './request-body.ts'
 import type { BodyFailure, RequestView } from './request-view.ts'
 import type { RouteOptions } from './route-options.ts'
@@ -75,9 +76,22 @@ export class NodeView implements RequestView {
     return this.#request.headersDistinct?.[name] ?? [value].flat()
   }
 
+  allHeaders(): [name: string, value: string][] {
+    const { rawHeaders } = this.#request
+    const lines: [string, string][] = []
+    for (let i = 0; i < rawHeaders.length; i += 2) {
+      lines.push([rawHeaders[i] as string, rawHeaders[i + 1] as string])
+    }
+    return lines
+  }
+
   body(maxBytes: number): Promise<Body | BodyFailure> {
     const { tap, parsed } = this.#seen
     return tap?.whole() ?? readBody(this.#request, maxBytes, parsed)
+  }
+
+  recovered(pawl: Pawl): Attempt | undefined {
+    return recoveredAttempt(pawl, this.#request)
   }
 
   gone(): AbortSignal {
@@ -113,8 +127,7 @@ function runAttempt<Request>(
 ): void {
   const conclusion = new Conclusion(pawl, options, attempt)
   const decide = conclusion.conclude.bind(conclusion)
-  conclusion.begin(new Capture(response, options.maxBody, decide, initial))
-  run(attempt.execution)
+  conclusion.begin(new Capture(response, options.maxBody, decide, initial), run)
 }
 
 function closeSignal(response: ServerResponse): AbortSignal {

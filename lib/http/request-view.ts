@@ -1,3 +1,5 @@
+import type { Attempt } from '../engine/attempt.ts'
+import type { Pawl } from '../pawl.ts'
 import type { Body } from './fingerprint.ts'
 
 /** Why a body could not be read. */
@@ -12,11 +14,15 @@ export interface RequestView {
   header(name: string): string | undefined
   /** A header's values as they arrived, one for each line, by lower-case name. */
   headerLines(name: string): readonly string[]
+  /** All headers as they arrived, one for each line. */
+  allHeaders(): readonly (readonly [name: string, value: string])[]
   /**
    * The body, which the handler can still read afterwards.
    * @param maxBytes more than this is refused
    */
   body(maxBytes: number): Promise<Body | BodyFailure>
+  /** The attempt as which this Pawl hands it to the app again; undefined for a client's request. */
+  recovered(pawl: Pawl): Attempt | undefined
   /** Gives a signal that fires when the client is gone; asked for before waiting. */
   gone(): AbortSignal
 }

@@ -1,6 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import { PawlError } from '../errors.ts'
-import { type ByteSize, type Duration, idempotencyOptions, parseOptions } from '../options.ts'
+import { idempotencyOptions } from '../options.ts'
+import { type ByteSize, type Duration, parseOptions } from '../parse-options.ts'
+import type { TransactionHost } from '../store/transaction-host.ts'
 import { type HeaderFilter, headerFilter } from './headers.ts'
 
 /** Options of `idempotency()`, the same for every framework. */
@@ -36,9 +38,26 @@ export interface IdempotencyOptions<Request = IncomingMessage> {
   wait?: Duration
   /**
    * Whether the handler may run again after an attempt that ended without an answer (crash, timeout)
-   * or with a 5xx. Default: no; a 5xx is stored, and after a crash nobody can know (409).
+   * or with a 5xx. Default: if it has recorded a step. Of a handler that recorded nothing, nobody can
+   * know what it did: its 5xx is stored, and after a crash retries get a 409 (`outcome-unknown`).
    */
   resumable?: boolean
+  /**
+   * Finish the request also if its client never retries: the request is stored (encrypted where there
+   * are encryptionKeys; never its credentials), and when its process has died, a process of the app hands
+   * it to the app again, where recorded steps replay; see `pawl.recoverRequests`. It implies
+   * `resumable`. After `attempts` (default 10), each later than the one before, it is parked: shown by
+   * `pawl list`, and resumed by the client's retry or `pawl release`. Default `false`.
+   */
+  recover?: boolean | { attempts?: number }
+  /**
+   * Run the whole request in one database transaction: what the handler writes through
+   * `execution.tx` commits together with the answer, before that leaves, exactly once. A 5xx, a throw
+   * or a timeout rolls all of it back, and a retry runs it again. It holds a connection of the pool for
+   * as long as the handler runs. `{ on }` names an ORM's transaction, from `pawl/drizzle` and others.
+   * Default `false`.
+   */
+  transaction?: boolean | { on: TransactionHost<unknown> }
   /**
    * How long an execution is kept; afterwards its key is new. A duration, or both parts. Default
    * `{ completed: '24h', unfinished: '72h' }`.
@@ -79,6 +98,8 @@ export interface RouteOptions<Request> {
   fingerprint: ((request: Request) => unknown) | undefined
   wait: number
   resumable: boolean | undefined
+  recover: { attempts: number } | undefined
+  transaction: true | { on: TransactionHost<unknown> } | undefined
   retention: { completed: number; unfinished: number }
   maxBody: number
   maxRequestBody: number
@@ -102,6 +123,8 @@ export function routeOptions<Request>(
     skip: skip && atOnce('skip', skip as Callback),
     fingerprint: fingerprint && atOnce('fingerprint', fingerprint as Callback),
     resumable: parsed.resumable,
+    recover: parsed.recover || undefined,
+    transaction: parsed.transaction || undefined,
     storedHeaders: headerFilter(parsed.storedHeaders as string[] | undefined),
   }
 }

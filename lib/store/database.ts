@@ -1,3 +1,4 @@
+import { isConflict, type TransactionHost } from './transaction-host.ts'
 import type { Value } from './values.ts'
 
 /** A row as an array of column values, in the order of the select list. */
@@ -12,6 +13,8 @@ export type Query = (sql: string, values?: readonly Value[]) => Promise<Row[]>
  */
 export interface Database {
   query: Query
+  /** Opens transactions for the app, with the driver's own client. */
+  readonly host: TransactionHost<unknown>
   /** Runs `work` in one transaction on one connection. */
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T>
   /**
@@ -59,7 +62,7 @@ export async function retryConflicts<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work()
     } catch (error) {
-      if (tries >= 5 || classify(error) !== 'conflict') throw error
+      if (tries >= 5 || !(classify(error) === 'conflict' || isConflict(error))) throw error
     }
   }
 }

@@ -1,5 +1,6 @@
 import type { Pool } from 'pg'
 import { classify, type Database, type Query, type Row, retryConflicts } from './database.ts'
+import type { IsolationLevel, TransactionHost } from './transaction-host.ts'
 import { encodeArray, PgArray, type Value } from './values.ts'
 
 /** What Pawl uses of a `pg.Pool`; any version of node-postgres from 8.12 on fits. */
@@ -54,6 +55,38 @@ export class NodePostgres implements Database {
   query: Query = (sql, values) =>
     // A role's default may be a stricter isolation than the statements need.
     retryConflicts(() => this.#with((client) => this.#send(client, sql, values)))
+
+  /** Hands out the pool's clients. What the app does with one takes as long as the app wants. */
+  readonly host: TransactionHost<PgClient> = {
+    transaction: async (work, isolation) => {
+      const client = await this.#connect()
+      client.on('error', ignore) // The query that is under way reports it.
+      let broken = true
+      try {
+        await this.#send(client, begin(isolation))
+        try {
+          const result = await work(client, async (text, values) => {
+            const { rows } = (await client.query({ text, values })) as {
+              rows: Record<string, unknown>[]
+            }
+            return rows
+          })
+          await this.#send(client, 'commit')
+          broken = false
+          return result
+        } catch (error) {
+          // The app's errors say nothing of the connection; that it can roll back does.
+          await this.#send(client, 'rollback').then(() => {
+            broken = false
+          }, ignore)
+          throw error
+        }
+      } finally {
+        client.off('error', ignore)
+        client.release(broken)
+      }
+    },
+  }
 
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
     return this.#with(async (client) => {
@@ -154,6 +187,10 @@ export class NodePostgres implements Database {
     })) as { rows: Row[] } | { rows: Row[] }[]
     return Array.isArray(result) ? (result.at(-1)?.rows ?? []) : result.rows
   }
+}
+
+function begin(isolation: IsolationLevel | undefined): string {
+  return isolation ? `begin isolation level ${isolation}` : 'begin'
 }
 
 function encode(value: Value): unknown {

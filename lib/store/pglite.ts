@@ -1,4 +1,5 @@
 import type { Database, Query, Row } from './database.ts'
+import type { TransactionHost } from './transaction-host.ts'
 import { PgArray, type Value } from './values.ts'
 
 /** What Pawl uses of a PGlite instance (`@electric-sql/pglite`). */
@@ -15,6 +16,17 @@ export class PGlite implements Database {
 
   constructor(db: PGliteLike) {
     this.#db = db
+  }
+
+  readonly host: TransactionHost<object> = {
+    transaction: (work, isolation) =>
+      this.#db.transaction(async (tx) => {
+        if (isolation) await tx.exec(`set transaction isolation level ${isolation}`)
+        return work(tx, async (sql, values) => {
+          const { rows } = await tx.query(sql, [...values])
+          return rows as Record<string, unknown>[]
+        })
+      }),
   }
 
   query: Query = (sql, values) => send(this.#db, sql, values)

@@ -1,3 +1,8 @@
+import { fragments } from './fragments.ts'
+
+/** The longest that workers wait before they try again, in seconds. */
+const MAX_BACKOFF_S = 300
+
 /**
  * The SQL of the hot path and of processes. Each statement says why it is safe when two run at once;
  * all of them assume READ COMMITTED and are also correct, by being sent again, under the stricter
@@ -7,39 +12,49 @@ export type Statements = ReturnType<typeof statements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function statements(schema: string) {
-  const now = `${schema}.now()`
-  const clock = `clock as materialized (select ${now} as now)`
-  // Names one life of an execution: a row that was deleted, or reset after it expired, has another
-  // created_at, so a process of its former life cannot write into the new one.
-  const born = (row: string) => `(extract(epoch from ${row}.created_at) * 1000000)::int8`
-  const ms = (column: string) => `${column} * interval '1 millisecond'`
+  const { now, clock, born, ms } = fragments(schema)
   const found = `e.status, e.fingerprint, e.owner, e.attempt, ${born('e')}::text,
       e.expires_at <= clock.now, coalesce(p.expires_at > clock.now, false),
+      case when e.status <> 'done' then exists (select from ${schema}.steps s
+        where s.execution_id = e.id and s.life = e.created_at) end,
       e.response_status, e.response_headers, e.response_body`
+
+  // Workers look at an execution whose input is stored, when its owner may have died.
+  const wakeUp = (created: string, leaseMs: string) => `
+        insert into ${schema}.wakeups (execution_id, queue, due_at, max_attempts)
+        select input.id, 'requests', clock.now + ${ms(`${leaseMs}::int8`)}, input.attempts
+        from input join ${created} using (id), clock
+        where input.input is not null
+        on conflict (execution_id) do update
+          set due_at = excluded.due_at, max_attempts = excluded.max_attempts`
 
   return {
     /**
      * Safe: the primary key lets one insert win; a concurrent one waits for the winner's commit and
      * then does nothing. The losing statement's snapshot may be older than that commit, in which
      * case it returns neither a claim nor a row, and the caller looks again. Rows go in in the order
-     * of their id, so that two batches that overlap cannot deadlock.
+     * of their id, so that two batches that overlap cannot deadlock. The wakeup of an execution whose input
+     * is stored is inserted by whoever inserted the execution.
      */
     claim: `
       with ${clock},
       input as (
-        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::int8[])
-          with ordinality as t (id, scope, key, name, fingerprint, retention, n)
+        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::int8[],
+            $7::bytea[], $8::int4[])
+          with ordinality as t (id, scope, key, name, fingerprint, retention, input, attempts, n)
       ),
       claimed as (
         insert into ${schema}.executions as e
-          (id, scope, key, kind, name, fingerprint, status, owner, attempt, created_at, expires_at)
-        select id, scope, key, 'request', name, fingerprint, 'running', $7::uuid, 1,
+          (id, scope, key, kind, name, fingerprint, status, owner, attempt, input, created_at,
+            expires_at)
+        select id, scope, key, 'request', name, fingerprint, 'running', $9::uuid, 1, input,
           clock.now, clock.now + ${ms('retention')}
         from input, clock
         order by id
         on conflict (id) do nothing
         returning e.id, ${born('e')}::text as born
-      )
+      ),
+      awake as (${wakeUp('claimed', '$10')})
       select input.n::int4, claimed.born, ${found}
       from input
       cross join clock
@@ -67,19 +82,24 @@ export function statements(schema: string) {
       set status = 'running', owner = $4::uuid, attempt = e.attempt + 1
       from clock
       where e.id = $1::uuid and ${born('e')} = $2::int8 and e.attempt = $3::int4
-        and (e.status in ('released', 'unknown') or e.status = 'running' and not exists (
+        and (e.status in ('released', 'unknown', 'parked') or e.status = 'running' and not exists (
           select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
       returning e.attempt, ${born('e')}::text`,
 
     /**
-     * An expired execution becomes a new one. Safe: the same compare-and-set; and since created_at
-     * changes, nothing that was under way for the old life can write any more.
+     * An expired execution becomes a new one, with an empty journal. Safe: the same compare-and-set; and
+     * since created_at changes, nothing that was under way for the old life can write any more.
      */
     restart: `
-      with ${clock}
+      with ${clock},
+      input as (
+        select $1::uuid as id, ($6::bytea[])[2] as input, e.attempt + $9::int4 as attempts
+        from ${schema}.executions e where e.id = $1::uuid
+      ),
+      restarted as (
       update ${schema}.executions e
       set status = 'running', owner = $4::uuid, attempt = e.attempt + 1, awaited = false,
-        name = $5::text, fingerprint = ($6::bytea[])[1],
+        name = $5::text, fingerprint = ($6::bytea[])[1], input = ($6::bytea[])[2],
         response_status = null, response_headers = null, response_body = null, completed_at = null,
         created_at = clock.now, expires_at = clock.now + ${ms('$7::int8')}
       from clock
@@ -87,7 +107,13 @@ export function statements(schema: string) {
         and e.expires_at <= clock.now
         and not (e.status = 'running' and exists (
           select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
-      returning e.attempt, ${born('e')}::text`,
+      returning e.id, e.attempt, ${born('e')}::text as born
+      ),
+      forgotten as (
+        delete from ${schema}.steps where execution_id = any (array(select id from restarted))
+      ),
+      awake as (${wakeUp('restarted', '$8')})
+      select attempt, born from restarted`,
 
     /**
      * Safe: the row's lock serialises two that complete one execution, and the second finds it done
@@ -96,7 +122,8 @@ export function statements(schema: string) {
      * cannot fail an execution that a healthy one is working on.
      */
     complete: `
-      with ${clock}
+      with ${clock},
+      done as (
       update ${schema}.executions e
       set status = 'done', response_status = t.status, response_headers = t.headers,
         response_body = t.body, completed_at = clock.now, expires_at = clock.now + ${ms('t.retention')}
@@ -105,19 +132,38 @@ export function statements(schema: string) {
         clock
       where e.id = t.id and ${born('e')} = t.born and e.status <> 'done'
         and (not t.current or e.status = 'running' and e.owner = $9::uuid and e.attempt = t.attempt)
-      returning t.n::int4, e.awaited`,
+      returning t.n::int4, e.awaited, e.id, e.input is not null as wakes
+      ),
+      asleep as (
+        delete from ${schema}.wakeups
+        where execution_id = any (array(select id from done where wakes))
+      )
+      select n, awaited from done`,
 
     /**
-     * Safe: only the current attempt can give its execution back, checked under the row's lock.
+     * Safe: only the current attempt can give its execution back, checked under the row's lock. Where
+     * workers go on with it, they do so later and later.
      */
     release: `
+      with ${clock},
+      released as (
       update ${schema}.executions e
       set status = t.status, owner = null
       from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[])
           with ordinality as t (id, born, attempt, status, n)
       where e.id = t.id and ${born('e')} = t.born and e.attempt = t.attempt
         and e.status = 'running' and e.owner = $5::uuid
-      returning t.n::int4, e.awaited`,
+      returning t.n::int4, e.awaited, e.id, e.attempt, e.input is not null as wakes
+      ),
+      later as (
+        update ${schema}.wakeups w
+        set due_at = clock.now + least(2 ^ least(r.attempt - 1, 20), ${MAX_BACKOFF_S})
+          * (0.5 + random() / 2) * interval '1 second'
+        from released r, clock
+        where w.execution_id = any (array(select id from released where wakes))
+          and w.execution_id = r.id
+      )
+      select n, awaited from released`,
 
     /**
      * Gives back a claim whose reply was lost, if it was made at all. Safe: it names this process and
@@ -132,20 +178,33 @@ export function statements(schema: string) {
       update ${schema}.executions set awaited = true
       where id = $1::uuid and status = 'running' and not awaited`,
 
-    /** A person frees an execution. Safe: one that is running under a live owner is left alone. */
+    /**
+     * A person frees an execution; workers that had given it up try again. Safe: one that is running under
+     * a live owner is left alone.
+     */
     free: `
-      with ${clock}
+      with ${clock},
+      freed as (
       update ${schema}.executions e set status = 'released', owner = null
       from clock
-      where e.id = $1::uuid and (e.status = 'unknown' or e.status = 'running' and not exists (
+      where e.id = $1::uuid and (e.status in ('unknown', 'parked') or e.status = 'running' and not exists (
         select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
-      returning e.attempt`,
+      returning e.id, e.attempt
+      ),
+      awake as (
+        update ${schema}.wakeups w
+        set due_at = clock.now, max_attempts = freed.attempt + w.max_attempts
+        from freed, clock
+        where w.execution_id = freed.id
+      )
+      select attempt from freed`,
 
     /** Safe: notifications are delivered after this statement's commit; nobody waits for one only. */
     notify: 'select pg_notify($1, id) from unnest($2::text[]) as t (id)',
 
     /**
-     * Registers the process and retires its predecessor of the same instance name. Safe: each names
+     * Registers the process and retires its predecessor of the same instance name, whose executions
+     * workers may go on with at once. Safe: each names
      * its own row; of two that start under one name at once, the later commit leaves both, and both
      * are alive, which is true.
      */
@@ -161,6 +220,11 @@ export function statements(schema: string) {
         from clock
         on conflict (id) do update
           set heartbeat = excluded.heartbeat, expires_at = excluded.expires_at
+      ),
+      woken as (
+        update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
+        from ${schema}.executions e, retired, clock
+        where e.id = w.execution_id and e.status = 'running' and e.owner = retired.id
       )
       select id from retired`,
 
@@ -183,7 +247,8 @@ export function statements(schema: string) {
      * whole table, or the whole index, for each batch; and a join may repeat the limit.
      */
     deleteExpired: `
-      with ${clock}
+      with ${clock},
+      expired as (
       delete from ${schema}.executions where id = any (array(
         select e.id from ${schema}.executions e
         where e.expires_at <= (select now from clock)
@@ -193,7 +258,15 @@ export function statements(schema: string) {
         order by e.expires_at
         limit $1::int4
         for update of e skip locked))
-      returning 1`,
+      returning id
+      ),
+      forgotten as (
+        delete from ${schema}.steps where execution_id = any (array(select id from expired))
+      ),
+      asleep as (
+        delete from ${schema}.wakeups where execution_id = any (array(select id from expired))
+      )
+      select 1 from expired`,
 
     /** Safe: rows of processes that have been dead for a day; their executions are judged dead without them. */
     deleteDead: `

@@ -1,8 +1,8 @@
-import { PawlError } from '../errors.ts'
-import { classify, type Database, type Row } from './database.ts'
+import type { Database, Row } from './database.ts'
 import { GroupCommit } from './group-commit.ts'
+import { toBuffer, toBytes, translate } from './results.ts'
 import { type Statements, statements } from './statements.ts'
-import { PgArray } from './values.ts'
+import { column, PgArray } from './values.ts'
 
 /** What an execution answered; written once, never changed. */
 export interface Outcome {
@@ -29,11 +29,21 @@ export interface Claim {
   fingerprint: Buffer
   /** How long the execution is kept if it is never completed, in ms. */
   retentionMs: number
+  /** What workers need to go on with it; null if none shall. */
+  recovery: Recovery | null
+}
+
+/** What is stored of an execution that goes on without its caller. */
+export interface Recovery {
+  /** What it is asked. */
+  input: Buffer
+  /** After how many attempts workers give up. */
+  attempts: number
 }
 
 /** What the database knows of an execution. */
 export interface Found {
-  status: 'running' | 'released' | 'unknown' | 'done'
+  status: 'running' | 'released' | 'unknown' | 'parked' | 'done'
   fingerprint: Buffer
   owner: string | null
   /** Whether the owner's heartbeat is current. */
@@ -41,6 +51,8 @@ export interface Found {
   attempt: number
   born: string
   expired: boolean
+  /** Whether a step is recorded; of an execution that is not done. */
+  journaled: boolean
   /** Of a done execution. */
   outcome: Outcome | null
 }
@@ -67,7 +79,10 @@ export class Store {
   readonly #sql: Statements
   readonly #channel: string
   readonly #owner: string
-  readonly #claims = new GroupCommit<Claim, Claimed>((batch) => this.#claim(batch))
+  readonly #leaseMs: number
+  readonly #claims = new GroupCommit<Claim, Claimed>((batch) => this.#claim(batch), {
+    weigh: ({ recovery }) => recovery?.input.length ?? 0,
+  })
   readonly #looks = new GroupCommit<string, Found | null>((batch) => this.#look(batch))
   readonly #completions = new GroupCommit<Completion, boolean>((batch) => this.#complete(batch), {
     weigh: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0),
@@ -77,12 +92,14 @@ export class Store {
   /**
    * @param schema the schema's name, as given by the user
    * @param owner the id of this process
+   * @param leaseMs after how long workers look whether an execution's owner has died, in ms
    */
-  constructor(db: Database, schema: string, owner: string) {
+  constructor(db: Database, schema: string, owner: string, leaseMs: number) {
     this.#db = db
     this.#sql = statements(`"${schema}"`)
     this.#channel = schema
     this.#owner = owner
+    this.#leaseMs = leaseMs
   }
 
   /** Claims a new execution, or finds the one that is there. `null` if it vanished in between. */
@@ -105,9 +122,19 @@ export class Store {
 
   /** Makes an expired execution a new one; null if somebody was faster. */
   async restart(claim: Claim, seen: Found): Promise<AttemptRef | null> {
-    const { id, name, fingerprint, retentionMs } = claim
-    const bytes = new PgArray('bytea', [fingerprint])
-    const values = [id, seen.born, seen.attempt, this.#owner, name, bytes, retentionMs]
+    const { id, name, fingerprint, recovery, retentionMs } = claim
+    const bytes = new PgArray('bytea', [fingerprint, recovery?.input ?? null])
+    const values = [
+      id,
+      seen.born,
+      seen.attempt,
+      this.#owner,
+      name,
+      bytes,
+      retentionMs,
+      this.#leaseMs,
+      recovery?.attempts ?? 0,
+    ]
     return ref(id, await this.#query(this.#sql.restart, values))
   }
 
@@ -119,9 +146,12 @@ export class Store {
     return { kind: 'found', found: found?.born === completion.born ? found : null }
   }
 
-  /** Gives an execution back without an outcome, if this attempt is still the current one. */
-  async release(attempt: AttemptRef, status: 'released' | 'unknown'): Promise<void> {
-    await translate(this.#releases.run({ ...attempt, status }))
+  /**
+   * Gives an execution back without an outcome, if this attempt is still the current one.
+   * @returns whether it was
+   */
+  release(attempt: AttemptRef, status: 'released' | 'unknown'): Promise<boolean> {
+    return translate(this.#releases.run({ ...attempt, status }))
   }
 
   /** Undoes a claim whose reply was lost: the execution's handler never ran. */
@@ -147,33 +177,18 @@ export class Store {
   async #claim(batch: Claim[]): Promise<Claimed[]> {
     // In the order of their ids, as the statement promises.
     const sorted = [...batch.keys()].sort((a, b) => (batch[a]!.id < batch[b]!.id ? -1 : 1))
-    const column = <T>(pick: (claim: Claim) => T) => sorted.map((i) => pick(batch[i]!))
+    const claims = sorted.map((i) => batch[i]!)
     const rows = await this.#db.query(this.#sql.claim, [
-      new PgArray(
-        'uuid',
-        column((c) => c.id),
-      ),
-      new PgArray(
-        'text',
-        column((c) => c.scope),
-      ),
-      new PgArray(
-        'text',
-        column((c) => c.key),
-      ),
-      new PgArray(
-        'text',
-        column((c) => c.name),
-      ),
-      new PgArray(
-        'bytea',
-        column((c) => c.fingerprint),
-      ),
-      new PgArray(
-        'int8',
-        column((c) => c.retentionMs),
-      ),
+      column('uuid', claims, (c) => c.id),
+      column('text', claims, (c) => c.scope),
+      column('text', claims, (c) => c.key),
+      column('text', claims, (c) => c.name),
+      column('bytea', claims, (c) => c.fingerprint),
+      column('int8', claims, (c) => c.retentionMs),
+      column('bytea', claims, (c) => c.recovery?.input ?? null),
+      column('int4', claims, (c) => c.recovery?.attempts ?? 0),
       this.#owner,
+      this.#leaseMs,
     ])
     const results = new Array<Claimed>(batch.length)
     for (const [n, born, ...rest] of rows) {
@@ -196,38 +211,14 @@ export class Store {
     return this.#settled(
       batch,
       await this.#db.query(this.#sql.complete, [
-        new PgArray(
-          'uuid',
-          batch.map((c) => c.id),
-        ),
-        new PgArray(
-          'int8',
-          batch.map((c) => c.born),
-        ),
-        new PgArray(
-          'int4',
-          batch.map((c) => c.attempt),
-        ),
-        new PgArray(
-          'bool',
-          batch.map((c) => c.onlyIfCurrent),
-        ),
-        new PgArray(
-          'int2',
-          batch.map((c) => c.outcome.status),
-        ),
-        new PgArray(
-          'bytea',
-          batch.map((c) => c.outcome.headers),
-        ),
-        new PgArray(
-          'bytea',
-          batch.map((c) => c.outcome.body),
-        ),
-        new PgArray(
-          'int8',
-          batch.map((c) => c.retentionMs),
-        ),
+        column('uuid', batch, (c) => c.id),
+        column('int8', batch, (c) => c.born),
+        column('int4', batch, (c) => c.attempt),
+        column('bool', batch, (c) => c.onlyIfCurrent),
+        column('int2', batch, (c) => c.outcome.status),
+        column('bytea', batch, (c) => c.outcome.headers),
+        column('bytea', batch, (c) => c.outcome.body),
+        column('int8', batch, (c) => c.retentionMs),
         this.#owner,
       ]),
     )
@@ -237,22 +228,10 @@ export class Store {
     return this.#settled(
       batch,
       await this.#db.query(this.#sql.release, [
-        new PgArray(
-          'uuid',
-          batch.map((r) => r.id),
-        ),
-        new PgArray(
-          'int8',
-          batch.map((r) => r.born),
-        ),
-        new PgArray(
-          'int4',
-          batch.map((r) => r.attempt),
-        ),
-        new PgArray(
-          'text',
-          batch.map((r) => r.status),
-        ),
+        column('uuid', batch, (r) => r.id),
+        column('int8', batch, (r) => r.born),
+        column('int4', batch, (r) => r.attempt),
+        column('text', batch, (r) => r.status),
         this.#owner,
       ]),
     )
@@ -267,14 +246,16 @@ export class Store {
       results[at] = true
       if (isAwaited) awaited.push(batch[at]!.id)
     }
+    this.notify(awaited)
+    return results
+  }
+
+  /** Tells the processes that wait for these executions that they have ended. */
+  notify(ids: string[]): void {
+    if (ids.length === 0) return
     // In a statement of its own, after the commit: committing a notification takes a lock that all
     // notifying transactions of the cluster share. If this one is lost, polling finds the outcome.
-    if (awaited.length > 0) {
-      this.#db
-        .query(this.#sql.notify, [this.#channel, new PgArray('text', awaited)])
-        .catch(() => {})
-    }
-    return results
+    this.#db.query(this.#sql.notify, [this.#channel, new PgArray('text', ids)]).catch(() => {})
   }
 }
 
@@ -284,7 +265,8 @@ function ref(id: string, rows: Row[]): AttemptRef | null {
 }
 
 function toFound(row: readonly unknown[]): Found | null {
-  const [status, fingerprint, owner, attempt, born, expired, ownerAlive, code, headers, body] = row
+  const [status, fingerprint, owner, attempt, born, expired, ownerAlive, journaled, ...outcome] =
+    row
   if (status === null) return null
   const running = status === 'running' && ownerAlive === true
   return {
@@ -296,42 +278,14 @@ function toFound(row: readonly unknown[]): Found | null {
     born: born as string,
     // What a live process is working on does not expire under its hands.
     expired: (expired as boolean) && !running,
+    journaled: journaled === true,
     outcome:
       status === 'done'
         ? {
-            status: code as number,
-            headers: toBuffer(headers as Uint8Array),
-            body: body === null ? null : toBuffer(body as Uint8Array),
+            status: outcome[0] as number,
+            headers: toBuffer(outcome[1] as Uint8Array),
+            body: toBytes(outcome[2]),
           }
         : null,
-  }
-}
-
-function toBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes)
-    ? bytes
-    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-}
-
-/** A driver's error as a PawlError that says whether trying again makes sense. */
-async function translate<T>(result: Promise<T>): Promise<T> {
-  try {
-    return await result
-  } catch (error) {
-    const detail = (error as Error).message
-    if (classify(error) === 'refused') {
-      throw new PawlError(
-        'store-refused',
-        `PostgreSQL refused a statement of Pawl: ${detail}.`,
-        'Check that the schema is intact (npx pawl migrate) and that the role may use it.',
-        error,
-      )
-    }
-    throw new PawlError(
-      'store-unavailable',
-      `PostgreSQL cannot be reached: ${detail}.`,
-      'Pawl goes on by itself as soon as it can; a client should retry with the same key.',
-      error,
-    )
   }
 }

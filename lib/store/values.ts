@@ -11,6 +11,11 @@ export class PgArray {
   ) {}
 }
 
+/** One column of a batch. */
+export function column<T>(type: ElementType, rows: readonly T[], pick: (row: T) => Element) {
+  return new PgArray(type, rows.map(pick))
+}
+
 /** A parameter of a statement. */
 export type Value = string | number | boolean | null | PgArray
 

@@ -24,10 +24,20 @@ app.use(
 /**
  * What the request asks for in its body:
  * `ms` how long to work, `status` what to answer, `killBefore`/`killAfter` the attempt in which to
- * die before or after the work, `stall` the attempt in which to block the event loop for `stallMs`.
+ * die before or after the work, `freeze` the attempts in which to stop (SIGSTOP) before the work,
+ * `lock` an advisory lock to wait for, `stall` the attempt in which to block the event loop for `stallMs`.
  */
 app.post('/orders', async (req, res) => {
-  const { ms = 0, status = 201, killBefore, killAfter, stall, stallMs = 0 } = req.body
+  const {
+    ms = 0,
+    status = 201,
+    killBefore,
+    killAfter,
+    freeze = [],
+    lock,
+    stall,
+    stallMs = 0,
+  } = req.body
   const execution = req.execution
   if (!execution) throw new Error('not protected')
   if (killBefore === execution.attempt) process.kill(process.pid, 'SIGKILL')
@@ -35,6 +45,8 @@ app.post('/orders', async (req, res) => {
     'insert into runs (key, attempt, pid) values ($1, $2, $3) returning n',
     [execution.key, execution.attempt, process.pid],
   )
+  if (freeze.includes(execution.attempt)) process.kill(process.pid, 'SIGSTOP')
+  if (lock) await pool.query('select pg_advisory_xact_lock_shared($1)', [lock])
   if (ms) await new Promise((resolve) => setTimeout(resolve, ms))
   if (killAfter === execution.attempt) process.kill(process.pid, 'SIGKILL')
   if (stall === execution.attempt) {

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { executionId } from '../../lib/engine/execution-id.ts'
 import { withDatabase } from '../helpers/database.ts'
 
@@ -21,6 +21,9 @@ async function pawl(url: string | undefined, ...args: string[]) {
   }
 }
 
+// Each command is a process of its own, which takes its time to start.
+vi.setConfig({ testTimeout: 180_000 })
+
 describe('pawl migrate', () => {
   const database = withDatabase({ empty: true })
 
@@ -35,7 +38,7 @@ describe('pawl migrate', () => {
       `select nspname from pg_namespace where nspname in ('pawl', 'other') order by 1`,
     )
     expect(rows.map((row) => row.nspname)).toEqual(['other', 'pawl'])
-  }, 60_000)
+  })
 
   it('says in a sentence what is wrong', async () => {
     const noDatabase = await pawl(undefined, 'migrate')
@@ -50,7 +53,7 @@ describe('pawl migrate', () => {
     const unknown = await pawl(database.url, 'migrat')
     expect(unknown.code).toBe(1)
     expect(unknown.stderr).toMatch(/Did you mean migrate\?/)
-  }, 60_000)
+  })
 })
 
 describe('pawl list, show and release', () => {
@@ -85,5 +88,5 @@ describe('pawl list, show and release', () => {
       `select status from pawl.executions where key = 'stuck'`,
     )
     expect(rows[0].status).toBe('released')
-  }, 60_000)
+  })
 })

@@ -1,90 +1,36 @@
-import { randomBytes, randomUUID } from 'node:crypto'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { randomBytes } from 'node:crypto'
+import { beforeEach, describe, expect, it } from 'vitest'
 import type { Attempt } from '../../lib/engine/attempt.ts'
-import { type Begun, type Call, Engine } from '../../lib/engine/engine.ts'
-import { executionId } from '../../lib/engine/execution-id.ts'
-import type { Database } from '../../lib/store/database.ts'
-import { NodePostgres } from '../../lib/store/node-postgres.ts'
-import { Heartbeat } from '../../lib/store/processes.ts'
-import { Store } from '../../lib/store/store.ts'
-import { Watch } from '../../lib/store/watch.ts'
-import { silent } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
+import {
+  attemptOf,
+  call,
+  type Fault,
+  outcome,
+  startProcess as start,
+  type TestProcess,
+} from '../helpers/engine.ts'
 import { freshKey } from '../helpers/request.ts'
 import { isClaim, isCompletion } from '../helpers/tap.ts'
 
 const database = withDatabase()
-const outcome = (text: string) => ({
-  status: 200,
-  headers: Buffer.from('[]'),
-  body: Buffer.from(text),
-})
-
-/** What may happen to a statement on its way back. */
-type Fault = (sql: string) => 'lose the reply' | undefined
-
-/** An engine as a process of its own would have it. */
-async function startProcess(fault: Fault = () => undefined) {
-  const postgres = new NodePostgres(database.pool, 2000, false)
-  const db: Database = {
-    query: async (sql, values) => {
-      const rows = await postgres.query(sql, values)
-      if (fault(sql)) throw new Error('Connection terminated unexpectedly')
-      return rows
-    },
-    transaction: (work) => postgres.transaction(work),
-    listen: (...args) => postgres.listen(...args),
-    close: async () => {},
-  }
-  const id = randomUUID()
-  const heartbeat = new Heartbeat(
-    db,
-    'pawl',
-    { id, instance: null, version: 'test', timeoutMs: 60_000 },
-    silent,
-  )
-  await heartbeat.start()
-  const watch = new Watch(db, 'pawl')
-  const engine = new Engine(new Store(db, 'pawl', id), watch, id, 1000)
-  return { id, engine, heartbeat, stop: () => watch.close() }
-}
-
-function call(key: string, options: Partial<Omit<Call, 'claim'>> & { print?: Buffer } = {}): Call {
-  const { print = Buffer.alloc(33, 1), ...rest } = options
-  const claim = {
-    id: executionId('test', key),
-    scope: 'test',
-    key,
-    name: 'POST /',
-    fingerprint: print,
-    retentionMs: 60_000,
-  }
-  return { claim, retentionMs: 60_000, resumable: false, waitMs: 0, ...rest }
-}
-
-function attemptOf(begun: Begun): Attempt {
-  if (begun.kind !== 'run') throw new Error(`expected to run, not ${begun.kind}`)
-  return begun.attempt
-}
+const startProcess = (fault?: Fault, storeTimeoutMs = 10_000) =>
+  start(database.pool, { ...(fault && { fault }), storeTimeoutMs })
 
 describe('Engine', () => {
-  let here: Awaited<ReturnType<typeof startProcess>>
-  let there: Awaited<ReturnType<typeof startProcess>>
+  let here: TestProcess
+  let there: TestProcess
 
   beforeEach(async () => {
     here = await startProcess()
     there = await startProcess()
-  })
-  afterEach(async () => {
-    await Promise.all([here.stop(), there.stop()])
-    await Promise.all([here.heartbeat.stop(), there.heartbeat.stop()])
   })
 
   it('of many concurrent calls in one process one runs, and the others get its outcome', async () => {
     const key = freshKey()
     const begun = Array.from({ length: 50 }, () => here.engine.begin(call(key, { waitMs: 5000 })))
     const attempt = attemptOf(await Promise.race(begun))
-    await attempt.complete(outcome('once'), false)
+    await attempt.complete(outcome('once'), 60_000, false)
     const kinds = (await Promise.all(begun)).map((result) => result.kind)
     expect(kinds.filter((kind) => kind === 'run')).toHaveLength(1)
     expect(kinds.filter((kind) => kind === 'replay')).toHaveLength(49)
@@ -92,7 +38,7 @@ describe('Engine', () => {
 
   it('a wrong request that comes first does not refuse the right one that joins its question', async () => {
     const key = freshKey()
-    await attemptOf(await here.engine.begin(call(key))).complete(outcome('right'), false)
+    await attemptOf(await here.engine.begin(call(key))).complete(outcome('right'), 60_000, false)
     const wrong = there.engine.begin(call(key, { print: randomBytes(33) }))
     const right = there.engine.begin(call(key))
     expect((await wrong).kind).toBe('mismatch')
@@ -106,7 +52,7 @@ describe('Engine', () => {
     await first.release('released')
     const second = attemptOf(await Promise.race(waiting))
     expect(second.execution.attempt).toBe(2)
-    await second.complete(outcome('second'), false)
+    await second.complete(outcome('second'), 60_000, false)
     const kinds = (await Promise.all(waiting)).map((result) => result.kind).sort()
     expect(kinds).toEqual(['replay', 'run'])
   })
@@ -118,7 +64,7 @@ describe('Engine', () => {
     expect((await there.engine.begin(call(key))).kind).toBe('unknown')
     const resumed = attemptOf(await there.engine.begin(call(key, { resumable: true })))
     expect(resumed.execution.attempt).toBe(2)
-    await resumed.complete(outcome('resumed'), false)
+    await resumed.complete(outcome('resumed'), 60_000, false)
   })
 
   it('an owner whose row is gone is dead: its execution is unknown, or resumed by one of many', async () => {
@@ -135,8 +81,6 @@ describe('Engine', () => {
     )
     expect(resumed.filter(({ kind }) => kind === 'run')).toHaveLength(1)
     expect(resumed.filter(({ kind }) => kind === 'running')).toHaveLength(19)
-    await third.stop()
-    await third.heartbeat.stop()
   })
 
   it('the abort signal fires when the attempt is no longer the current one', async () => {
@@ -154,11 +98,11 @@ describe('Engine', () => {
     )
     for (const attempt of attempts) await attempt.interrupt()
     const [success, failure] = attempts as [Attempt, Attempt]
-    expect(await success.complete(outcome('late'), false)).toMatchObject({
+    expect(await success.complete(outcome('late'), 60_000, false)).toMatchObject({
       kind: 'done',
       own: true,
     })
-    expect(await failure.complete(outcome('failed'), true)).toEqual({ kind: 'superseded' })
+    expect(await failure.complete(outcome('failed'), 60_000, true)).toEqual({ kind: 'superseded' })
     expect((await there.engine.begin(call(late))).kind).toBe('replay')
     expect((await there.engine.begin(call(failed))).kind).toBe('unknown')
   })
@@ -169,7 +113,7 @@ describe('Engine', () => {
     attemptOf(await here.engine.begin(call(stuck, { resumable: true })))
     const stopped = here.engine.stop(300)
     await expect(here.engine.begin(call(freshKey()))).rejects.toMatchObject({ code: 'stopping' })
-    await draining.complete(outcome('drained'), false)
+    await draining.complete(outcome('drained'), 60_000, false)
     await stopped
     expect((await there.engine.begin(call(quick))).kind).toBe('replay')
     expect(attemptOf(await there.engine.begin(call(stuck))).execution.attempt).toBe(2)
@@ -190,18 +134,16 @@ describe('Engine', () => {
       const key = freshKey()
       const attempt = attemptOf(await process.engine.begin(call(key)))
       expect(attempt.execution.attempt).toBe(1)
-      await attempt.complete(outcome('claimed once'), false)
+      await attempt.complete(outcome('claimed once'), 60_000, false)
       expect((await there.engine.begin(call(key))).kind).toBe('replay')
-      await process.heartbeat.stop()
     })
 
     it('a completion that is sent again adopts itself', async () => {
       const process = await startProcess(once(isCompletion))
       const key = freshKey()
       const attempt = attemptOf(await process.engine.begin(call(key)))
-      const settled = await attempt.complete(outcome('stored once'), false)
+      const settled = await attempt.complete(outcome('stored once'), 60_000, false)
       expect(settled).toMatchObject({ kind: 'done', outcome: outcome('stored once') })
-      await process.heartbeat.stop()
     })
 
     it('a takeover that is sent again recognises itself', async () => {
@@ -210,14 +152,14 @@ describe('Engine', () => {
       const process = await startProcess(once((sql) => sql.includes('attempt = e.attempt + 1')))
       const attempt = attemptOf(await process.engine.begin(call(key)))
       expect(attempt.execution.attempt).toBe(2)
-      await attempt.complete(outcome('taken over once'), false)
-      await process.heartbeat.stop()
+      await attempt.complete(outcome('taken over once'), 60_000, false)
     })
 
     it('a claim that was given up is undone, so that another process may run it', async () => {
       let down = true
-      const process = await startProcess((sql) =>
-        down && isClaim(sql) ? 'lose the reply' : undefined,
+      const process = await startProcess(
+        (sql) => (down && isClaim(sql) ? 'lose the reply' : undefined),
+        1000,
       )
       const key = freshKey()
       await expect(process.engine.begin(call(key))).rejects.toMatchObject({
@@ -226,9 +168,8 @@ describe('Engine', () => {
       down = false
       const attempt = attemptOf(await there.engine.begin(call(key, { waitMs: 5000 })))
       expect(attempt.execution.attempt).toBe(1)
-      await attempt.complete(outcome('by another'), false)
+      await attempt.complete(outcome('by another'), 60_000, false)
       expect((await process.engine.begin(call(key))).kind).toBe('replay')
-      await process.heartbeat.stop()
     })
   })
 })

@@ -1,9 +1,18 @@
 import chromium from '@sparticuz/chromium'
-import { type Browser, chromium as playwright } from 'playwright-core'
+import { type Browser, type BrowserContext, chromium as playwright } from 'playwright-core'
 
 /** A real Chromium, headless; `CHROMIUM_PATH` names another one than the package's. */
 export async function launchChromium(): Promise<Browser> {
-  return playwright.launch({
+  return playwright.launch(await options())
+}
+
+/** The same with a profile, which the next one that is launched with it finds as it was. */
+export async function launchProfile(directory: string): Promise<BrowserContext> {
+  return playwright.launchPersistentContext(directory, await options())
+}
+
+async function options() {
+  return {
     executablePath: process.env.CHROMIUM_PATH ?? (await chromium.executablePath()),
     headless: true,
     args: [
@@ -15,5 +24,5 @@ export async function launchChromium(): Promise<Browser> {
       '--disable-component-update',
       '--disable-sync',
     ],
-  })
+  }
 }

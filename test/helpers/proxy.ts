@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
+import { freePort } from './free-port.ts'
 
 /** A TCP proxy in front of a database, that fails on demand. */
 export interface Proxy {
@@ -43,12 +44,10 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
       from.on('error', () => {})
     }
   })
-  const listen = async (port: number) => {
-    server.listen(port, '127.0.0.1')
-    await once(server, 'listening')
-    return (server.address() as { port: number }).port
-  }
-  const port = await listen(0)
+  // One that no outgoing connection takes while connections are refused.
+  const port = await freePort()
+  server.listen(port, '127.0.0.1')
+  await once(server, 'listening')
   const url = new URL(databaseUrl)
   url.host = `127.0.0.1:${port}`
   const cut = () => {

@@ -24,7 +24,7 @@ const pools: pg.Pool[] = []
 export async function openStore(url: string, alive = true): Promise<TestStore> {
   const pool = new pg.Pool({ connectionString: url, max: 5 })
   pools.push(pool)
-  return storeOver(new NodePostgres(pool, 5000, false), alive)
+  return storeOver(new NodePostgres(pool, 30_000, false), alive)
 }
 
 /** A store over any database. */
@@ -34,7 +34,7 @@ export async function storeOver(db: Database, alive = true): Promise<TestStore> 
     await db.query(statements('"pawl"').register, [owner, null, 'host', 1, '0', timeoutMs])
   }
   if (alive) await live(60_000)
-  return { store: new Store(db, 'pawl', owner), db, owner, live }
+  return { store: new Store(db, 'pawl', owner, 15_000), db, owner, live }
 }
 
 afterEach(async () => {
@@ -49,6 +49,7 @@ export function claimOf(key: string = freshKey(), other: Partial<Claim> = {}): C
     name: 'POST /orders',
     fingerprint: Buffer.from([1, 2, 3]),
     retentionMs: 60_000,
+    recovery: null,
     ...other,
   }
 }

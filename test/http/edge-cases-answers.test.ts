@@ -1,10 +1,10 @@
-import { createReadStream, mkdtempSync, writeFileSync } from 'node:fs'
+import { createReadStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { Express } from 'express'
-import { describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, type RawResponse, request } from '../helpers/request.ts'
@@ -12,8 +12,10 @@ import { twice } from '../helpers/twice.ts'
 
 const database = withDatabase()
 const bytes = Buffer.from(Array.from({ length: 512 }, (_, i) => (i * 7) % 256))
-const file = join(mkdtempSync(join(tmpdir(), 'pawl-file-')), 'file.bin')
+const folder = mkdtempSync(join(tmpdir(), 'pawl-file-'))
+const file = join(folder, 'file.bin')
 writeFileSync(file, bytes)
+afterAll(() => rmSync(folder, { recursive: true }))
 
 describe.each(expressVersions)('Edge cases of answers, Express $version', ({ express }) => {
   type Options = Parameters<typeof startApp>[1]
@@ -90,9 +92,9 @@ describe.each(expressVersions)('Edge cases of answers, Express $version', ({ exp
       check: (r) => expect(r.text).toMatch(/teapot/i),
     },
   }
-  it.each(Object.entries(ways))(
-    'row $1.row: %s is sent and replayed byte for byte, without the handler',
-    async (_, way) => {
+  it.each(Object.entries(ways).map(([name, way]) => [way.row, name, way] as const))(
+    'row %s: %s is sent and replayed byte for byte, without the handler',
+    async (_row, _name, way) => {
       let runs = 0
       const { url } = await start((app) => {
         app.post('/', async (req, res) => {

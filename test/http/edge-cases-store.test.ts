@@ -24,7 +24,7 @@ describe.each(expressVersions)('Edge cases of the store, Express $version', ({ e
           app.locals.runs = (app.locals.runs ?? 0) + 1
           return handler(req, res)
         }),
-      { express, pawl: { storeTimeout: '400ms', drainTimeout: 0 } },
+      { express, pawl: { storeTimeout: '1s', drainTimeout: 0 } },
     )
     return { url: app.url, pawl: app.pawl, runs: (): number => app.app.locals.runs ?? 0 }
   }

@@ -1,3 +1,4 @@
+import pg from 'pg'
 import { describe, expect, it } from 'vitest'
 import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
@@ -34,5 +35,37 @@ describe.each(expressVersions)('Express $version', ({ express }) => {
     expect(other.status).toBe(422)
     expect(other.json.type).toBe('urn:pawl:problem:request-mismatch')
     expect(runs).toBe(1)
+  })
+
+  it('asks the database twice for a first request and once for a replay, and shares under load', async () => {
+    const pool = new pg.Pool({ connectionString: database.url })
+    let statements = 0
+    pool.on('connect', (client) => {
+      const { query } = client
+      client.query = ((...args: [{ text: string }]) => {
+        if (!args[0].text.includes('set heartbeat')) statements++
+        return Reflect.apply(query, client, args)
+      }) as never
+    })
+    const { url, pawl } = await startApp(
+      pool,
+      {},
+      (app) => void app.post('/', (_req, res) => void res.send('x')),
+      { express },
+    )
+    const cost = async (work: () => Promise<unknown>) => {
+      statements = 0
+      await work()
+      return statements
+    }
+    const key = freshKey()
+    expect(await cost(() => request(url, { key }))).toBe(2)
+    expect(await cost(() => request(url, { key }))).toBe(1)
+    const keys = Array.from({ length: 200 }, freshKey)
+    expect(await cost(() => Promise.all(keys.map((key) => request(url, { key }))))).toBeLessThan(
+      400,
+    )
+    await pawl.stop()
+    await pool.end()
   })
 })

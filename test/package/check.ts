@@ -6,6 +6,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import * as frameworks from './frameworks.ts'
 
 const root = resolve(import.meta.dirname, '../..')
 const project = mkdtempSync(join(tmpdir(), 'pawl-package-'))
@@ -23,21 +24,15 @@ function run(what: string, cwd: string, command: string, ...args: string[]): str
   }
 }
 
-const expected = '["Pawl","PawlError"]'
+const orms = ['drizzle', 'knex', 'kysely', 'postgres', 'prisma', 'typeorm']
+const client = (load: string) =>
+  `${load}; const seen = [fetch.createIdempotentFetch, persist.indexedDbStore, axios.idempotencyInterceptor, ky.idempotencyHooks]
+   if (seen.some((part) => typeof part !== 'function')) throw new Error(String(seen))`
+const expected =
+  '["DivergenceError","Pawl","PawlError","StepInterruptedError","TerminalError","currentExecution","step","transaction"] function'
 const program = (load: string) =>
-  `${load}; const seen = JSON.stringify(Object.keys(pawl).sort())
+  `${load}; const seen = JSON.stringify(Object.keys(pawl).sort()) + ' ' + typeof express.idempotency
    if (seen !== '${expected}') throw new Error(seen)`
-/** Subpaths, and what each must give. */
-const adapters = {
-  express: 'idempotency',
-  fastify: 'idempotency',
-  fetch: 'idempotency',
-  hono: 'idempotency',
-  koa: 'idempotency',
-  nest: 'IdempotencyModule',
-}
-const check = (name: string, given: string) =>
-  `if (typeof ${name}.${given} !== 'function') throw new Error('pawl/${name} gives no ${given}')`
 
 try {
   const packed = run('pack', root, 'npm', 'pack', '--json', '--pack-destination', project)
@@ -59,21 +54,8 @@ try {
   run('are-the-types-wrong', root, 'npx', 'attw', tarball)
 
   writeFileSync(join(project, 'package.json'), '{ "private": true }')
-  const packages = [
-    tarball,
-    'express@5',
-    '@types/express@5',
-    'fastify@5',
-    'hono@4',
-    'koa@3',
-    '@types/koa@3',
-    '@nestjs/common@12',
-    '@nestjs/core@12',
-    'reflect-metadata',
-    'rxjs@7',
-    '@types/node@20',
-    'typescript@5.9',
-  ]
+  const types = ['@types/express@5', '@types/node@20', 'typescript@5.9']
+  const packages = [tarball, 'express@5', 'axios@1', 'ky@1', ...types]
   run(
     'install',
     project,
@@ -87,24 +69,55 @@ try {
 
   writeFileSync(
     join(project, 'esm.mjs'),
-    Object.entries(adapters).reduce(
-      (text, [name, given]) =>
-        `import * as ${name} from 'pawl/${name}'; ${text}; ${check(name, given)}`,
-      program("import * as pawl from 'pawl'"),
-    ),
+    program("import * as pawl from 'pawl'; import * as express from 'pawl/express'"),
   )
   run('import from ESM', project, 'node', 'esm.mjs')
 
   writeFileSync(
     join(project, 'cjs.cjs'),
-    Object.entries(adapters).reduce(
-      (text, [name, given]) =>
-        `${text}; const ${name} = require('pawl/${name}'); ${check(name, given)}`,
-      program("const pawl = { ...require('pawl') }"),
-    ),
+    program("const pawl = { ...require('pawl') }; const express = require('pawl/express')"),
   )
   run('require from CommonJS', project, 'node', '--no-warnings', 'cjs.cjs')
 
+  writeFileSync(
+    join(project, 'client.mjs'),
+    client(
+      "import * as fetch from 'pawl/client'; import * as persist from 'pawl/client/persist'; import * as axios from 'pawl/client/axios'; import * as ky from 'pawl/client/ky'",
+    ),
+  )
+  run('import the client from ESM', project, 'node', 'client.mjs')
+
+  writeFileSync(
+    join(project, 'client.cjs'),
+    client(
+      "const fetch = require('pawl/client'); const persist = require('pawl/client/persist'); const axios = require('pawl/client/axios'); const ky = require('pawl/client/ky')",
+    ),
+  )
+  run('require the client from CommonJS', project, 'node', '--no-warnings', 'client.cjs')
+
+  writeFileSync(
+    join(project, 'client.mts'),
+    `import axios from 'axios'
+import ky from 'ky'
+import { createIdempotentFetch, type IdempotentResponse } from 'pawl/client'
+import { indexedDbStore } from 'pawl/client/persist'
+import { idempotencyInterceptor } from 'pawl/client/axios'
+import { idempotencyHooks } from 'pawl/client/ky'
+const plain: typeof fetch = createIdempotentFetch({ maxAttempts: 3 })
+const kept = createIdempotentFetch({ persist: indexedDbStore('shop') })
+const response: IdempotentResponse = await kept('/orders', { method: 'POST', key: 'k' })
+for await (const { key, request, response, error } of kept.resume()) {
+  console.log(key.length, request.url, response?.attempts, error)
+}
+axios.create().interceptors.request.use(idempotencyInterceptor(axios, { budget: false }))
+const { attempts, replayed } = await axios.get<string>('/orders')
+const api = ky.extend(idempotencyHooks({ key: ({ url }) => url }))
+await ky.create({ fetch: plain }).post('/orders').json()
+// @ts-expect-error only a client with persist can resume
+createIdempotentFetch().resume()
+export const seen: [number | undefined, boolean | undefined, boolean, typeof api] = [attempts, replayed, response.replayed, api]
+`,
+  )
   writeFileSync(
     join(project, 'typed.mts'),
     `import express from 'express'
@@ -121,68 +134,97 @@ idempotency(pawl, { scop: () => 'x' })
 export const code: string = new PawlError('not-started', 'a', 'b').code
 `,
   )
+  // The libraries themselves: Pawl loads two of them, and its types are theirs.
+  const installed = ['drizzle-orm', 'kysely', 'knex', 'postgres', 'typeorm', 'pg', '@types/pg@8']
+  run(
+    'install ORMs',
+    project,
+    'npm',
+    'install',
+    '--no-audit',
+    '--no-fund',
+    '--prefer-offline',
+    ...installed,
+  )
+  const transactions = (load: (orm: string) => string) =>
+    `(async () => {
+  for (const orm of ${JSON.stringify(orms)}) {
+    const seen = await ${load('orm')}
+    if (typeof seen[orm + 'Transactions'] !== 'function') throw new Error(orm + ': ' + Object.keys(seen))
+  }
+})()`
   writeFileSync(
-    join(project, 'frameworks.mts'),
-    `import { Module } from '@nestjs/common'
-import { fastify, type FastifyRequest } from 'fastify'
-import { Hono } from 'hono'
-import Koa from 'koa'
-import { Pawl, type Execution } from 'pawl'
-import { idempotency as forFastify } from 'pawl/fastify'
-import { executionOf, idempotency as forFetch } from 'pawl/fetch'
-import { idempotency as forHono } from 'pawl/hono'
-import { idempotency as forKoa } from 'pawl/koa'
-import { CurrentExecution, Idempotent, IdempotencyModule, type NestRequest } from 'pawl/nest'
-const pawl = new Pawl({ database: 'postgres://localhost/app' })
-
-const app = fastify()
-await app.register(forFastify, { pawl, scope: (request: FastifyRequest) => request.ip, wait: 0 })
-app.post('/', { config: { idempotency: { resumable: true } } }, async (request) => {
-  const execution: Execution | undefined = request.execution
-  return { attempt: execution?.attempt }
-})
-app.post('/free', { config: { idempotency: false } }, async () => 'x')
-
-const hono = new Hono().use(forHono(pawl, { scope: (c) => c.req.header('x-user') ?? '' }))
-hono.post('/', (c) => c.json({ attempt: c.get('execution')?.attempt }))
-
-new Koa().use(forKoa(pawl, { scope: (ctx) => ctx.ip }))
-
-export const POST = forFetch(pawl)(async (request, context: { params: Promise<{ id: string }> }) =>
-  Response.json({ attempt: executionOf(request)?.attempt, ...(await context.params) }))
-const handle = forFetch<{ event: { request: Request } }>(pawl, { request: ({ event }) => event.request })
-export const response: Promise<Response> = handle(() => new Response('x'))({ event: { request: new Request('http://x') } })
-// @ts-expect-error where is the request?
-forFetch<{ event: { request: Request } }>(pawl)
-
-interface Signed extends NestRequest { user: { id: string } }
-class Orders { create(_: Execution) {} }
-Idempotent({ wait: 0 })(Orders.prototype, 'create', Object.getOwnPropertyDescriptor(Orders.prototype, 'create')!)
-Idempotent(false)(Orders)
-CurrentExecution()(Orders.prototype, 'create', 0)
-Module({ imports: [IdempotencyModule.forRoot({ pawl, scope: (request: Signed) => request.user.id })] })(class {})
+    join(project, 'orms.mjs'),
+    transactions((orm) => `import('pawl/' + ${orm})`),
+  )
+  run('import transactions from ESM', project, 'node', 'orms.mjs')
+  writeFileSync(
+    join(project, 'orms.cjs'),
+    transactions((orm) => `require('pawl/' + ${orm})`),
+  )
+  run('require transactions from CommonJS', project, 'node', '--no-warnings', 'orms.cjs')
+  writeFileSync(
+    join(project, 'orms.mts'),
+    `import { sql } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/node-postgres'
+import knex from 'knex'
+import { Kysely, PostgresDialect } from 'kysely'
+import { Pool } from 'pg'
+import postgres from 'postgres'
+import { DataSource } from 'typeorm'
+import { step, transaction } from 'pawl'
+import { drizzleTransactions } from 'pawl/drizzle'
+import { knexTransactions } from 'pawl/knex'
+import { kyselyTransactions } from 'pawl/kysely'
+import { postgresTransactions } from 'pawl/postgres'
+import { prismaTransactions, type PrismaTransaction } from 'pawl/prisma'
+import { typeormTransactions } from 'pawl/typeorm'
+const pool = new Pool()
+const kysely = new Kysely<{ orders: { item: string } }>({ dialect: new PostgresDialect({ pool }) })
+declare const prisma: { $transaction<T>(work: (tx: PrismaTransaction & { order: { count(): Promise<number> } }) => Promise<T>): Promise<T> }
+export const used: Promise<unknown>[] = [
+  transaction('a', { on: drizzleTransactions(drizzle({ client: pool })) }, (tx) => tx.execute(sql\`select 1\`)),
+  transaction('b', { on: knexTransactions(knex.default({ client: 'pg' })) }, (trx) => trx('orders').insert({ item: 'a' })),
+  transaction('c', { on: kyselyTransactions(kysely), isolation: 'serializable' }, (tx) => tx.selectFrom('orders').select('item').execute()),
+  transaction('d', { on: postgresTransactions(postgres()) }, (tx) => tx\`select 1\`),
+  transaction('e', { on: typeormTransactions(new DataSource({ type: 'postgres' })) }, (manager) => manager.query('select 1')),
+  step('f', async ({ idempotencyKey }) => idempotencyKey.length),
+]
+export const count: Promise<number> = transaction('g', { on: prismaTransactions(prisma) }, (tx) => tx.order.count())
+// @ts-expect-error there is no such table
+transaction('h', { on: kyselyTransactions(kysely) }, (tx) => tx.selectFrom('order').execute())
 `,
   )
-  const flags = [
-    '--strict',
-    '--noEmit',
-    '--module',
-    'nodenext',
-    '--target',
-    'es2022',
-    '--types',
-    'node',
-  ]
-  run('types', project, 'npx', 'tsc', ...flags, 'typed.mts')
+
   run(
-    'types of the frameworks',
+    'install frameworks',
     project,
-    'npx',
-    'tsc',
-    ...flags,
-    '--skipLibCheck',
-    'frameworks.mts',
+    'npm',
+    'install',
+    '--no-audit',
+    '--no-fund',
+    '--prefer-offline',
+    ...frameworks.packages,
   )
+  writeFileSync(
+    join(project, 'frameworks.mjs'),
+    frameworks.loads((name) => `import(${name})`),
+  )
+  run('import adapters from ESM', project, 'node', 'frameworks.mjs')
+  writeFileSync(
+    join(project, 'frameworks.cjs'),
+    frameworks.loads((name) => `require(${name})`),
+  )
+  run('require adapters from CommonJS', project, 'node', '--no-warnings', 'frameworks.cjs')
+  writeFileSync(join(project, 'frameworks.mts'), frameworks.typed)
+
+  const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022']
+  // Not the types of whatever else is installed.
+  flags.push('--types', 'node')
+  run('types', project, 'npx', 'tsc', ...flags, 'typed.mts')
+  run('types of adapters', project, 'npx', 'tsc', ...flags, '--skipLibCheck', 'frameworks.mts')
+  run('types of the client', project, 'npx', 'tsc', ...flags, 'client.mts')
+  run('types of transactions', project, 'npx', 'tsc', ...flags, '--skipLibCheck', 'orms.mts')
   run('the command', project, 'npx', 'pawl', '--version')
 } finally {
   rmSync(project, { recursive: true, force: true })

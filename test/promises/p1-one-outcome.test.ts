@@ -46,7 +46,7 @@ describe('P1 One outcome', () => {
     // Both processes did their share, or this proved nothing about two.
     const { rows } = await database.pool.query('select count(distinct pid)::int as n from runs')
     expect(rows[0].n).toBe(2)
-  }, 60_000)
+  }, 120_000)
 })
 
 function endToEnd({ headers }: RawResponse) {

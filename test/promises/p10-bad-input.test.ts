@@ -62,7 +62,7 @@ describe('P10 Bad input gets a clear problem+json answer', () => {
       }),
       { numRuns: 300 },
     )
-  }, 60_000)
+  }, 120_000)
 
   it('any JSON as the body: run once and replayed, or a problem', async () => {
     const url = await start()
@@ -79,7 +79,7 @@ describe('P10 Bad input gets a clear problem+json answer', () => {
       }),
       { numRuns: 100 },
     )
-  }, 60_000)
+  }, 120_000)
 
   it('nothing is left hanging by any of it', async () => {
     await start()

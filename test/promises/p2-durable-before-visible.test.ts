@@ -163,7 +163,7 @@ describe('P2 Durable before visible', () => {
       const body = bytes.slice(bytes.indexOf('\r\n\r\n') + 4)
       expect(stored.get(key)?.response_body.startsWith(body)).toBe(true)
     }
-  }, 60_000)
+  }, 120_000)
 })
 
 /** A client that notes every byte it is sent. */

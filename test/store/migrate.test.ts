@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs'
 import pg from 'pg'
 import { afterEach, describe, expect, it } from 'vitest'
 import { Pawl, type PawlError } from '../../lib/index.ts'
@@ -12,7 +13,7 @@ const database = withDatabase({ empty: true })
 const createRole = withRoles(database)
 const { pool } = database
 const pools: pg.Pool[] = []
-const FIRST = '001_executions.sql'
+const ALL = readdirSync('migrations').sort()
 
 function open(url: string = database.url): NodePostgres {
   const own = new pg.Pool({ connectionString: url, max: 1 })
@@ -61,15 +62,15 @@ afterEach(async () => {
 
 describe('migrations', () => {
   it('build the schema from nothing, once, and say what they applied', async () => {
-    expect(await migrate(open(), 'fresh')).toEqual([FIRST])
+    expect(await migrate(open(), 'fresh')).toEqual(ALL)
     expect(await migrate(open(), 'fresh')).toEqual([])
     const { rows } = await pool.query('select version, name from fresh.migrations')
-    expect(rows).toEqual([{ version: 1, name: FIRST }])
+    expect(rows).toEqual(ALL.map((name, i) => ({ version: i + 1, name })))
   })
 
   it('eight that start at once: one applies, the others wait for it', async () => {
     const applied = await Promise.all(Array.from({ length: 8 }, () => migrate(open(), 'crowd')))
-    expect(applied.flat()).toEqual([FIRST])
+    expect(applied.flat()).toEqual(ALL)
   })
 
   it.each(['repeatable read', 'serializable'])(
@@ -81,7 +82,7 @@ describe('migrations', () => {
          create schema ${schema} authorization ROLE`,
       )
       const applied = await Promise.all(Array.from({ length: 8 }, () => migrate(open(url), schema)))
-      expect(applied.flat()).toEqual([FIRST])
+      expect(applied.flat()).toEqual(ALL)
     },
   )
 
@@ -164,7 +165,7 @@ describe('the schema that a process finds', () => {
 describe('roles and settings', () => {
   it('a role that owns its schema and may create nothing else can migrate and run', async () => {
     const url = await createRole('create schema tenant authorization ROLE')
-    expect(await migrate(open(url), 'tenant')).toEqual([FIRST])
+    expect(await migrate(open(url), 'tenant')).toEqual(ALL)
     await expectItWorks(url, 'tenant')
   })
 
@@ -173,7 +174,7 @@ describe('roles and settings', () => {
     const url = await createRole(
       `grant usage on schema granted to ROLE;
        grant select on granted.migrations to ROLE;
-       grant select, insert, update, delete on granted.executions, granted.processes to ROLE`,
+       grant select, insert, update, delete on granted.executions, granted.processes, granted.steps, granted.wakeups to ROLE`,
     )
     await expectItWorks(url, 'granted')
   })

@@ -1,11 +1,13 @@
 import { PGlite } from '@electric-sql/pglite'
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Pawl } from '../../lib/index.ts'
 import { openDatabase } from '../../lib/store/open-database.ts'
 import { silent, startApp } from '../helpers/app.ts'
 import { freshKey, request } from '../helpers/request.ts'
 
 const engine = new PGlite()
+// A whole PostgreSQL in WebAssembly is compiled: on a busy machine that takes a minute.
+beforeAll(() => engine.waitReady, 240_000)
 afterAll(() => engine.close())
 
 /** Each test in a schema of its own: PGlite takes its time to start. */

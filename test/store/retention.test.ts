@@ -49,6 +49,18 @@ describe('retention', () => {
     expect(await count()).toBe(10)
   })
 
+  it('says in the debug log how far it is, batch by batch', async () => {
+    await fill(1500)
+    const { db } = await openStore(database.url)
+    const said: unknown[] = []
+    const logger = { ...silent, debug: (...args: unknown[]) => void said.push(args) }
+    await new Retention(db, 'pawl', 60_000, logger).sweep()
+    expect(said).toEqual([
+      ['retention', { deleted: 1000, ms: expect.any(Number), more: true }],
+      ['retention', { deleted: 1500, ms: expect.any(Number), more: false }],
+    ])
+  })
+
   it('leaves alone what a live process is running, and deletes what a dead one was', async () => {
     const [live, dead] = await Promise.all([
       openStore(database.url),

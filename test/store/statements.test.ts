@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest'
 import type { Database, Query } from '../../lib/store/database.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
 import { statements } from '../../lib/store/statements.ts'
-import { Store } from '../../lib/store/store.ts'
+import { StepStore } from '../../lib/store/step-store.ts'
+import { type AttemptRef, Store } from '../../lib/store/store.ts'
+import { WakeupStore } from '../../lib/store/wakeup-store.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { claimNew, claimOf, completionOf, storeOver } from '../helpers/store.ts'
 
@@ -15,7 +17,7 @@ async function plans(): Promise<Record<string, string>> {
   const found: Record<string, string> = {}
   let name = ''
   const query: Query = async (sql, values) => {
-    if (sql.includes('.executions')) {
+    if (name && /\.(executions|steps|wakeups)/.test(sql)) {
       const rows = await real.query(`explain ${sql}`, values)
       found[name] = rows.map(([line]) => line).join('\n')
     }
@@ -28,12 +30,33 @@ async function plans(): Promise<Record<string, string>> {
   const attempts = await Promise.all(claims.map((claim) => claimNew(side, claim)))
   name = 'look'
   await Promise.all(attempts.map(({ id }) => side.store.look(id)))
+  const steps = new StepStore(db, 'pawl', side.owner)
+  const record = (attempt: AttemptRef, onlyIfCurrent: boolean) => ({
+    ...attempt,
+    name: 'a',
+    occurrence: onlyIfCurrent ? 2 : 1,
+    position: 1,
+    kind: 'step' as const,
+    output: Buffer.from('1'),
+    error: null,
+    tookMs: 1,
+    completed: true,
+    onlyIfCurrent,
+  })
+  name = 'record'
+  await Promise.all(attempts.map((attempt) => steps.record(record(attempt, false))))
+  name = 'record guarded'
+  await Promise.all(attempts.map((attempt) => steps.record(record(attempt, true))))
+  name = 'journal'
+  expect(await steps.journal(attempts[0]!)).toHaveLength(2)
+  name = 'take due'
+  await new WakeupStore(db, 'pawl', side.owner, 15_000).takeDue('requests', 4)
   name = 'release'
   await Promise.all(attempts.slice(0, 32).map((attempt) => side.store.release(attempt, 'released')))
   name = 'complete'
   await Promise.all(attempts.map((attempt) => side.store.complete(completionOf(attempt, 'x'))))
   const [first] = attempts
-  const seen = await new Store(real, 'pawl', randomUUID()).look(first!.id)
+  const seen = await new Store(real, 'pawl', randomUUID(), 15_000).look(first!.id)
   name = 'take over'
   await side.store.takeOver(first!.id, seen!)
   name = 'restart'
@@ -56,7 +79,7 @@ describe('plans of a table that grew from nothing', () => {
     ['was analyzed now', () => database.pool.query('analyze pawl.executions')],
   ])('reach 64 of 50,000 executions by their primary key when it %s', async (when, analyze) => {
     await database.pool.query(
-      'truncate pawl.executions; alter table pawl.executions set (autovacuum_enabled = false)',
+      'truncate pawl.executions, pawl.steps, pawl.wakeups; alter table pawl.executions set (autovacuum_enabled = false)',
     )
     if (when.endsWith('empty')) await analyze()
     // As a process does whose connections live from the first day on.
@@ -69,11 +92,23 @@ describe('plans of a table that grew from nothing', () => {
          '[]', convert_to(repeat('x', 300), 'UTF8'), pawl.now(), pawl.now() + interval '1 day'
        from generate_series(1, 50000) as n`,
     )
+    await database.pool.query(
+      `insert into pawl.steps (execution_id, life, name, occurrence, position, kind, attempt, started_at)
+       select id, created_at, 'earlier', 1, 1, 'step', 1, created_at from pawl.executions`,
+    )
+    await database.pool.query(
+      `insert into pawl.wakeups (execution_id, queue, due_at, max_attempts)
+       select id, 'requests', 'infinity', 5 from pawl.executions`,
+    )
     if (when.endsWith('now')) await analyze()
     const found = await plans()
     expect(Object.keys(found)).toEqual([
       'claim',
       'look',
+      'record',
+      'record guarded',
+      'journal',
+      'take due',
       'release',
       'complete',
       'take over',
@@ -84,12 +119,12 @@ describe('plans of a table that grew from nothing', () => {
       'delete expired',
     ])
     for (const [name, plan] of Object.entries(found)) {
-      expect(plan, name).not.toMatch(/Seq Scan on executions/)
+      expect(plan, name).not.toMatch(/Seq Scan on (executions|steps|wakeups)/)
       if (name !== 'claim') expect(plan, name).toMatch(/executions_pkey/)
     }
     expect(found.claim).toMatch(/Index Scan using executions_pkey on executions e/)
     // A range of the index, and not all of it behind a filter.
     expect(found['delete expired']).toMatch(/Index Cond: \(expires_at <=/)
-    await database.pool.query('truncate pawl.executions, pawl.processes')
+    await database.pool.query('truncate pawl.executions, pawl.steps, pawl.wakeups, pawl.processes')
   })
 })

@@ -70,6 +70,7 @@ describe('claim', () => {
         attempt: 1,
         born: attempt.born,
         expired: false,
+        journaled: false,
         outcome: null,
       },
     })

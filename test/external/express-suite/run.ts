@@ -8,6 +8,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import pg from 'pg'
 import { startPostgres } from '../../helpers/postgres.ts'
 
 const checkout = resolve(process.argv[2] ?? '')
@@ -45,6 +46,14 @@ function run(name: string, env: Record<string, string>): Report {
   return report
 }
 
+async function executions(): Promise<number> {
+  const client = new pg.Client({ connectionString: postgres.url })
+  await client.connect()
+  const { rows } = await client.query('select count(*)::int as n from pawl.executions')
+  await client.end()
+  return rows[0].n
+}
+
 try {
   const failures = (report: Report) => report.failures.map((failure) => failure.fullTitle)
   const expected = failures(run('a middleware that does nothing', { MOUNT: 'nothing' }))
@@ -52,6 +61,9 @@ try {
     ...failures(run('Pawl, no keys', { MOUNT: 'pawl' })),
     ...failures(run('Pawl, a fresh key on every request', { MOUNT: 'pawl', FRESH_KEYS: '1' })),
   ]
+  const protectedRequests = await executions()
+  console.log(`${protectedRequests} requests were protected`)
+  if (protectedRequests === 0) throw new Error('The run with keys went past Pawl.')
   const different = seen.filter((title) => !expected.includes(title))
   for (const title of different) console.log(`fails with Pawl only: ${title}`)
   process.exitCode = different.length > 0 ? 1 : 0

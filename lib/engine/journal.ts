@@ -1,0 +1,302 @@
+import { DivergenceError, StepInterruptedError } from '../errors.ts'
+import type { Entry, Recorded, StepKind, StepName, StepStore } from '../store/step-store.ts'
+import type { AttemptRef } from '../store/store.ts'
+import { Gate } from './gate.ts'
+import { after, persist } from './persist.ts'
+import type { Sealer } from './seal.ts'
+import { decodeValue, encodeValue } from './value.ts'
+
+/** How long a transaction whose end is not known waits for a store that is away. */
+const LOOK_MS = 5000
+
+/** The name of the entry that says that compensations run. No step has it: a step's is not empty. */
+export const GIVING_UP = ''
+
+/** A use of a step's name, and what is recorded under it. */
+export interface Use extends StepName {
+  kind: StepKind
+  entry: Entry | undefined
+}
+
+/** What is to be recorded of a step. */
+export type Result =
+  | { output: unknown }
+  /** It failed for good. */
+  | { error: unknown }
+  /** It is about to begin, and must run at most once. */
+  | 'intent'
+
+/**
+ * The journal of one execution as one attempt sees it: what earlier attempts recorded, read at once when
+ * the attempt began, and what it records itself. The first recorded entry wins; an attempt that comes
+ * second adopts it.
+ */
+export class Journal {
+  readonly #store: StepStore
+  readonly #sealer: Sealer
+  readonly #ref: AttemptRef
+  readonly #stopped: () => boolean
+  readonly #superseded: () => Error | null
+  readonly #onSuperseded: () => void
+  readonly #entries = new Map<string, { entry: Entry; position: number }>()
+  readonly #gate: Gate
+  readonly #unused = new Set<string>()
+  readonly #uses = new Map<string, number>()
+  #recorded: number
+  #hasFailure = false
+  #now: string
+
+  /**
+   * @param recorded what earlier attempts recorded, in the order of replay
+   * @param life what the attempt knows of its own standing
+   */
+  constructor(
+    store: StepStore,
+    sealer: Sealer,
+    ref: AttemptRef,
+    recorded: readonly Entry[],
+    life: { stopped(): boolean; superseded(): Error | null; onSuperseded(): void },
+  ) {
+    this.#store = store
+    this.#sealer = sealer
+    this.#ref = ref
+    this.#stopped = () => life.stopped()
+    this.#superseded = () => life.superseded()
+    this.#onSuperseded = () => life.onSuperseded()
+    for (const [i, entry] of recorded.entries()) {
+      this.#entries.set(idOf(entry), { entry, position: i + 1 })
+      this.#unused.add(idOf(entry))
+    }
+    this.#gate = new Gate(recorded.length)
+    this.#recorded = recorded.length
+    this.#now = ref.born
+  }
+
+  /** Whether anything is recorded, by this attempt or an earlier one. */
+  get isEmpty(): boolean {
+    return this.#recorded === 0
+  }
+
+  /** Whether the handler has asked for a step. */
+  get isUsed(): boolean {
+    return this.#uses.size > 0
+  }
+
+  /** Whether the handler has seen a step fail for good: an answer it gives now is final. */
+  get hasFailure(): boolean {
+    return this.#hasFailure
+  }
+
+  /** Entries of earlier attempts that this one has not asked for. */
+  get skipped(): string[] {
+    return [...this.#unused].flatMap((id) => {
+      const { name, occurrence, kind } = (this.#entries.get(id) as { entry: Entry }).entry
+      if (kind === 'compensation' || kind === 'giving-up') return []
+      return occurrence === 1 ? name : `${name} (${occurrence})`
+    })
+  }
+
+  /** When the last entry that the handler has seen was recorded, in microseconds since 1970. */
+  get now(): string {
+    return this.#now
+  }
+
+  /**
+   * Takes the next occurrence of a name. Throws if this attempt must not go on.
+   * @throws PawlError `superseded`
+   * @throws DivergenceError if an entry of another kind is recorded there
+   */
+  use(name: string, kind: StepKind): Use {
+    const occurrence = (this.#uses.get(name) ?? 0) + 1
+    this.#uses.set(name, occurrence)
+    return this.useAt({ name, occurrence }, kind)
+  }
+
+  /** The same for an occurrence that is not the next. */
+  useAt({ name, occurrence }: StepName, kind: StepKind): Use {
+    this.check()
+    const entry = this.#entries.get(idOf({ name, occurrence }))?.entry
+    this.#unused.delete(idOf({ name, occurrence }))
+    if (!entry && this.isGivingUp && (kind === 'step' || kind === 'transaction')) {
+      throw new DivergenceError(
+        `"${name}" is new, and the execution is giving up: its compensations have begun.`,
+        'Nothing is to be done; the recorded answer is given when all of them have run.',
+      )
+    }
+    if (entry && entry.kind !== kind) {
+      throw new DivergenceError(
+        `"${name}" is recorded as a ${entry.kind} and is now a ${kind}.`,
+        'Give the new step another name, or bring the old one back until executions in flight are done.',
+      )
+    }
+    return { name, occurrence, kind, entry }
+  }
+
+  /** Whether an earlier attempt has given up, and compensations may have run. */
+  get isGivingUp(): boolean {
+    return this.#entries.has(idOf({ name: GIVING_UP, occurrence: 1 }))
+  }
+
+  /** Resolves to the recorded output, or rejects with the recorded error, when it is its turn. */
+  async replay(use: StepName, entry: Entry): Promise<unknown> {
+    const position = this.#entries.get(idOf(use))?.position
+    if (position !== undefined) await this.#gate.pass(position)
+    return this.#open(entry)
+  }
+
+  /**
+   * Records what became of a step and resolves to what is recorded: this, or what was there first.
+   * @returns the entry of another attempt if that was first; null if this one is recorded
+   * @throws PawlError `superseded` if this attempt must not record it, `value-unkeepable`,
+   * `store-unavailable` once Pawl has stopped
+   */
+  async record(use: Use, result: Result, tookMs: number): Promise<Entry | null> {
+    const { output, error } = this.#encode(use, result)
+    const position = this.#gate.take()
+    const step = {
+      ...this.#ref,
+      name: use.name,
+      occurrence: use.occurrence,
+      kind: use.kind,
+      position,
+      output,
+      error,
+      tookMs: Math.round(tookMs),
+      completed: result !== 'intent',
+      onlyIfCurrent: result === 'intent' || error !== null,
+    }
+    try {
+      const { won, current, at } = await persist(() => this.#store.record(step), this.#stopped)
+      if (!current) this.#onSuperseded()
+      const other = won ? null : await this.#find(use)
+      // Sent twice since the first reply was lost: what is there is the intent that we recorded.
+      const first = other && !(isOwnIntent(other, this.#ref) && result === 'intent') ? other : null
+      this.#recorded++
+      if (typeof result === 'object' && 'error' in result) this.#noteFailure(result.error)
+      await this.#gate.pass(position)
+      this.#now = first?.at ?? (won ? at : this.#now)
+      return first
+    } catch (error) {
+      this.#gate.withdraw(position)
+      throw error
+    }
+  }
+
+  /**
+   * Records a step as part of a transaction of the app's.
+   * @param commit runs the transaction; it is given a function that makes the entry a part of it, whose
+   * result says whether it may commit
+   */
+  async recordIn<T>(
+    use: Use,
+    commit: (
+      entry: (
+        run: Parameters<StepStore['recordIn']>[0],
+        output: unknown,
+        tookMs: number,
+      ) => Promise<boolean>,
+    ) => Promise<T>,
+  ): Promise<T> {
+    let position: number | undefined
+    let recorded: Recorded | undefined
+    try {
+      const result = await commit(async (run, output, tookMs) => {
+        position ??= this.#gate.take()
+        recorded = await this.#store.recordIn(run, {
+          ...this.#ref,
+          ...use,
+          ...this.#encode(use, { output }),
+          position,
+          tookMs: Math.round(tookMs),
+          completed: true,
+          onlyIfCurrent: false,
+        })
+        return recorded.won
+      })
+      if (recorded?.current === false) this.#onSuperseded()
+      this.#recorded++
+      if (position !== undefined) await this.#gate.pass(position)
+      this.#now = recorded?.at ?? this.#now
+      return result
+    } catch (error) {
+      if (position !== undefined) this.#gate.withdraw(position)
+      throw error
+    }
+  }
+
+  /**
+   * Looks for an entry that somebody else may have recorded meanwhile.
+   * @returns undefined if there is none, or only an intent
+   */
+  async lookAgain(use: StepName): Promise<Entry | undefined> {
+    const giveUp = after(LOOK_MS)
+    const done = () => this.#stopped() || giveUp()
+    const entries = await persist(() => this.#store.journal(this.#ref), done)
+    const entry = entries.find((entry) => idOf(entry) === idOf(use))
+    return entry?.completed ? entry : undefined
+  }
+
+  /** The value of an entry that was adopted, or its error. */
+  adopt(entry: Entry): unknown {
+    // Somebody has taken over: this is the last thing that this attempt gets to see.
+    if (entry.attempt > this.#ref.attempt) this.#onSuperseded()
+    return this.#open(entry)
+  }
+
+  /** @throws PawlError `superseded` if this attempt must not go on */
+  check(): void {
+    const reason = this.#superseded()
+    if (reason) throw reason
+  }
+
+  /** Notes that the execution takes no more entries from this attempt. */
+  over(): Error {
+    this.#onSuperseded()
+    return this.#superseded() ?? new Error('The execution is over.')
+  }
+
+  async #find(use: Use): Promise<Entry> {
+    const entries = await persist(() => this.#store.journal(this.#ref), this.#stopped)
+    const entry = entries.find((entry) => idOf(entry) === idOf(use))
+    if (entry) return entry
+    throw this.over()
+  }
+
+  #encode(use: StepName, result: Result): { output: Buffer | null; error: Buffer | null } {
+    if (result === 'intent') return { output: null, error: null }
+    const purpose = purposeOf(use)
+    const seal = (value: unknown) => {
+      const bytes = encodeValue(value)
+      return bytes && this.#sealer.seal(bytes, this.#ref.id, purpose)
+    }
+    if ('output' in result) return { output: seal(result.output), error: null }
+    return { output: null, error: seal(result.error) }
+  }
+
+  #open(entry: Entry): unknown {
+    const open = (bytes: Buffer | null) =>
+      decodeValue(bytes && this.#sealer.open(bytes, this.#ref.id, purposeOf(entry)))
+    this.#now = entry.at
+    if (entry.error === null) return open(entry.output)
+    const error = open(entry.error)
+    this.#noteFailure(error)
+    throw error
+  }
+
+  /** An interrupted step is open: a handler that learns to deal with it may still succeed. */
+  #noteFailure(error: unknown): void {
+    if (!(error instanceof StepInterruptedError)) this.#hasFailure = true
+  }
+}
+
+function idOf({ name, occurrence }: StepName): string {
+  return `${occurrence} ${name}`
+}
+
+function purposeOf({ name, occurrence }: StepName): string {
+  return `step ${occurrence} ${name}`
+}
+
+function isOwnIntent(entry: Entry, ref: AttemptRef): boolean {
+  return !entry.completed && entry.attempt === ref.attempt
+}

@@ -1,0 +1,184 @@
+import { hash } from 'node:crypto'
+import { PawlError } from '../errors.ts'
+import type { StepName, StepStore } from '../store/step-store.ts'
+import type { Undoable } from './compensation.ts'
+import { currentStep } from './current.ts'
+import type { Execution, RunStep, RunTransaction } from './execution.ts'
+import { derivedUuid } from './execution-id.ts'
+import type { Journal } from './journal.ts'
+import { runStep } from './step.ts'
+import {
+  resolveStep,
+  resolveTransaction,
+  type StepContext,
+  type StepOptions,
+  type TransactionOptions,
+} from './step-options.ts'
+import { runTransaction } from './transaction.ts'
+
+/** The longest name of a step, in characters: it is part of an index. */
+const MAX_NAME = 255
+
+/** What a running execution is made of. */
+export interface ExecutionParts {
+  id: string
+  scope: string
+  key: string
+  attempt: number
+  recovering: boolean
+  /** Names this life of the execution. */
+  born: string
+  journal: Journal
+  steps: StepStore
+  /** Gets the steps that can be undone, in the order in which they were recorded. */
+  undoable: Undoable[]
+  /** The transaction that the request is; undefined if it is none. */
+  transactionOfRequest: () => unknown
+  /** Asked for when the app does: few handlers want one. */
+  signal: () => AbortSignal
+}
+
+/** The Execution of an attempt that is running here. */
+export class RunningExecution implements Execution {
+  readonly id: string
+  readonly scope: string
+  readonly key: string
+  readonly attempt: number
+  readonly recovering: boolean
+  readonly #parts: ExecutionParts
+  #randoms = 0
+  #uuids = 0
+
+  constructor(parts: ExecutionParts) {
+    this.id = parts.id
+    this.scope = parts.scope
+    this.key = parts.key
+    this.attempt = parts.attempt
+    this.recovering = parts.recovering
+    this.#parts = parts
+  }
+
+  get abortSignal(): AbortSignal {
+    return this.#parts.signal()
+  }
+
+  get tx(): unknown {
+    const tx = this.#parts.transactionOfRequest()
+    if (tx !== undefined) return tx
+    throw new PawlError(
+      'no-transaction',
+      'This request is not run as a transaction, so it has no execution.tx.',
+      'Give the route transaction: true, or use execution.transaction(name, fn).',
+    )
+  }
+
+  step: RunStep = async <T>(
+    name: string,
+    fn: (context: StepContext) => unknown,
+    options?: StepOptions<T>,
+  ): Promise<T> => {
+    const { journal } = this.#parts
+    this.#checkUse(name, fn, 'step')
+    const resolved = resolveStep(name, options)
+    const use = journal.use(name, 'step')
+    const output = await runStep(this, journal, use, this.keyOf(use), fn, resolved)
+    this.#noteUndo(use, resolved.compensate, output)
+    return output as T
+  }
+
+  transaction: RunTransaction = async <T, Tx>(
+    name: string,
+    ...rest: TransactionArguments<T, Tx>
+  ): Promise<T> => {
+    const { fn, options } = splitTransaction(...rest)
+    const { journal, steps } = this.#parts
+    this.#checkUse(name, fn, 'transaction')
+    if (this.#parts.transactionOfRequest() !== undefined) {
+      throw new PawlError(
+        'step-nested',
+        `Transaction "${name}" was started in a request that is a transaction itself.`,
+        'Write through execution.tx: it commits with the answer.',
+      )
+    }
+    const resolved = resolveTransaction(name, options)
+    const use = journal.use(name, 'transaction')
+    const output = await runTransaction(this, journal, steps, use, fn, resolved)
+    this.#noteUndo(use, resolved.compensate as Undo | undefined, output)
+    return output as T
+  }
+
+  now(): Date {
+    return new Date(Number(BigInt(this.#parts.journal.now) / 1000n))
+  }
+
+  random(): number {
+    const { id, born } = this.#parts
+    const bits = hash('sha256', `${id} ${born} random ${++this.#randoms}`, 'buffer')
+    // 53 bits, as many as a number holds.
+    return Number(bits.readBigUInt64BE() >> 11n) / 2 ** 53
+  }
+
+  uuid(): string {
+    const { id, born } = this.#parts
+    return derivedUuid(`${id} ${born} uuid ${++this.#uuids}`)
+  }
+
+  /** The idempotency key of a step: of this life of the execution, and of no other step. */
+  keyOf({ name, occurrence }: StepName): string {
+    const { id, born } = this.#parts
+    return derivedUuid(`${id} ${born} step ${occurrence} ${name}`)
+  }
+
+  #noteUndo(use: StepName, compensate: Undo | undefined, output: unknown): void {
+    if (!compensate) return
+    const { name, occurrence } = use
+    this.#parts.undoable.push({
+      name,
+      occurrence,
+      undo: (context) => compensate(output as never, context),
+    })
+  }
+
+  /** @throws PawlError `invalid-option`, `step-nested` */
+  #checkUse(name: unknown, fn: unknown, what: string): void {
+    const nameIsFine =
+      typeof name === 'string' &&
+      name !== '' &&
+      name.length <= MAX_NAME &&
+      name.isWellFormed() &&
+      !name.includes('\0')
+    if (!nameIsFine || typeof fn !== 'function') {
+      throw new PawlError(
+        'invalid-option',
+        nameIsFine
+          ? `The ${what} "${name}" was given no function.`
+          : `A ${what} was given the name ${JSON.stringify(name)}.`,
+        `Call ${what}(name, fn, options) with a name of 1 to ${MAX_NAME} characters.`,
+      )
+    }
+    const around = currentStep(this)
+    if (around !== null) {
+      throw new PawlError(
+        'step-nested',
+        `The ${what} "${name}" was started inside "${around}".`,
+        'A step is the smallest thing that is recorded: start one after the other, in the handler.',
+      )
+    }
+  }
+}
+
+/** A transaction's function and options, in either order. */
+export type TransactionArguments<T, Tx> = [
+  a: ((tx: Tx) => unknown) | TransactionOptions<T, Tx>,
+  b?: ((tx: Tx) => unknown) | TransactionOptions<T, Tx>,
+]
+
+export function splitTransaction<T, Tx>(...[a, b]: TransactionArguments<T, Tx>) {
+  const [fn, options] = typeof a === 'function' ? [a, b] : [b, a]
+  return {
+    fn: fn as (tx: never) => unknown,
+    options: options as TransactionOptions<T, Tx> | undefined,
+  }
+}
+
+type Undo = (output: never, context: StepContext) => unknown

@@ -1,0 +1,59 @@
+import { PawlError, TerminalError } from '../errors.ts'
+import type { StepStore } from '../store/step-store.ts'
+import { isConflict, type TransactionHost } from '../store/transaction-host.ts'
+import { runAsStep } from './current.ts'
+import type { Execution } from './execution.ts'
+import type { Journal, Use } from './journal.ts'
+import { fit } from './schema.ts'
+import type { resolveTransaction } from './step-options.ts'
+
+const MAX_TRIES = 5
+
+/** Thrown to roll back a transaction whose step is recorded already. */
+class Lost extends Error {}
+
+/** Runs a transaction step, or replays it. */
+export async function runTransaction(
+  execution: Execution,
+  journal: Journal,
+  store: StepStore,
+  use: Use,
+  fn: (tx: never) => unknown,
+  { schema, isolation, on }: ReturnType<typeof resolveTransaction>,
+): Promise<unknown> {
+  const { name } = use
+  if (use.entry) return fit(name, schema, await journal.replay(use, use.entry), 'recorded')
+  const host = (on ?? store.host) as TransactionHost<never>
+  const started = performance.now()
+  for (let tries = 1; ; tries++) {
+    journal.check()
+    try {
+      return await journal.recordIn(use, (record) =>
+        host.transaction(async (tx, run) => {
+          const returned = await runAsStep(execution, name, () => fn(tx))
+          const output = await fit(name, schema, returned, 'returned')
+          if (!(await record(run, output, performance.now() - started))) throw new Lost()
+          return output
+        }, isolation),
+      )
+    } catch (error) {
+      // Whatever it was, the journal knows: the app's own constraint may speak before the journal's when
+      // another attempt was first, and a commit whose reply was lost is a commit.
+      const recorded = await journal.lookAgain(use).catch((cause) => {
+        throw new PawlError(
+          'store-unavailable',
+          `It is not known whether transaction "${name}" has committed: ${(error as Error).message}.`,
+          'Let the handler fail: the next attempt reads the journal and goes on accordingly.',
+          cause,
+        )
+      })
+      if (recorded) return fit(name, schema, journal.adopt(recorded), 'recorded')
+      if (error instanceof Lost) throw journal.over()
+      if (error instanceof TerminalError) {
+        const other = await journal.record(use, { error }, performance.now() - started)
+        if (other) return fit(name, schema, journal.adopt(other), 'recorded')
+      }
+      if (tries >= MAX_TRIES || !isConflict(error)) throw error
+    }
+  }
+}

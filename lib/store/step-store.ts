@@ -1,0 +1,192 @@
+import type { Database } from './database.ts'
+import { GroupCommit } from './group-commit.ts'
+import { runIn } from './in-transaction.ts'
+import { toBytes, translate } from './results.ts'
+import { type StepStatements, stepStatements } from './step-statements.ts'
+import type { AttemptRef, Outcome } from './store.ts'
+import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
+import { column } from './values.ts'
+
+/** What an entry of the journal is of. */
+export type StepKind = 'step' | 'transaction' | 'compensation' | 'giving-up'
+
+/** Names an entry within its execution. */
+export interface StepName {
+  name: string
+  /** Counts the uses of the name, from 1. */
+  occurrence: number
+}
+
+/** A step to be recorded. */
+export interface StepRecord extends AttemptRef, StepName {
+  /** Its rank in the order in which steps are replayed. */
+  position: number
+  kind: StepKind
+  /** Null for undefined, or if there is none. */
+  output: Buffer | null
+  /** Of a step that failed for good. */
+  error: Buffer | null
+  /** How long it took, in ms. */
+  tookMs: number
+  /** False for the bare intent of a step. */
+  completed: boolean
+  /** Whether only the current attempt may record it: failures and intents. */
+  onlyIfCurrent: boolean
+}
+
+/** What became of a step to be recorded. */
+export interface Recorded {
+  /** False: an entry was there before, or the execution is over, or this attempt may not. */
+  won: boolean
+  /** Whether the attempt is still the current one. */
+  current: boolean
+  /** When, by the database's clock, in microseconds since 1970. */
+  at: string
+}
+
+/** An entry of the journal. */
+export interface Entry extends StepName {
+  kind: StepKind
+  output: Buffer | null
+  error: Buffer | null
+  /** The attempt that recorded it. */
+  attempt: number
+  /** False for the bare intent of a step. */
+  completed: boolean
+  /** When it was recorded, in microseconds since 1970. */
+  at: string
+}
+
+const REFUSED: Recorded = { won: false, current: false, at: '' }
+
+/** What the engine asks of the journal in Postgres. */
+export class StepStore {
+  readonly #db: Database
+  readonly #sql: StepStatements
+  readonly #owner: string
+  readonly #records = this.#group(() => this.#sql.record)
+  readonly #guarded = this.#group(() => this.#sql.recordGuarded)
+
+  /**
+   * @param schema the schema's name, as given by the user
+   * @param owner the id of this process
+   */
+  constructor(db: Database, schema: string, owner: string) {
+    this.#db = db
+    this.#sql = stepStatements(`"${schema}"`)
+    this.#owner = owner
+  }
+
+  /** The database that Pawl was given, as a host of transactions. */
+  get host(): TransactionHost<unknown> {
+    return this.#db.host
+  }
+
+  /** Records a step, unless it is recorded. May be sent twice. */
+  record(step: StepRecord): Promise<Recorded> {
+    return translate((step.onlyIfCurrent ? this.#guarded : this.#records).run(step))
+  }
+
+  /** All that is recorded, in the order in which it is to be replayed. */
+  async journal({ id, born }: Pick<AttemptRef, 'id' | 'born'>): Promise<Entry[]> {
+    const rows = await translate(this.#db.query(this.#sql.journal, [id, born]))
+    return rows.map(([name, occurrence, kind, output, error, attempt, completed, at]) => ({
+      name: name as string,
+      occurrence: occurrence as number,
+      kind: kind as StepKind,
+      output: toBytes(output),
+      error: toBytes(error),
+      attempt: attempt as number,
+      completed: completed as boolean,
+      at: at as string,
+    }))
+  }
+
+  /**
+   * Runs `work` in a transaction of the app's.
+   * @param isolation default: the database's
+   */
+  transaction<Tx, T>(
+    host: TransactionHost<Tx>,
+    work: (tx: Tx, run: RunStatement) => Promise<T>,
+    isolation: IsolationLevel | undefined,
+  ): Promise<T> {
+    return host.transaction(work, isolation)
+  }
+
+  /**
+   * Records a step in the transaction whose writes belong to it.
+   * @throws PawlError `schema-missing`, `store-refused`, `execution-gone`: it is another database's
+   */
+  async recordIn(run: RunStatement, step: StepRecord): Promise<Recorded> {
+    const { id, born, attempt, name, occurrence, position, kind, output, tookMs } = step
+    const recorded = await runIn(run, this.#sql.recordInTransaction, [
+      id,
+      born,
+      String(attempt),
+      name,
+      String(occurrence),
+      String(position),
+      kind,
+      output?.toString('base64') ?? null,
+      String(tookMs),
+    ])
+    if (recorded === null) return REFUSED
+    const [at, stale] = String(recorded).split(' ')
+    return { won: true, current: stale === undefined, at: at as string }
+  }
+
+  /**
+   * Records the outcome in the transaction whose writes belong to it.
+   * @returns whether somebody waits for it; null if the execution is over
+   * @throws as recordIn
+   */
+  async completeIn(
+    run: RunStatement,
+    { id, born }: AttemptRef,
+    { status, headers, body }: Outcome,
+    retentionMs: number,
+  ): Promise<boolean | null> {
+    const awaited = await runIn(run, this.#sql.completeInTransaction, [
+      id,
+      born,
+      String(status),
+      headers.toString('base64'),
+      body?.toString('base64') ?? null,
+      String(retentionMs),
+    ])
+    return awaited as boolean | null
+  }
+
+  #group(sql: () => string): GroupCommit<StepRecord, Recorded> {
+    return new GroupCommit((batch) => this.#send(sql(), batch), {
+      weigh: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
+    })
+  }
+
+  async #send(sql: string, batch: StepRecord[]): Promise<Recorded[]> {
+    const rows = await this.#db.query(sql, [
+      column('uuid', batch, (s) => s.id),
+      column('int8', batch, (s) => s.born),
+      column('int4', batch, (s) => s.attempt),
+      column('text', batch, (s) => s.name),
+      column('int4', batch, (s) => s.occurrence),
+      column('int4', batch, (s) => s.position),
+      column('text', batch, (s) => s.kind),
+      column('bytea', batch, (s) => s.output),
+      column('bytea', batch, (s) => s.error),
+      column('int8', batch, (s) => s.tookMs),
+      column('bool', batch, (s) => s.completed),
+      this.#owner,
+    ])
+    const results = new Array<Recorded>(batch.length).fill(REFUSED)
+    for (const [n, won, current, at] of rows) {
+      results[(n as number) - 1] = {
+        won: won as boolean,
+        current: current as boolean,
+        at: at as string,
+      }
+    }
+    return results
+  }
+}

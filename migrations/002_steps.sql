@@ -1,0 +1,58 @@
+-- Migration 2: the journal.
+--
+--   steps   one row for each recorded step of an execution: what it gave, or how it failed. Written
+--           once each. A retry reads them all at once and runs only what is not there.
+--
+-- A row may be there before its step has run (completed_at is null): the intent of a step that must
+-- run at most once. Recording what came of it fills the row in, once.
+
+create table pawl.steps (
+  execution_id uuid not null,
+  -- The execution's created_at. An expired execution that is claimed again has another one, so that
+  -- no process of its former life can write into the journal of the new one.
+  life         timestamptz not null,
+  name         text not null,
+  -- Counts the uses of a name within one execution, from 1.
+  occurrence   integer not null,
+  -- The order in which steps were recorded, in which they are replayed.
+  position     integer not null,
+  -- step, transaction, compensation, or giving-up (the answer that compensations run for)
+  kind         text not null,
+  -- As pawl.readable_json has it. Null for undefined.
+  output       bytea,
+  -- The same, of the error with which the step failed for good.
+  error        bytea,
+  -- The number of the attempt that recorded it.
+  attempt      integer not null,
+  started_at   timestamptz not null,
+  completed_at timestamptz,
+  primary key (execution_id, life, name, occurrence)
+);
+
+-- The SQL interface to the journal: query this view, not the table.
+create view pawl.step_log as
+select
+  s.execution_id,
+  e.scope,
+  e.key,
+  e.name as execution_name,
+  s.position,
+  s.name,
+  s.occurrence,
+  s.kind,
+  case when s.completed_at is null then 'begun'
+    when s.error is not null then 'failed' else 'done' end as status,
+  pawl.readable_json(s.output) as output,
+  pawl.readable_json(s.error) as error,
+  s.attempt,
+  s.started_at,
+  s.completed_at,
+  s.completed_at - s.started_at as duration
+from pawl.steps s
+join pawl.executions e on e.id = s.execution_id and e.created_at = s.life;
+
+comment on view pawl.step_log is 'Every recorded step, for people, in the order of (execution_id, position).';
+comment on column pawl.step_log.kind is 'step, transaction, compensation, or giving-up (the answer that compensations run for)';
+comment on column pawl.step_log.status is 'done, failed (for good), or begun (at most once, and nothing more is known)';
+comment on column pawl.step_log.output is 'what the step gave, without what JSON cannot tell (a Date is a string)';
+comment on column pawl.step_log.attempt is 'the attempt that recorded it';

@@ -1,0 +1,4 @@
+import { conform } from './conform.ts'
+import { openTypeorm } from './orms/typeorm.ts'
+
+conform('typeorm', openTypeorm)
