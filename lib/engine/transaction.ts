@@ -32,7 +32,7 @@ export async function runTransaction(
         store.transaction(
           host,
           async (tx, run) => {
-            const returned = await runAsStep(execution, name, () => fn(tx))
+            const returned = await runAsStep(execution, use, () => fn(tx))
             const output = await fit(name, schema, returned, 'returned')
             if (!(await record(run, output, performance.now() - started))) throw new Lost()
             return output

@@ -125,7 +125,10 @@ export class Conclusion {
   /** Runs the compensations; null if they could not all be run, and another attempt must. */
   async #undo(outcome: Outcome): Promise<Outcome | null> {
     try {
-      return await this.#attempt.giveUp(outcome)
+      const { timeout } = this.#options
+      const decided = await within(timeout, this.#attempt.giveUp(outcome), undefined, false)
+      if (decided) return decided
+      throw new Error(`What is to be undone was not within ${timeout} ms.`)
     } catch (error) {
       const execution = this.#attempt.execution.id
       this.#pawl.logger.warn('a compensation failed; a retry goes on with it', { error, execution })
