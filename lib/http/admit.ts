@@ -41,6 +41,8 @@ export async function admit<Request>(
   view: RequestView,
   parsed: ParsedKey,
 ): Promise<Admission> {
+  const recovered = view.recovered(pawl)
+  if (recovered) return { kind: 'run', attempt: recovered }
   if ('rule' in parsed) return { kind: 'answer', answer: keyMalformed(parsed.rule) }
   try {
     const { engine } = pawl

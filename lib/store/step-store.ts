@@ -111,7 +111,8 @@ export class StepStore {
     work: (tx: Tx, run: RunStatement) => Promise<T>,
     isolation: IsolationLevel | undefined,
   ): Promise<T> {
-    return host.transaction(work, isolation)
+    const enlisted = this.#db.enlist?.(host) ?? host
+    return enlisted.transaction(work, isolation)
   }
 
   /**

@@ -23,13 +23,17 @@ function run(what: string, cwd: string, command: string, ...args: string[]): str
   }
 }
 
+const orms = ['drizzle', 'knex', 'kysely', 'postgres', 'prisma', 'typeorm']
 const client = (load: string) =>
   `${load}; const seen = [fetch.createIdempotentFetch, persist.indexedDbStore, axios.idempotencyInterceptor, ky.idempotencyHooks]
    if (seen.some((part) => typeof part !== 'function')) throw new Error(String(seen))`
-const expected = '["Pawl","PawlError"] function'
+const expected =
+  'DivergenceError Pawl PawlError StepInterruptedError TerminalError currentExecution step transaction'
 const program = (load: string) =>
-  `${load}; const seen = JSON.stringify(Object.keys(pawl).sort()) + ' ' + typeof express.idempotency
-   if (seen !== '${expected}') throw new Error(seen)`
+  `${load}; const seen = Object.keys(pawl).sort().join(' ')
+   if (seen !== '${expected}') throw new Error(seen)
+   const parts = [express.idempotency, testing.crashTest, testing.CrashTestError]
+   if (parts.some((part) => typeof part !== 'function')) throw new Error(String(parts))`
 
 try {
   const packed = run('pack', root, 'npm', 'pack', '--json', '--pack-destination', project)
@@ -66,13 +70,17 @@ try {
 
   writeFileSync(
     join(project, 'esm.mjs'),
-    program("import * as pawl from 'pawl'; import * as express from 'pawl/express'"),
+    program(
+      "import * as pawl from 'pawl'; import * as express from 'pawl/express'; import * as testing from 'pawl/testing'",
+    ),
   )
   run('import from ESM', project, 'node', 'esm.mjs')
 
   writeFileSync(
     join(project, 'cjs.cjs'),
-    program("const pawl = { ...require('pawl') }; const express = require('pawl/express')"),
+    program(
+      "const pawl = { ...require('pawl') }; const express = require('pawl/express'); const testing = require('pawl/testing')",
+    ),
   )
   run('require from CommonJS', project, 'node', '--no-warnings', 'cjs.cjs')
 
@@ -120,6 +128,7 @@ export const seen: [number | undefined, boolean | undefined, boolean, typeof api
     `import express from 'express'
 import { Pawl, PawlError, type Execution } from 'pawl'
 import { idempotency, type IdempotencyOptions } from 'pawl/express'
+import { crashTest, type CrashTestReport, type TestableDatabase } from 'pawl/testing'
 const pawl = new Pawl({ database: 'postgres://localhost/app', processTimeout: '10s' })
 const options: IdempotencyOptions<express.Request> = { scope: (req) => req.ip ?? 'unknown', wait: 0 }
 express().use(idempotency(pawl, options)).post('/', (req, res) => {
@@ -129,11 +138,83 @@ express().use(idempotency(pawl, options)).post('/', (req, res) => {
 // @ts-expect-error there is no such option
 idempotency(pawl, { scop: () => 'x' })
 export const code: string = new PawlError('not-started', 'a', 'b').code
+export const test = (database: TestableDatabase): Promise<CrashTestReport> =>
+  crashTest(
+    ({ database, schema }) => {
+      const pawl = new Pawl({ database, schema })
+      return { app: express(), stop: () => pawl.stop() }
+    },
+    { path: '/orders', body: { item: 'book' } },
+    { database, check: ({ key, answer }) => [key, answer.status] },
+  )
 `,
   )
+  // The libraries themselves: Pawl loads two of them, and its types are theirs.
+  const installed = ['drizzle-orm', 'kysely', 'knex', 'postgres', 'typeorm', 'pg', '@types/pg@8']
+  run(
+    'install ORMs',
+    project,
+    'npm',
+    'install',
+    '--no-audit',
+    '--no-fund',
+    '--prefer-offline',
+    ...installed,
+  )
+  const transactions = (load: (orm: string) => string) =>
+    `(async () => {
+  for (const orm of ${JSON.stringify(orms)}) {
+    const seen = await ${load('orm')}
+    if (typeof seen[orm + 'Transactions'] !== 'function') throw new Error(orm + ': ' + Object.keys(seen))
+  }
+})()`
+  writeFileSync(
+    join(project, 'orms.mjs'),
+    transactions((orm) => `import('pawl/' + ${orm})`),
+  )
+  run('import transactions from ESM', project, 'node', 'orms.mjs')
+  writeFileSync(
+    join(project, 'orms.cjs'),
+    transactions((orm) => `require('pawl/' + ${orm})`),
+  )
+  run('require transactions from CommonJS', project, 'node', '--no-warnings', 'orms.cjs')
+  writeFileSync(
+    join(project, 'orms.mts'),
+    `import { sql } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/node-postgres'
+import knex from 'knex'
+import { Kysely, PostgresDialect } from 'kysely'
+import { Pool } from 'pg'
+import postgres from 'postgres'
+import { DataSource } from 'typeorm'
+import { step, transaction } from 'pawl'
+import { drizzleTransactions } from 'pawl/drizzle'
+import { knexTransactions } from 'pawl/knex'
+import { kyselyTransactions } from 'pawl/kysely'
+import { postgresTransactions } from 'pawl/postgres'
+import { prismaTransactions, type PrismaTransaction } from 'pawl/prisma'
+import { typeormTransactions } from 'pawl/typeorm'
+const pool = new Pool()
+const kysely = new Kysely<{ orders: { item: string } }>({ dialect: new PostgresDialect({ pool }) })
+declare const prisma: { $transaction<T>(work: (tx: PrismaTransaction & { order: { count(): Promise<number> } }) => Promise<T>): Promise<T> }
+export const used: Promise<unknown>[] = [
+  transaction('a', { on: drizzleTransactions(drizzle({ client: pool })) }, (tx) => tx.execute(sql\`select 1\`)),
+  transaction('b', { on: knexTransactions(knex.default({ client: 'pg' })) }, (trx) => trx('orders').insert({ item: 'a' })),
+  transaction('c', { on: kyselyTransactions(kysely), isolation: 'serializable' }, (tx) => tx.selectFrom('orders').select('item').execute()),
+  transaction('d', { on: postgresTransactions(postgres()) }, (tx) => tx\`select 1\`),
+  transaction('e', { on: typeormTransactions(new DataSource({ type: 'postgres' })) }, (manager) => manager.query('select 1')),
+  step('f', async ({ idempotencyKey }) => idempotencyKey.length),
+]
+export const count: Promise<number> = transaction('g', { on: prismaTransactions(prisma) }, (tx) => tx.order.count())
+// @ts-expect-error there is no such table
+transaction('h', { on: kyselyTransactions(kysely) }, (tx) => tx.selectFrom('order').execute())
+`,
+  )
+
   const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022']
   run('types', project, 'npx', 'tsc', ...flags, 'typed.mts')
   run('types of the client', project, 'npx', 'tsc', ...flags, 'client.mts')
+  run('types of transactions', project, 'npx', 'tsc', ...flags, '--skipLibCheck', 'orms.mts')
   run('the command', project, 'npx', 'pawl', '--version')
 } finally {
   rmSync(project, { recursive: true, force: true })
