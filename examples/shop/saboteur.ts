@@ -21,7 +21,8 @@ interface Accomplices {
 
 /** Long enough to be seen on the page. */
 const PAUSE_MS = 900 * PACE
-const PATIENCE_MS = 30_000
+/** Whoever never writes is not waited for: others want to. */
+const PATIENCE_MS = 60_000
 
 /** Resolves once it lies in wait for the moment; then the order may be sent. */
 export async function lieInWait(
@@ -63,10 +64,11 @@ async function killWhoeverWrites(client: PoolClient, { killShop, signal }: Accom
   await client.query('rollback')
 }
 
+/** From pg_locks: in a transaction, pg_stat_activity would not show who has connected since. */
 async function whoWaits(client: PoolClient): Promise<number[]> {
   const { rows } = await client.query<{ pid: number }>(
-    `select pid from pg_stat_activity
-     where backend_type = 'client backend' and pg_backend_pid() = any (pg_blocking_pids(pid))`,
+    `select pid from pg_locks
+     where relation = 'example_shop.orders'::regclass and mode = 'RowExclusiveLock' and not granted`,
   )
   return rows.map(({ pid }) => pid)
 }

@@ -22,6 +22,8 @@ export class ShopPage {
 
   constructor(page: Page) {
     this.#page = page
+    // The tests have a time limit of their own.
+    page.setDefaultTimeout(0)
     page.on('request', (request) => {
       if (!request.url().includes('/line/')) return
       this.sent.push({ key: request.headers()['idempotency-key'], body: request.postData() })

@@ -12,6 +12,9 @@ import { ShopPage } from './shop-page.ts'
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const tsx = fileURLToPath(import.meta.resolve('tsx/cli'))
 
+/** Processes start in each test; a busy machine takes its time. */
+const SLOW = { timeout: 120_000 }
+
 let shop: ChildProcess
 let browser: Browser
 let page: ShopPage
@@ -39,11 +42,11 @@ beforeAll(async () => {
       if (shop.exitCode !== null) throw new Error(`The example ended:\n${printed}`)
       return /Page\s+(http\S+)/.exec(printed)?.[1]
     },
-    30_000,
+    100_000,
   )
   shopUrl = /Shop\s+(http\S+)/.exec(printed)?.[1] as string
   await page.open(url)
-})
+}, 240_000)
 
 afterAll(async () => {
   await browser?.close()
@@ -51,7 +54,7 @@ afterAll(async () => {
   shop?.kill('SIGKILL')
 })
 
-describe('the example shop with Pawl', () => {
+describe('the example shop with Pawl', SLOW, () => {
   const oneOfEach = { verdict: 'good', title: '1 order, 1 charge', orders: 1, charges: 1 }
   const behindTheCharge = [
     'reserve stock attempt 1, replayed',
@@ -140,7 +143,7 @@ describe('the example shop with Pawl', () => {
   })
 })
 
-describe('the example shop without Pawl', () => {
+describe('the example shop without Pawl', SLOW, () => {
   beforeAll(() => page.switchPawl('off'))
 
   it('takes an order, when nothing goes wrong', async () => {

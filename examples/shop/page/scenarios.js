@@ -68,8 +68,8 @@ export class Scenarios {
       case 'walk-away': {
         const { cart } = this.#begin(scenario, purchase)
         await this.#shop.killAt('before-order', cart)
-        await this.#send('Order', { maxAttempts: 1 })
-        return this.#leaveIt()
+        const answer = await this.#send('Order', { maxAttempts: 1 })
+        return answer ?? this.#leaveIt()
       }
     }
   }
@@ -77,9 +77,10 @@ export class Scenarios {
   /** Nobody asks again. */
   async #leaveIt() {
     const { key, pawl } = this.story
-    await this.#shop.until(({ shop }) => shop.state !== 'up')
+    const noted = (kind) => this.#shop.until(() => this.story.events.some((e) => e.kind === kind))
+    await noted('killed')
     this.#add({ kind: 'left' })
-    await this.#shop.until(({ shop }) => shop.state === 'up')
+    await noted('restarted')
     if (!pawl) return
     const { journal } = await this.#shop.until(
       ({ journal }) => journal?.key === key && journal.status === 'done',
@@ -117,7 +118,7 @@ export class Scenarios {
       maxAttempts,
       signal: this.#shop.signal,
     }
-    await order(request, (nth, news) => {
+    return order(request, (nth, news) => {
       const known = events.get(nth)
       const event = known ? { ...known, ...news } : this.#stamped(named(label, nth, news))
       events.set(nth, event)
