@@ -24,6 +24,7 @@ export type PawlErrorCode =
   | 'store-refused'
   | 'store-unavailable'
   | 'superseded'
+  | 'transaction-aborted'
   | 'value-invalid'
   | 'value-unkeepable'
 

@@ -51,7 +51,10 @@ export class Attempt {
   readonly #execution: RunningExecution
   readonly #journal: Journal
   readonly #undoLog = new UndoLog()
-  #transaction: unknown
+  /** Of a request that is a transaction, and whether steps could not be recorded while it is open. */
+  #transaction: { tx: unknown; blocks: boolean } | undefined
+  #endTransaction: () => void = () => {}
+  #releasing: Promise<Settled> | undefined
   readonly #ref: AttemptRef
   readonly #tools: AttemptTools
   readonly #options: AttemptOptions
@@ -163,7 +166,8 @@ export class Attempt {
    * @param retentionMs how long the outcome is kept, in ms
    * @param handle runs it; resolves to the outcome, or to null to roll all of it back and give the
    * execution back
-   * @throws what opening or committing the transaction throws; it is rolled back, and given back
+   * @throws what opening or committing the transaction throws; it is rolled back, and the execution
+   * given back (in the background, if the transaction did not begin)
    */
   async completeInTransaction(
     host: TransactionHost<unknown> | undefined,
@@ -171,14 +175,19 @@ export class Attempt {
     handle: () => Promise<Outcome | null>,
   ): Promise<Settled> {
     const { steps, store } = this.#tools
+    const where = host ?? steps.host
     let own: Outcome | null = null
     let awaited = false
     try {
       await steps.transaction(
-        host ?? steps.host,
+        where,
         async (tx, run) => {
-          this.#transaction = tx
-          own = await handle()
+          const superseded = new Promise<null>((resolve) => {
+            this.#endTransaction = () => resolve(null)
+          })
+          this.#journal.check()
+          this.#transaction = { tx, blocks: steps.blocks(where) }
+          own = await Promise.race([handle(), superseded])
           if (!own || this.#journal.hasStopped) throw new RolledBack()
           const recorded = await this.#completeIn(run, own, retentionMs)
           if (recorded === null) throw new RolledBack()
@@ -187,12 +196,16 @@ export class Attempt {
         undefined,
       )
     } catch (error) {
+      if (!this.#transaction) {
+        this.release('released').catch(() => {})
+        throw error
+      }
       // The journal knows: another attempt may have been first, and a commit whose reply was lost is a
-      // commit.
+      // commit. One that is still under way holds the row, and giving back waits for it.
       const settled = await this.#lookAtOther()
       if (settled.kind === 'done') return this.#done(settled)
       const released = await this.release('released')
-      if (error instanceof RolledBack) return released
+      if (error instanceof RolledBack || released.kind === 'done') return released
       throw error
     }
     if (awaited) store.notify([this.#ref.id])
@@ -205,6 +218,11 @@ export class Attempt {
    */
   async release(status: 'released' | 'unknown'): Promise<Settled> {
     if (this.isSettled) return this.settled
+    this.#releasing ??= this.#release(status)
+    return this.#releasing
+  }
+
+  async #release(status: 'released' | 'unknown'): Promise<Settled> {
     this.#supersede()
     const { store, stopped } = this.#tools
     let settled: Settled = { kind: status }
@@ -275,6 +293,7 @@ export class Attempt {
       'Let the handler end: another attempt goes on, or the outcome is recorded.',
     )
     this.#abort?.abort(this.#superseded)
+    this.#endTransaction()
   }
 
   // Few handlers ask for it, and a controller costs more than all the rest of an attempt.

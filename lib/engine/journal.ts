@@ -250,12 +250,16 @@ export class Journal {
 
   /**
    * Looks for an entry that somebody else may have recorded meanwhile.
+   * @param inDoubt whether a transaction of this attempt that recorded it may still be committing
    * @returns undefined if there is none, or only an intent
    */
-  async lookAgain(use: StepName): Promise<Entry | undefined> {
+  async lookAgain(use: StepName, inDoubt: boolean): Promise<Entry | undefined> {
     const giveUp = after(LOOK_MS)
     const done = () => this.#stopped() || giveUp()
-    const entries = await persist(() => this.#store.journal(this.#ref), done)
+    const entries = await persist(async () => {
+      if (inDoubt) await this.#store.awaitTransaction(this.#ref, use)
+      return this.#store.journal(this.#ref)
+    }, done)
     const entry = entries.find((entry) => idOf(entry) === idOf(use))
     return entry?.completed ? entry : undefined
   }

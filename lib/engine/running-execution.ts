@@ -32,8 +32,8 @@ export interface ExecutionParts {
   journal: Journal
   steps: StepStore
   undoLog: UndoLog
-  /** The transaction that the request is; undefined if it is none. */
-  transactionOfRequest: () => unknown
+  /** The transaction that the request is, and whether it blocks steps; undefined if it is none. */
+  transactionOfRequest: () => { tx: unknown; blocks: boolean } | undefined
   /** Asked for when the app does: few handlers want one. */
   signal: () => AbortSignal
 }
@@ -63,8 +63,8 @@ export class RunningExecution implements Execution {
   }
 
   get tx(): unknown {
-    const tx = this.#parts.transactionOfRequest()
-    if (tx !== undefined) return tx
+    const transaction = this.#parts.transactionOfRequest()
+    if (transaction) return transaction.tx
     throw new PawlError(
       'no-transaction',
       'This request is not run as a transaction, so it has no execution.tx.',
@@ -79,6 +79,13 @@ export class RunningExecution implements Execution {
   ): Promise<T> => {
     const { journal } = this.#parts
     this.#checkUse(name, fn, 'step')
+    if (this.#parts.transactionOfRequest()?.blocks) {
+      throw new PawlError(
+        'step-nested',
+        `Step "${name}" was started in a request that is a transaction, and holds the only connection.`,
+        'Give the pool more connections, or write through execution.tx.',
+      )
+    }
     const resolved = resolveStep(name, options)
     const use = journal.use(name, 'step')
     const running = runStep(this, journal, use, this.keyOf(use), fn, resolved)
@@ -92,7 +99,7 @@ export class RunningExecution implements Execution {
     const { fn, options } = splitTransaction(...rest)
     const { journal, steps } = this.#parts
     this.#checkUse(name, fn, 'transaction')
-    if (this.#parts.transactionOfRequest() !== undefined) {
+    if (this.#parts.transactionOfRequest()) {
       throw new PawlError(
         'step-nested',
         `Transaction "${name}" was started in a request that is a transaction itself.`,

@@ -1,6 +1,7 @@
 import { PawlError, TerminalError } from '../errors.ts'
 import type { StepStore } from '../store/step-store.ts'
 import { isConflict, type TransactionHost } from '../store/transaction-host.ts'
+import { backOff } from './backoff.ts'
 import { runAsStep } from './current.ts'
 import type { Execution } from './execution.ts'
 import type { Journal, Use } from './journal.ts'
@@ -8,6 +9,9 @@ import { fit } from './schema.ts'
 import type { resolveTransaction } from './step-options.ts'
 
 const MAX_TRIES = 5
+
+/** Between tries, so that those that met do not meet again. */
+const BACKOFF = { firstMs: 10, maxMs: 200 }
 
 /** Thrown to roll back a transaction whose step is recorded already. */
 class Lost extends Error {}
@@ -27,6 +31,7 @@ export async function runTransaction(
   const started = performance.now()
   for (let tries = 1; ; tries++) {
     journal.check()
+    let recorded = false
     try {
       return await journal.recordIn(use, (record) =>
         store.transaction(
@@ -34,7 +39,8 @@ export async function runTransaction(
           async (tx, run) => {
             const returned = await runAsStep(execution, use, () => fn(tx))
             const output = await fit(name, schema, returned, 'returned')
-            if (!(await record(run, output, performance.now() - started))) throw new Lost()
+            recorded = await record(run, output, performance.now() - started)
+            if (!recorded) throw new Lost()
             return output
           },
           isolation,
@@ -43,7 +49,8 @@ export async function runTransaction(
     } catch (error) {
       // Whatever it was, the journal knows: the app's own constraint may speak before the journal's when
       // another attempt was first, and a commit whose reply was lost is a commit.
-      const recorded = await journal.lookAgain(use).catch((cause) => {
+      const isLost = isConflict(error)
+      const entry = await journal.lookAgain(use, recorded && !isLost).catch((cause) => {
         throw new PawlError(
           'store-unavailable',
           `It is not known whether transaction "${name}" has committed: ${(error as Error).message}.`,
@@ -51,13 +58,14 @@ export async function runTransaction(
           cause,
         )
       })
-      if (recorded) return fit(name, schema, journal.adopt(recorded), 'recorded')
+      if (entry) return fit(name, schema, journal.adopt(entry), 'recorded')
       if (error instanceof Lost) throw journal.over()
       if (error instanceof TerminalError) {
         const other = await journal.record(use, { error }, performance.now() - started)
         if (other) return fit(name, schema, journal.adopt(other), 'recorded')
       }
-      if (tries >= MAX_TRIES || !isConflict(error)) throw error
+      if (tries >= MAX_TRIES || !isLost) throw error
     }
+    await backOff(tries, BACKOFF, execution.abortSignal)
   }
 }

@@ -53,8 +53,10 @@ export interface IdempotencyOptions<Request = IncomingMessage> {
   /**
    * Run the whole request in one database transaction: what the handler writes through
    * `execution.tx` commits together with the answer, before that leaves, exactly once. A 5xx, a throw
-   * or a timeout rolls all of it back, and a retry runs it again. It holds a connection of the pool for
-   * as long as the handler runs. `{ on }` names an ORM's transaction, from `pawl/drizzle` and others.
+   * or a timeout rolls all of it back, and a retry runs it again. A response that streams commits before
+   * its first byte. It holds a connection of the pool for as long as the handler runs; transactions leave
+   * two to Pawl's own statements, and other requests wait for their turn (for `storeTimeout`, then 503).
+   * Where such a handler records steps, the pool needs two connections at least. `{ on }` names an ORM's transaction, from `pawl/drizzle` and others.
    * Default `false`.
    */
   transaction?: boolean | { on: TransactionHost<unknown> }

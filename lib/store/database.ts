@@ -13,6 +13,10 @@ export type Query = (sql: string, values?: readonly Value[]) => Promise<Row[]>
  */
 export interface Database {
   query: Query
+  /** The same for what cannot wait until the app leaves a connection to spare. */
+  urgent: Query
+  /** How many statements and transactions it can run at a time. */
+  readonly connections: number
   /** Opens transactions for the app, with the driver's own client. */
   readonly host: TransactionHost<unknown>
   /** Stands between Pawl and whatever opens a transaction, `host` included. Default: nothing does. */

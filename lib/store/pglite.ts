@@ -29,7 +29,11 @@ export class PGlite implements Database {
       }),
   }
 
+  readonly connections = 1
+
   query: Query = (sql, values) => send(this.#db, sql, values)
+
+  readonly urgent = this.query
 
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
     return this.#db.transaction((tx) => work((sql, values) => send(tx, sql, values)))

@@ -14,7 +14,7 @@ export interface ProcessOptions {
 /**
  * Says that this process is alive: one row and one heartbeat a process, however many executions it
  * runs. Three heartbeats fit into the timeout, and none waits for the one before it, so that one lost
- * statement is not a death.
+ * statement is not a death; nor is a pool that the app has exhausted.
  */
 export class Heartbeat {
   readonly #db: Database
@@ -54,7 +54,7 @@ export class Heartbeat {
 
   async #register(instance: string | null): Promise<number> {
     const { id, version, timeoutMs } = this.#options
-    const rows = await this.#db.query(this.#sql.register, [
+    const rows = await this.#db.urgent(this.#sql.register, [
       id,
       instance,
       hostname(),
@@ -70,7 +70,7 @@ export class Heartbeat {
     if (this.#underWay >= 3) return
     this.#underWay++
     try {
-      const rows = await this.#db.query(this.#sql.heartbeat, [
+      const rows = await this.#db.urgent(this.#sql.heartbeat, [
         this.#options.id,
         this.#options.timeoutMs,
       ])

@@ -5,7 +5,7 @@ export type StepStatements = ReturnType<typeof stepStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function stepStatements(schema: string) {
-  const { clock, born, micros, ms } = fragments(schema)
+  const { now, clock, born, micros, ms } = fragments(schema)
   const columns = `execution_id, life, name, occurrence, position, kind, output, error, attempt,
           started_at, completed_at`
 
@@ -130,6 +130,18 @@ export function stepStatements(schema: string) {
       select ${micros('recorded.completed_at')} || case when target.current then '' else ' stale' end
         as recorded
       from target left join recorded on true`,
+
+    /**
+     * Waits for a transaction that has written this entry and whose end is in doubt, and is rolled back
+     * itself. Safe: the primary key makes it wait, as above; it leaves nothing.
+     */
+    awaitTransaction: `
+      insert into ${schema}.steps
+        (execution_id, life, name, occurrence, position, kind, attempt, started_at)
+      select e.id, e.created_at, $3::text, $4::int4, 0, 'transaction', 0, ${now}
+      from ${schema}.executions e
+      where e.id = $1::uuid and ${born('e')} = $2::int8
+      on conflict (execution_id, life, name, occurrence) do nothing`,
 
     /**
      * The outcome of a whole-request transaction, as its last statement. Safe: as statements.complete,

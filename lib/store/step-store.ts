@@ -82,6 +82,11 @@ export class StepStore {
     return this.#db.host
   }
 
+  /** Whether nothing else can be recorded while a transaction of that host is open. */
+  blocks(host: TransactionHost<unknown>): boolean {
+    return host === this.#db.host && this.#db.connections === 1
+  }
+
   /** Records a step, unless it is recorded. May be sent twice. */
   record(step: StepRecord): Promise<Recorded> {
     if (step.kind === 'giving-up') return translate(this.#giveUp(step))
@@ -101,6 +106,20 @@ export class StepStore {
       completed: completed as boolean,
       at: at as string,
     }))
+  }
+
+  /**
+   * Resolves when no transaction that recorded this step is under way any more: its connection may have
+   * broken while it committed.
+   */
+  async awaitTransaction({ id, born }: AttemptRef, { name, occurrence }: StepName): Promise<void> {
+    await translate(
+      this.#db.transaction(async (query) => {
+        await query('savepoint before')
+        await query(this.#sql.awaitTransaction, [id, born, name, occurrence])
+        await query('rollback to savepoint before')
+      }),
+    )
   }
 
   /**

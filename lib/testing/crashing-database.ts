@@ -1,4 +1,4 @@
-import type { Database, Query } from '../store/database.ts'
+import type { Database, Query, Row } from '../store/database.ts'
 import { statements } from '../store/statements.ts'
 import type { Outcome } from '../store/store.ts'
 import type { TransactionHost } from '../store/transaction-host.ts'
@@ -46,7 +46,14 @@ export class CrashingDatabase implements Database {
     return this.#db.host
   }
 
-  query: Query = async (sql, values) => {
+  get connections(): number {
+    return this.#db.connections
+  }
+
+  query: Query = (sql, values) => this.#send(this.#db.query, sql, values)
+  urgent: Query = (sql, values) => this.#send(this.#db.urgent, sql, values)
+
+  async #send(query: Query, sql: string, values?: Parameters<Query>[1]): Promise<Row[]> {
     if (this.#life.isOver) return never()
     if (sql === this.#register) this.#witness.registered.add(String(values?.[0]))
     const operations = this.#operations(sql, values ?? []).map((operation) => ({
@@ -60,7 +67,7 @@ export class CrashingDatabase implements Database {
     for (const { id, before } of operations) {
       if (this.#reach(`${id} before`, () => before)) return never()
     }
-    const rows = await this.#life.deliver(this.#db.query(sql, values))
+    const rows = await this.#life.deliver(query(sql, values))
     for (const { id, after } of operations) {
       if (this.#reach(`${id} after`, () => after)) return never()
     }

@@ -64,6 +64,8 @@ export async function startProcess(
       if (what === 'lose the reply') throw new Error('Connection terminated unexpectedly')
       return rows
     },
+    urgent: postgres.urgent,
+    connections: postgres.connections,
     host: postgres.host,
     transaction: (work) => postgres.transaction(work),
     listen: (...args) => postgres.listen(...args),

@@ -6,6 +6,8 @@ export interface Passing {
   statement: string
   /** Forwards the chunk. Not calling it withholds it, and everything behind it in that direction. */
   forward(): void
+  /** Breaks the connection: of both, or only the app's, so that Postgres goes on. */
+  destroy(side?: 'app'): void
 }
 
 export interface Tap {
@@ -30,22 +32,27 @@ export async function startTap(
   const server = createServer((app) => {
     const postgres = connect(Number(target.port), target.hostname)
     let statement = ''
+    let detached = false
+    const destroy = (side?: 'app') => {
+      detached = side === 'app'
+      app.destroy()
+    }
     for (const socket of [app, postgres]) {
       sockets.add(socket)
       socket.on('close', () => {
         app.destroy()
-        postgres.destroy()
+        if (!detached) postgres.destroy()
       })
       socket.on('error', () => {})
     }
     app.on('data', (chunk) => {
       statement = chunk.toString('latin1')
       const forward = () => postgres.write(chunk)
-      hooks.onStatement ? hooks.onStatement({ statement, forward }) : forward()
+      hooks.onStatement ? hooks.onStatement({ statement, forward, destroy }) : forward()
     })
     postgres.on('data', (chunk) => {
       const forward = () => app.write(chunk)
-      hooks.onReply ? hooks.onReply({ statement, forward }) : forward()
+      hooks.onReply ? hooks.onReply({ statement, forward, destroy }) : forward()
     })
   })
   await new Promise<void>((resolve) => {

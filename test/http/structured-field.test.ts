@@ -24,16 +24,18 @@ const cases: StringCase[] = JSON.parse(
 )
 
 describe('Keys as structured-field strings (RFC 8941, section 3.3.3)', () => {
-  it.each(cases)('$name', ({ raw, expected, must_fail, key_fails, key_accepts }) => {
+  const named = cases.map((what) => [what.name, what] as const)
+
+  it.each(named)('%s', (_, { raw, expected, must_fail, key_fails, key_accepts }) => {
     const parsed = parseKeyHeader(raw, true)
     if (key_accepts !== undefined) expect(parsed).toEqual({ key: key_accepts })
     else if (must_fail || key_fails) expect(parsed).toEqual({ rule: expect.stringMatching(/must/) })
     else expect(parsed).toEqual({ key: expected?.[0] })
   })
 
-  it.each(cases.filter(({ raw }) => raw[0]?.trim().startsWith('"')))(
-    '$name: the same where bare tokens are accepted',
-    ({ raw }) => {
+  it.each(named.filter(([, { raw }]) => raw[0]?.trim().startsWith('"')))(
+    '%s: the same where bare tokens are accepted',
+    (_, { raw }) => {
       expect(parseKeyHeader(raw, false)).toEqual(parseKeyHeader(raw, true))
     },
   )

@@ -32,6 +32,37 @@ describe('a pool that is exhausted', () => {
   })
 })
 
+describe('what is urgent', () => {
+  it('goes through the pool, and past one that is exhausted', async () => {
+    const pool = openPoolOf(1)
+    const db = new NodePostgres(pool, 5000, false)
+    const pid = async () => (await db.urgent('select pg_backend_pid()'))[0]?.[0]
+    const pooled = await pid()
+    expect(await pid()).toBe(pooled)
+    const busy = await pool.connect()
+    const own = await pid()
+    expect(own).not.toBe(pooled)
+    busy.release()
+    expect(await pid()).toBe(pooled)
+    await waitFor('the end of its connection', async () => {
+      const { rows } = await pool.query('select from pg_stat_activity where pid = $1', [own])
+      return rows.length === 0
+    })
+    expect(pool.totalCount).toBe(1)
+  })
+
+  it('fails as everything does while the database is away', async () => {
+    const proxy = await startProxy(database.url)
+    closing.push(() => proxy.close())
+    const pool = openPoolOf(1, proxy.url)
+    const db = new NodePostgres(pool, 500, false)
+    proxy.refuse()
+    await expect(db.urgent('select 1')).rejects.toThrow('ECONNREFUSED')
+    proxy.restore()
+    expect(await db.urgent('select 1')).toEqual([[1]])
+  })
+})
+
 describe('a connection that is frozen', () => {
   it('is an error after the timeout, is dropped, and the next statement gets another', async () => {
     const proxy = await startProxy(database.url)

@@ -33,7 +33,7 @@ function watched(onQuery: (sql: string) => Promise<unknown> | undefined): Databa
     await onQuery(sql)
     return real.query(sql, values)
   }
-  return Object.assign(Object.create(real), { query })
+  return Object.assign(Object.create(real), { query, urgent: query })
 }
 
 afterEach(async () => {
