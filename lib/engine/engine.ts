@@ -1,4 +1,4 @@
-import { PawlError } from '../errors.ts'
+import { PawlError, type PawlErrorCode } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { StepStore } from '../store/step-store.ts'
 import type { AttemptRef, Claim, Found, Outcome, Store } from '../store/store.ts'
@@ -45,6 +45,9 @@ export interface EngineParts {
   logger: Logger
 }
 
+/** Errors after which it is not known whether an execution was taken, or known that it was in vain. */
+const UNDONE = new Set<PawlErrorCode>(['store-unavailable', 'stopping'])
+
 /** What the database says of an execution that this process does not run. */
 type Verdict = Exclude<Begun, { kind: 'run' }> | { kind: 'free' }
 
@@ -62,7 +65,9 @@ export class Engine {
   /** Executions that this process runs, until the database knows how they ended. */
   readonly #attempts = new Map<string, Attempt>()
   /** Executions that this process asks about. */
-  readonly #flights = new Map<string, Promise<Attempt | Found>>()
+  readonly #flights = new Map<string, Promise<Attempt | Found | null>>()
+  /** When each of those questions, and what has to be undone after it, is over. */
+  readonly #landings = new Set<Promise<void>>()
   #accepting = true
   #stopped = false
 
@@ -98,6 +103,7 @@ export class Engine {
         if (!flight) return { kind: 'run', attempt: known }
         continue
       }
+      if (!known) continue
       let verdict = this.#judge(known, call)
       if (verdict.kind === 'running' && left() > 0 && !this.#attempts.has(id)) {
         verdict = (await this.#waitElsewhere(call, left())) ?? verdict
@@ -109,13 +115,27 @@ export class Engine {
 
   /**
    * Goes on with an execution that a worker has taken.
+   * @returns null if it runs here already, or if somebody else has it by now
    * @throws PawlError `store-unavailable`, `stopping`, `decryption-failed`; the execution is then taken
    * again later
    */
-  async resume({ id, born, attempt, scope, key, fingerprint }: Taken): Promise<Attempt> {
+  async resume(taken: Taken): Promise<Attempt | null> {
+    const { id } = taken
     if (!this.#accepting) throw stopping()
+    if (this.#attempts.has(id) || this.#flights.has(id)) return null
+    const flight = this.#resume(taken)
+    this.#register(id, flight)
+    return flight
+  }
+
+  async #resume({ id, born, attempt, scope, key, fingerprint }: Taken): Promise<Attempt | null> {
+    const giveUp = after(this.#storeTimeoutMs)
+    // The news may be old: a retry of the client, here, may have gone on with it and finished.
+    const found = await persist(() => this.#store.look(id), giveUp)
+    const isOurs = found?.status === 'running' && found.owner === this.#owner
+    if (!isOurs || found.born !== born || found.attempt !== attempt) return null
     const options = { scope, key, fingerprint, resumable: true, recovering: true }
-    return this.#goOn({ id, born, attempt }, options, 'released', after(this.#storeTimeoutMs))
+    return this.#goOn({ id, born, attempt }, options, 'released', giveUp)
   }
 
   /** What an execution was asked, as the app gave it to `seal`. @throws PawlError `decryption-failed` */
@@ -128,9 +148,9 @@ export class Engine {
     return this.#tools.sealer.seal(input, id, 'input')
   }
 
-  /** Whether the execution is running in this process. */
-  isRunning(id: string): boolean {
-    return this.#attempts.has(id)
+  /** The executions that this process runs, or asks about. */
+  get busy(): string[] {
+    return [...this.#attempts.keys(), ...this.#flights.keys()]
   }
 
   /**
@@ -139,18 +159,28 @@ export class Engine {
    */
   async stop(drainMs: number): Promise<void> {
     this.#accepting = false
-    const settled = [...this.#attempts.values()].map((attempt) => attempt.settled)
-    await within(drainMs, Promise.all(settled))
+    await within(drainMs, this.#drain())
     this.#stopped = true
     await Promise.all(
       [...this.#attempts.values()].map((attempt) => attempt.interrupt().catch(() => {})),
     )
   }
 
+  /** A question that is under way may become an attempt. */
+  async #drain(): Promise<void> {
+    while (this.#landings.size + this.#attempts.size > 0) {
+      await Promise.all(this.#landings)
+      await Promise.all([...this.#attempts.values()].map((attempt) => attempt.settled))
+    }
+  }
+
   /** Joins a question that another call of this process is asking. */
-  async #share(flight: Promise<Attempt | Found>): Promise<Attempt | Found> {
-    const known = await within(this.#storeTimeoutMs, flight)
-    if (known) return known
+  async #share(flight: Promise<Attempt | Found | null>): Promise<Attempt | Found | null> {
+    const known = await within(
+      this.#storeTimeoutMs,
+      flight.then((known) => ({ known })),
+    )
+    if (known) return known.known
     throw new PawlError(
       'store-unavailable',
       'PostgreSQL did not answer in time.',
@@ -159,14 +189,20 @@ export class Engine {
   }
 
   #fly(call: Call): Promise<Attempt | Found> {
-    const { id } = call.claim
     const flight = this.#acquire(call)
+    this.#register(call.claim.id, flight)
+    return flight
+  }
+
+  #register(id: string, flight: Promise<Attempt | Found | null>): void {
     this.#flights.set(id, flight)
-    const landed = () => this.#flights.delete(id)
     // A question whose answer was lost keeps the execution to itself until it is settled what came
     // of it: nobody in this process may mistake the lost claim for a new one meanwhile.
-    flight.then(landed, (error) => this.#undo(id, error).finally(landed))
-    return flight
+    const landed = () => void this.#flights.delete(id)
+    const landing = flight
+      .then(landed, (error) => this.#undo(id, error).finally(landed))
+      .finally(() => this.#landings.delete(landing))
+    this.#landings.add(landing)
   }
 
   /** Asks the database, and takes the execution if it is free. */
@@ -222,6 +258,7 @@ export class Engine {
   }
 
   #run(ref: AttemptRef, options: AttemptOptions): Attempt {
+    if (this.#stopped) throw stopping()
     const attempt = new Attempt(this.#tools, ref, options)
     this.#attempts.set(ref.id, attempt)
     attempt.settled.then((settled) => {
@@ -271,7 +308,7 @@ export class Engine {
 
   /** Makes sure that a claim of which nobody knows whether it was made is not left behind. */
   async #undo(id: string, error: unknown): Promise<void> {
-    if (!(error instanceof PawlError) || error.code !== 'store-unavailable') return
+    if (!(error instanceof PawlError && UNDONE.has(error.code))) return
     const stopped = () => this.#stopped
     await persist(async () => {
       const found = await this.#store.look(id)

@@ -116,7 +116,8 @@ type Step = string | number | { text: string }
 /** What a value is made of, with the way there; or what is wrong with it. */
 function membersOf(value: object): string | (readonly [Step, unknown])[] {
   const prototype = Object.getPrototypeOf(value)
-  if (prototype === Array.prototype) return membersOfArray(value as unknown[])
+  // Also what a driver returns as rows: an array of its own class comes back as a plain one.
+  if (Array.isArray(value)) return membersOfArray(value)
   if (isPlain(value)) {
     if (Object.getOwnPropertySymbols(value).length > 0) return 'an object with symbols as keys'
     return Object.entries(value)

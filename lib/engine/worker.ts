@@ -61,11 +61,11 @@ export class Worker {
 
   /** Whether something was due. */
   async #poll(): Promise<boolean> {
-    const { wakeups, queue, concurrency, logger } = this.#parts
+    const { engine, wakeups, queue, concurrency, logger } = this.#parts
     const free = concurrency - this.#running.size
     if (free <= 0) return true
     try {
-      const { taken, parked } = await wakeups.takeDue(queue, free)
+      const { taken, parked } = await wakeups.takeDue(queue, free, engine.busy)
       for (const execution of parked) {
         logger.warn('gave up on an execution; see pawl list, and pawl release', { ...execution })
       }
@@ -86,6 +86,7 @@ export class Worker {
     logger.debug('resuming an execution', { execution: id, key, scope, attempt })
     try {
       const resumed = await engine.resume(taken)
+      if (!resumed) return
       try {
         await runner(resumed, engine.open(taken))
       } finally {

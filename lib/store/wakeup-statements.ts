@@ -12,7 +12,8 @@ export function wakeupStatements(schema: string) {
      * Takes executions whose wakeup is due and that nobody is working on. Safe: SKIP LOCKED gives each
      * wakeup to one worker at a time; taking the execution is a compare-and-set on its attempt under the
      * row's lock, so that of a worker and a client's retry one gets it. Who is alive is read from the
-     * snapshot, which decides only who works. A wakeup is moved on and not deleted, so that it is still
+     * snapshot, which decides only who works. What this process owns and does not work on ($5) it has taken
+     * and not been told of, since the reply was lost: it is told again. A wakeup is moved on and not deleted, so that it is still
      * there if this worker dies too.
      */
     takeDue: `
@@ -21,6 +22,7 @@ export function wakeupStatements(schema: string) {
         select w.execution_id, w.max_attempts
         from ${schema}.wakeups w
         where w.queue = $1::text and w.due_at <= (select now from clock)
+          and w.execution_id <> all ($5::uuid[])
         order by w.due_at
         limit $2::int4
         for update skip locked
@@ -29,6 +31,7 @@ export function wakeupStatements(schema: string) {
         select due.execution_id, e.attempt,
           case
             when e.id is null or e.status in ('done', 'unknown') or e.input is null then 'gone'
+            when e.status = 'running' and e.owner = $3::uuid then 'ours'
             when e.status = 'running' and coalesce(p.expires_at > clock.now, false) then 'running'
             when e.attempt >= due.max_attempts then 'spent'
             else 'free'
@@ -40,9 +43,10 @@ export function wakeupStatements(schema: string) {
       ),
       taken as (
         update ${schema}.executions e
-        set status = 'running', owner = $3::uuid, attempt = e.attempt + 1
+        set status = 'running', owner = $3::uuid,
+          attempt = e.attempt + case when judged.verdict = 'free' then 1 else 0 end
         from judged
-        where e.id = judged.execution_id and judged.verdict = 'free'
+        where e.id = judged.execution_id and judged.verdict in ('free', 'ours')
           and e.attempt = judged.attempt and e.status in ('running', 'released')
         returning e.id, e.attempt, ${born('e')}::text as born, e.scope, e.key, e.name, e.fingerprint,
           e.input

@@ -1,6 +1,7 @@
 import type { Database } from './database.ts'
 import { toBuffer, translate } from './results.ts'
 import type { AttemptRef } from './store.ts'
+import { PgArray } from './values.ts'
 import { type WakeupStatements, wakeupStatements } from './wakeup-statements.ts'
 
 /** An execution that a worker has taken over. */
@@ -43,9 +44,16 @@ export class WakeupStore {
     this.#leaseMs = leaseMs
   }
 
-  /** Takes at most `limit` executions that are due. */
-  async takeDue(queue: string, limit: number): Promise<{ taken: Taken[]; parked: Parked[] }> {
-    const values = [queue, limit, this.#owner, this.#leaseMs]
+  /**
+   * Takes at most `limit` executions that are due.
+   * @param busy ids of those that this process works on
+   */
+  async takeDue(
+    queue: string,
+    limit: number,
+    busy: string[],
+  ): Promise<{ taken: Taken[]; parked: Parked[] }> {
+    const values = [queue, limit, this.#owner, this.#leaseMs, new PgArray('uuid', busy)]
     const rows = await translate(this.#db.query(this.#sql.takeDue, values))
     const taken: Taken[] = []
     const parked: Parked[] = []

@@ -149,6 +149,12 @@ describe('values', () => {
     expectKept(['\ud800\ud800', 1n, '\u2028'])
   })
 
+  it('an array of a class comes back as a plain one: rows as drivers return them', () => {
+    class Rows extends Array {}
+    const rows = Rows.from([{ id: 1 }])
+    expect(decodeValue(encodeValue(rows))).toEqual([{ id: 1 }])
+  })
+
   class Money {
     constructor(readonly cents = 1) {}
   }
@@ -171,7 +177,11 @@ describe('values', () => {
     ['a class instance', { price: new Money() }, 'value.price is an instance of Money'],
     ['a Date of a class', [new MyDate(0)], 'value[0] is an instance of MyDate'],
     ['a Map of a class', [new MyMap()], 'value[0] is an instance of MyMap'],
-    ['an array of a class', { rows: new MyList() }, 'value.rows is an instance of MyList'],
+    [
+      'an array of a class, with properties',
+      { rows: Object.assign(new MyList(), { count: 1 }) },
+      'value.rows is an array with holes or properties',
+    ],
     ['bytes of a class', { b: new MyBytes(2) }, 'value.b is an instance of MyBytes'],
     ['a promise', { later: Promise.resolve(1) }, 'value.later is a promise (await it)'],
     ['an invalid date', { at: new Date(Number.NaN) }, 'value.at is an invalid Date'],

@@ -50,7 +50,7 @@ async function plans(): Promise<Record<string, string>> {
   name = 'journal'
   expect(await steps.journal(attempts[0]!)).toHaveLength(2)
   name = 'take due'
-  await new WakeupStore(db, 'pawl', side.owner, 15_000).takeDue('requests', 4)
+  await new WakeupStore(db, 'pawl', side.owner, 15_000).takeDue('requests', 4, [])
   name = 'release'
   await Promise.all(attempts.slice(0, 32).map((attempt) => side.store.release(attempt, 'released')))
   name = 'complete'
