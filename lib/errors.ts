@@ -86,7 +86,7 @@ export class StepInterruptedError extends PawlError {
  * ```
  */
 export class TerminalError extends Error {
-  override readonly name = 'TerminalError'
+  override readonly name: string = 'TerminalError'
   /** The HTTP status that Express and Fastify answer with if nobody catches it. */
   readonly status: number
   /** The same, as some frameworks call it. */

@@ -93,6 +93,8 @@ interface Parts {
 /** How many requests a process recovers at a time: it has its own to serve. */
 const RECOVERY_CONCURRENCY = 4
 
+const SILENT: Logger = { debug() {}, warn() {} }
+
 /** The Pawls of this process that have started and not stopped. */
 export const startedPawls = new Set<Pawl>()
 
@@ -111,7 +113,7 @@ export const startedPawls = new Set<Pawl>()
  */
 export class Pawl {
   readonly #options
-  #state: 'new' | 'started' | 'stopped' = 'new'
+  #state: 'new' | 'started' | 'stopped' | 'abandoned' = 'new'
   #parts: Parts | null = null
   #listener: RequestListener | undefined
 
@@ -298,7 +300,13 @@ export class Pawl {
 
   /** @internal */
   get logger(): Logger {
-    return this.#options.logger
+    return this.#state === 'abandoned' ? SILENT : this.#options.logger
+  }
+
+  /** @internal What a crash does, where it is only simulated: no goodbye, and not a word from now on. */
+  abandon(): void {
+    this.#state = 'abandoned'
+    startedPawls.delete(this)
   }
 
   #started(): Parts {

@@ -121,7 +121,7 @@ select
   e.response_status,
   pawl.readable_json(e.response_headers) as response_headers,
   -- Both are encrypted, or neither.
-  case when get_byte(e.response_headers, 0) = 2 then '<' || length(e.response_body) || ' bytes, encrypted>'
+  case when substr(e.response_headers, 1, 1) = '\x02' then '<' || length(e.response_body) || ' bytes, encrypted>'
     else pawl.readable(e.response_body) end as response_body,
   e.status = 'done' and e.response_body is not null as body_kept,
   e.created_at,

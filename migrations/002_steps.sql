@@ -12,7 +12,7 @@ create table pawl.steps (
   -- no process of its former life can write into the journal of the new one.
   life         timestamptz not null,
   name         text not null,
-  -- Counts the uses of a name within one execution, from 1.
+  -- Counts the uses of a name within one execution, from 1. Negative: the compensation of that one.
   occurrence   integer not null,
   -- The order in which steps were recorded, in which they are replayed.
   position     integer not null,
@@ -29,6 +29,9 @@ create table pawl.steps (
   primary key (execution_id, life, name, occurrence)
 );
 
+-- An attempt has given up: what was done is being undone, and only the current attempt may complete it.
+alter table pawl.executions add column giving_up boolean not null default false;
+
 -- The SQL interface to the journal: query this view, not the table.
 create view pawl.step_log as
 select
@@ -38,7 +41,7 @@ select
   e.name as execution_name,
   s.position,
   s.name,
-  s.occurrence,
+  abs(s.occurrence) as occurrence,
   s.kind,
   case when s.completed_at is null then 'begun'
     when s.error is not null then 'failed' else 'done' end as status,
@@ -53,6 +56,7 @@ join pawl.executions e on e.id = s.execution_id and e.created_at = s.life;
 
 comment on view pawl.step_log is 'Every recorded step, for people, in the order of (execution_id, position).';
 comment on column pawl.step_log.kind is 'step, transaction, compensation, or giving-up (the answer that compensations run for)';
+comment on column pawl.step_log.occurrence is 'counts the uses of the name; of a compensation: which of them it undoes';
 comment on column pawl.step_log.status is 'done, failed (for good), or begun (at most once, and nothing more is known)';
 comment on column pawl.step_log.output is 'what the step gave, without what JSON cannot tell (a Date is a string)';
 comment on column pawl.step_log.attempt is 'the attempt that recorded it';

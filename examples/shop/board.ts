@@ -1,4 +1,4 @@
-import type { Try } from './customer.ts'
+import { isDeepStrictEqual } from 'node:util'
 import type { Charge } from './provider.ts'
 import type { ShopState } from './supervisor.ts'
 
@@ -11,35 +11,34 @@ export interface Order {
   /** Null without Pawl, where attempts have no number. */
   attempt: number | null
   pid: number
+  cancelled: boolean
 }
 
-/** What has happened to one purchase, in the order in which it happened. */
-export interface Story {
-  scenario: string
-  cart: string
-  item: string
-  amount: number
+/** What Pawl knows of one order. */
+export interface Journal {
   key: string
-  pawl: boolean
-  events: StoryEvent[]
+  status: string
+  /** The latest. */
+  attempt: number
+  steps: {
+    name: string
+    status: string
+    /** Which attempt has recorded it. */
+    attempt: number
+  }[]
 }
-
-export type StoryEvent = { id: number; atMs: number } & (
-  | ({ kind: 'try'; label: string } & Try)
-  | { kind: 'killed' | 'restarted'; pid: number | null }
-)
 
 /** All that the page shows. */
 export interface Snapshot {
+  /** Counts the changes. */
+  version: number
   shop: ShopState
   database: string | null
   providerPid: number | null
   orders: Order[]
   ledger: Charge[]
-  story: Story | null
-  /** Whether a scenario is being played, and how many have been. */
-  busy: boolean
-  played: number
+  /** Of the order that was last sent from the page; null if Pawl has nothing of it. */
+  journal: Journal | null
 }
 
 /** Holds what the page shows and tells the pages that are open when it has changed. */
@@ -47,22 +46,23 @@ export class Board {
   readonly #listeners = new Set<(snapshot: Snapshot) => void>()
   #announced = false
   #snapshot: Snapshot = {
+    version: 0,
     shop: { state: 'starting', pid: null },
     database: null,
     providerPid: null,
     orders: [],
     ledger: [],
-    story: null,
-    busy: false,
-    played: 0,
+    journal: null,
   }
 
   get snapshot(): Snapshot {
     return this.#snapshot
   }
 
-  update(changes: Partial<Snapshot>): void {
-    this.#snapshot = { ...this.#snapshot, ...changes }
+  update(changes: Partial<Omit<Snapshot, 'version'>>): void {
+    const changed = { ...this.#snapshot, ...changes }
+    if (isDeepStrictEqual(changed, this.#snapshot)) return
+    this.#snapshot = { ...changed, version: changed.version + 1 }
     if (this.#announced) return
     this.#announced = true
     // Several changes in one turn are one message.

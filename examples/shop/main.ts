@@ -6,14 +6,20 @@ import { Pool } from 'pg'
 import { Board } from './board.ts'
 import { endChild, startChild, whenReady } from './child.ts'
 import { startFront } from './front.ts'
-import { createOrders, databaseName, listOrders } from './orders.ts'
+import { readJournal } from './journal.ts'
+import { lineTo } from './line.ts'
+import { listOrders } from './orders.ts'
 import { freePort } from './ports.ts'
 import type { LedgerNews } from './provider.ts'
-import { Scenarios } from './scenarios.ts'
+import { lieInWait } from './saboteur.ts'
 import { Supervisor } from './supervisor.ts'
+import { createTables, databaseName } from './tables.ts'
 
 const host = process.env.HOST ?? 'localhost'
 const port = Number(process.env.PORT ?? 3000)
+
+/** How often the page sees what is new in the database. */
+const LOOK_MS = 150
 
 /** How to end what has been started, last one first. */
 const endings: (() => unknown)[] = []
@@ -43,16 +49,14 @@ try {
 
 async function start() {
   const board = new Board()
-  let scenarios: Scenarios | undefined
-
-  const front = await listen(board, (scenario, purchase) => !!scenarios?.play(scenario, purchase))
+  const front = await listen(board)
   endings.push(() => front.close())
 
   const databaseUrl = process.env.DATABASE_URL ?? (await startDatabase())
-  const pool = new Pool({ connectionString: databaseUrl, max: 2 })
+  const pool = new Pool({ connectionString: databaseUrl, max: 3 })
   pool.on('error', () => {}) // An idle connection that breaks is replaced by the next query.
   endings.push(() => pool.end())
-  await createOrders(pool)
+  await createTables(pool)
   board.update({ database: await databaseName(pool) })
 
   const provider = startChild('./provider.ts', {})
@@ -64,11 +68,7 @@ async function start() {
   const shopUrl = `http://127.0.0.1:${shopPort}`
   const supervisor = new Supervisor(
     { DATABASE_URL: databaseUrl, PROVIDER_URL: providerUrl, SHOP_PORT: String(shopPort) },
-    (shop) => {
-      board.update({ shop })
-      if (shop.state === 'killed') scenarios?.note('killed', shop.pid)
-      if (shop.state === 'up') scenarios?.note('restarted', shop.pid)
-    },
+    (shop) => board.update({ shop }),
     (error) => {
       console.error(`\n  The shop does not start any more: ${error.message}\n`)
       exit(1)
@@ -80,20 +80,32 @@ async function start() {
     board.update({ ledger })
     if (held) supervisor.kill()
   })
-  const refreshOrders = async () => board.update({ orders: await listOrders(pool) })
-  const polling = setInterval(() => refreshOrders().catch(() => {}), 300)
+
+  /** Of the order that the page has sent last. */
+  let key = ''
+  front.open({
+    line: lineTo(shopUrl, (heard) => {
+      key = heard
+    }),
+    sabotage: (moment, cart) =>
+      lieInWait(moment, cart, {
+        pool,
+        holdBackCharge: (cart) => provider.send({ holdBack: cart }),
+        killShop: () => supervisor.kill(),
+        signal: ended.signal,
+      }),
+    look,
+  })
+  async function look() {
+    const [orders, journal] = await Promise.all([listOrders(pool), readJournal(pool, key)])
+    board.update({ orders, journal })
+  }
+
+  await supervisor.start()
+  const polling = setInterval(() => look().catch(() => {}), LOOK_MS)
   endings.push(() => {
     clearInterval(polling)
     ended.abort()
-  })
-
-  await supervisor.start()
-  scenarios = new Scenarios({
-    board,
-    shopUrl,
-    signal: ended.signal,
-    killOnCharge: (cart) => provider.send({ holdBack: cart }),
-    refreshOrders,
   })
   console.log(`
   Pawl's example shop is open.
@@ -105,9 +117,9 @@ async function start() {
 `)
 }
 
-async function listen(board: Board, play: Parameters<typeof startFront>[0]['play']) {
+async function listen(board: Board) {
   try {
-    return await startFront({ host, port, board, play })
+    return await startFront({ host, port, board })
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
     throw new Error(`port ${port} is in use. Choose another one: PORT=${port + 1} npm start`)

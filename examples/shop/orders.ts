@@ -1,32 +1,26 @@
-import type { Pool } from 'pg'
+import type { Pool, PoolClient } from 'pg'
 import type { Order } from './board.ts'
 
-/** A schema of its own: `DATABASE_URL` may be a database in which other things live. */
-export async function createOrders(pool: Pool): Promise<void> {
-  await pool.query(`
-    drop schema if exists example_shop cascade;
-    create schema example_shop;
-    create table example_shop.orders (
-      id uuid primary key,
-      cart text not null,
-      item text not null,
-      amount int not null,
-      charge text not null,
-      attempt int,
-      pid int not null,
-      created_at timestamptz not null default clock_timestamp()
-    )`)
+type NewOrder = Pick<Order, 'cart' | 'item' | 'amount' | 'charge' | 'attempt'>
+
+export async function recordOrder(tx: PoolClient, order: NewOrder) {
+  const { cart, item, amount, charge, attempt } = order
+  const { rows } = await tx.query<NewOrder & { id: string }>(
+    `insert into example_shop.orders (cart, item, amount, charge, attempt, pid)
+     values ($1, $2, $3, $4, $5, $6) returning id, item, amount, charge, attempt`,
+    [cart, item, amount, charge, attempt, process.pid],
+  )
+  return rows[0] as NewOrder & { id: string }
+}
+
+export async function cancelOrder(pool: Pool, id: string): Promise<void> {
+  await pool.query('update example_shop.orders set cancelled = true where id = $1', [id])
 }
 
 export async function listOrders(pool: Pool): Promise<Order[]> {
   const { rows } = await pool.query<Order>(
-    `select id, cart, item, amount, charge, attempt, pid
+    `select id, cart, item, amount, charge, attempt, pid, cancelled
      from example_shop.orders order by created_at desc limit 100`,
   )
   return rows
-}
-
-export async function databaseName(pool: Pool): Promise<string> {
-  const { rows } = await pool.query('show server_version')
-  return `PostgreSQL ${String(rows[0].server_version).split(' ')[0]}`
 }

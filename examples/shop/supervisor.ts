@@ -1,6 +1,8 @@
 import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { endChild, startChild, whenReady } from './child.ts'
+import { PACE } from './pace.ts'
 
 export interface ShopState {
   state: 'starting' | 'up' | 'killed' | 'restarting' | 'stopped'
@@ -8,7 +10,7 @@ export interface ShopState {
 }
 
 /** Long enough to be seen on the page. */
-const PAUSE_MS = 600
+const PAUSE_MS = 600 * PACE
 const MAX_FAILED_STARTS = 3
 
 /** Keeps the shop's process alive: when it dies, there is a new one. */
@@ -49,8 +51,12 @@ export class Supervisor {
   }
 
   /** What a crash, an out-of-memory killer or a pulled plug does: no warning, no last words. */
-  kill(): void {
-    this.#child?.kill('SIGKILL')
+  async kill(): Promise<void> {
+    const child = this.#child
+    if (!child || child.exitCode !== null || child.signalCode !== null) return
+    const dead = once(child, 'exit')
+    child.kill('SIGKILL')
+    await dead
   }
 
   async stop(): Promise<void> {

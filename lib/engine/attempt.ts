@@ -2,7 +2,7 @@ import { PawlError } from '../errors.ts'
 import type { Entry, StepStore } from '../store/step-store.ts'
 import type { AttemptRef, Outcome, Store } from '../store/store.ts'
 import type { RunStatement, TransactionHost } from '../store/transaction-host.ts'
-import { compensate, type Undoable } from './compensation.ts'
+import { compensate, UndoLog } from './compensation.ts'
 import type { Execution } from './execution.ts'
 import { Journal } from './journal.ts'
 import { openOutcome, sealOutcome } from './outcome.ts'
@@ -50,7 +50,7 @@ export class Attempt {
   readonly settled: Promise<Settled>
   readonly #execution: RunningExecution
   readonly #journal: Journal
-  readonly #undoable: Undoable[] = []
+  readonly #undoLog = new UndoLog()
   /** Of a request that is a transaction, and whether steps could not be recorded while it is open. */
   #transaction: { tx: unknown; blocks: boolean } | undefined
   #endTransaction: () => void = () => {}
@@ -82,7 +82,7 @@ export class Attempt {
       born: ref.born,
       journal: this.#journal,
       steps: tools.steps,
-      undoable: this.#undoable,
+      undoLog: this.#undoLog,
       transactionOfRequest: () => this.#transaction,
       signal: () => this.#signal(),
     })
@@ -127,14 +127,18 @@ export class Attempt {
   }
 
   /**
-   * Undoes what has been recorded, before a final error is.
+   * Undoes what has been recorded, before a final error is. Steps that are still under way and could
+   * then not be undone are waited for, and no new ones begin.
    * @returns the outcome to record: this one, or the one of an earlier attempt that gave up
    * @throws what a compensation throws; PawlError
    */
   async giveUp(outcome: Outcome): Promise<Outcome> {
-    if (this.#undoable.length === 0 && !this.isGivingUp) return outcome
+    this.#journal.close()
+    await this.#undoLog.quiet()
+    const { undoable } = this.#undoLog
+    if (undoable.length === 0 && !this.isGivingUp) return outcome
     const keyOf = this.#execution.keyOf.bind(this.#execution)
-    return compensate(this.#execution, this.#journal, this.#undoable, outcome, keyOf)
+    return compensate(this.#execution, this.#journal, undoable, outcome, keyOf)
   }
 
   /**
@@ -184,7 +188,7 @@ export class Attempt {
           this.#journal.check()
           this.#transaction = { tx, blocks: steps.blocks(where) }
           own = await Promise.race([handle(), superseded])
-          if (!own) throw new RolledBack()
+          if (!own || this.#journal.hasStopped) throw new RolledBack()
           const recorded = await this.#completeIn(run, own, retentionMs)
           if (recorded === null) throw new RolledBack()
           awaited = recorded
@@ -237,6 +241,8 @@ export class Attempt {
   }
 
   async #record(outcome: Outcome, retentionMs: number, failure: boolean): Promise<Settled> {
+    // What a handler answers that was told to stop says nothing of the execution.
+    if (this.#journal.hasStopped) return this.#lookAtOther()
     const { store, sealer, stopped } = this.#tools
     const completion = {
       ...this.#ref,

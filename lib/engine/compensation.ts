@@ -6,9 +6,46 @@ import { GIVING_UP, type Journal } from './journal.ts'
 import { tryRepeatedly } from './step.ts'
 import type { StepContext } from './step-options.ts'
 
+/** Undoes a step, given what it gave. */
+export type Undo = (output: never, context: StepContext) => unknown
+
 /** A recorded step that can be undone. */
 export interface Undoable extends StepName {
   undo: (context: StepContext) => unknown
+}
+
+/** The steps that can be undone. */
+export class UndoLog {
+  readonly #undoable: Undoable[] = []
+  readonly #underWay = new Set<Promise<unknown>>()
+
+  /** In the order in which they were recorded. */
+  get undoable(): readonly Undoable[] {
+    return this.#undoable
+  }
+
+  /** Notes a step with a compensation, once it has succeeded, and gives what it gives. */
+  async note(
+    { name, occurrence }: StepName,
+    compensate: Undo | undefined,
+    running: Promise<unknown>,
+  ): Promise<unknown> {
+    if (!compensate) return running
+    this.#underWay.add(running)
+    try {
+      const output = await running
+      const undo = (context: StepContext) => compensate(output as never, context)
+      this.#undoable.push({ name, occurrence, undo })
+      return output
+    } finally {
+      this.#underWay.delete(running)
+    }
+  }
+
+  /** Resolves when none is under way. */
+  async quiet(): Promise<void> {
+    while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay)
+  }
 }
 
 /** What is recorded before the first compensation runs: from here on there is only one way. */
@@ -43,7 +80,8 @@ export async function compensate(
 ): Promise<Outcome> {
   const decided = await decide(journal, undoable, outcome)
   for (const { name, occurrence } of decided.steps.toReversed()) {
-    const use = journal.useAt({ name: `undo ${name}`, occurrence }, 'compensation')
+    // Under the step's own name, where no use of it counts.
+    const use = journal.useAt({ name, occurrence: -occurrence }, 'compensation')
     if (use.entry) continue
     const step = undoable.find((step) => step.name === name && step.occurrence === occurrence)
     if (!step) {
@@ -53,7 +91,7 @@ export async function compensate(
       )
     }
     const started = performance.now()
-    await tryRepeatedly(execution, use.name, keyOf(use), step.undo, {
+    await tryRepeatedly(execution, use, keyOf(use), step.undo, {
       retry: RETRY,
       timeoutMs: undefined,
     })

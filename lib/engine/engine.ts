@@ -1,6 +1,6 @@
 import { PawlError, type PawlErrorCode } from '../errors.ts'
 import type { Logger } from '../logger.ts'
-import type { Entry, StepStore } from '../store/step-store.ts'
+import type { StepStore } from '../store/step-store.ts'
 import type { AttemptRef, Claim, Found, Outcome, Store } from '../store/store.ts'
 import type { Taken } from '../store/wakeup-store.ts'
 import type { Watch } from '../store/watch.ts'
@@ -82,7 +82,7 @@ export class Engine {
 
   /**
    * Claims the execution, or says what became of it.
-   * @throws PawlError `store-unavailable`, `store-refused`, `stopping`
+   * @throws PawlError `store-unavailable`, `store-refused`, `stopping`, `decryption-failed`
    */
   async begin(call: Call): Promise<Begun> {
     const { id, fingerprint } = call.claim
@@ -116,7 +116,8 @@ export class Engine {
   /**
    * Goes on with an execution that a worker has taken.
    * @returns null if it runs here already, or if somebody else has it by now
-   * @throws PawlError `store-unavailable`, `stopping`; the execution is then taken again later
+   * @throws PawlError `store-unavailable`, `stopping`, `decryption-failed`; the execution is then taken
+   * again later
    */
   async resume(taken: Taken): Promise<Attempt | null> {
     const { id } = taken
@@ -128,15 +129,13 @@ export class Engine {
   }
 
   async #resume({ id, born, attempt, scope, key, fingerprint }: Taken): Promise<Attempt | null> {
-    const ref = { id, born, attempt }
     const giveUp = after(this.#storeTimeoutMs)
     // The news may be old: a retry of the client, here, may have gone on with it and finished.
     const found = await persist(() => this.#store.look(id), giveUp)
     const isOurs = found?.status === 'running' && found.owner === this.#owner
     if (!isOurs || found.born !== born || found.attempt !== attempt) return null
-    const recorded = await persist(() => this.#tools.steps.journal(ref), giveUp)
-    const options = { scope, key, fingerprint, resumable: true, recorded, recovering: true }
-    return this.#run(ref, options)
+    const options = { scope, key, fingerprint, resumable: true, recovering: true }
+    return this.#goOn({ id, born, attempt }, options, 'released', giveUp)
   }
 
   /** What an execution was asked, as the app gave it to `seal`. @throws PawlError `decryption-failed` */
@@ -213,11 +212,13 @@ export class Engine {
     const ask = <T>(operation: () => Promise<T>) => persist(operation, giveUp)
     for (;;) {
       const result = await ask(() => this.#store.claim(claim))
-      if ('claimed' in result) return this.#start(result.claimed, call, [])
+      const options = optionsOf(call)
+      if ('claimed' in result) return this.#run(result.claimed, { ...options, recorded: [] })
       const { found } = result
       if (!found) continue // It was deleted between two looks.
       const taken = await this.#take(found, call, ask)
-      if (taken) return this.#start(taken, call, await ask(() => this.#tools.steps.journal(taken)))
+      const before = found.status === 'unknown' ? 'unknown' : 'released'
+      if (taken) return this.#goOn(taken, options, before, giveUp)
       if (taken === undefined) return found
     }
   }
@@ -240,10 +241,20 @@ export class Engine {
     return ask(() => this.#store.takeOver(id, found))
   }
 
-  #start(ref: AttemptRef, call: Call, recorded: readonly Entry[]): Attempt {
-    const { claim, resumable } = call
-    const { scope, key, fingerprint } = claim
-    return this.#run(ref, { scope, key, fingerprint, resumable, recorded, recovering: false })
+  /** Runs an attempt that goes on behind what is recorded; if that does not open, it is given back. */
+  async #goOn(
+    ref: AttemptRef,
+    options: Omit<AttemptOptions, 'recorded'>,
+    before: 'released' | 'unknown',
+    giveUp: () => boolean,
+  ): Promise<Attempt> {
+    const recorded = await persist(() => this.#tools.steps.journal(ref), giveUp)
+    try {
+      return this.#run(ref, { ...options, recorded })
+    } catch (error) {
+      await persist(() => this.#store.release(ref, before), giveUp)
+      throw error
+    }
   }
 
   #run(ref: AttemptRef, options: AttemptOptions): Attempt {
@@ -307,6 +318,11 @@ export class Engine {
       else await this.#store.release({ id, born, attempt }, 'released')
     }, stopped).catch(() => {})
   }
+}
+
+function optionsOf({ claim, resumable }: Call): Omit<AttemptOptions, 'recorded'> {
+  const { scope, key, fingerprint } = claim
+  return { scope, key, fingerprint, resumable, recovering: false }
 }
 
 function stopping(): PawlError {

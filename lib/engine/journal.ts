@@ -1,10 +1,10 @@
-import { DivergenceError, StepInterruptedError } from '../errors.ts'
+import { DivergenceError, PawlError, StepInterruptedError } from '../errors.ts'
 import type { Entry, Recorded, StepKind, StepName, StepStore } from '../store/step-store.ts'
 import type { AttemptRef } from '../store/store.ts'
 import { Gate } from './gate.ts'
 import { after, persist } from './persist.ts'
 import type { Sealer } from './seal.ts'
-import { decodeValue, encodeValue } from './value.ts'
+import { decodeValue, encodeError, encodeValue } from './value.ts'
 
 /** How long a transaction whose end is not known waits for a store that is away. */
 const LOOK_MS = 5000
@@ -22,7 +22,7 @@ export interface Use extends StepName {
 export type Result =
   | { output: unknown }
   /** It failed for good. */
-  | { error: unknown }
+  | { error: Error }
   /** It is about to begin, and must run at most once. */
   | 'intent'
 
@@ -44,11 +44,15 @@ export class Journal {
   readonly #uses = new Map<string, number>()
   #recorded: number
   #hasFailure = false
+  #hasStopped = false
+  #closed = false
   #now: string
 
   /**
    * @param recorded what earlier attempts recorded, in the order of replay
    * @param life what the attempt knows of its own standing
+   * @throws PawlError `decryption-failed` if one of the entries does not open: no handler may run and
+   * take that for the failure of a step
    */
   constructor(
     store: StepStore,
@@ -63,11 +67,14 @@ export class Journal {
     this.#stopped = () => life.stopped()
     this.#superseded = () => life.superseded()
     this.#onSuperseded = () => life.onSuperseded()
-    for (const [i, entry] of recorded.entries()) {
-      this.#entries.set(idOf(entry), { entry, position: i + 1 })
+    let position = 0
+    for (const entry of recorded) {
+      // Nobody replays a bare intent: it has no turn.
+      if (entry.completed) position++
+      this.#entries.set(idOf(entry), { entry: this.#unseal(entry), position })
       this.#unused.add(idOf(entry))
     }
-    this.#gate = new Gate(recorded.length)
+    this.#gate = new Gate(position)
     this.#recorded = recorded.length
     this.#now = ref.born
   }
@@ -85,6 +92,11 @@ export class Journal {
   /** Whether the handler has seen a step fail for good: an answer it gives now is final. */
   get hasFailure(): boolean {
     return this.#hasFailure
+  }
+
+  /** Whether the handler has been told that this attempt must not go on: its answer is worth nothing. */
+  get hasStopped(): boolean {
+    return this.#hasStopped
   }
 
   /** Entries of earlier attempts that this one has not asked for. */
@@ -117,7 +129,15 @@ export class Journal {
     this.check()
     const entry = this.#entries.get(idOf({ name, occurrence }))?.entry
     this.#unused.delete(idOf({ name, occurrence }))
-    if (!entry && this.isGivingUp && (kind === 'step' || kind === 'transaction')) {
+    const isHandlers = kind === 'step' || kind === 'transaction'
+    if (!entry && this.#closed && isHandlers) {
+      throw new PawlError(
+        'superseded',
+        `"${name}" was started after the handler had given its final answer.`,
+        'Wait for all branches before you answer: Promise.allSettled, in place of Promise.all.',
+      )
+    }
+    if (!entry && this.isGivingUp && isHandlers) {
       throw new DivergenceError(
         `"${name}" is new, and the execution is giving up: its compensations have begun.`,
         'Nothing is to be done; the recorded answer is given when all of them have run.',
@@ -135,6 +155,11 @@ export class Journal {
   /** Whether an earlier attempt has given up, and compensations may have run. */
   get isGivingUp(): boolean {
     return this.#entries.has(idOf({ name: GIVING_UP, occurrence: 1 }))
+  }
+
+  /** Lets the handler begin no new steps: it has given its final answer. */
+  close(): void {
+    this.#closed = true
   }
 
   /** Resolves to the recorded output, or rejects with the recorded error, when it is its turn. */
@@ -168,13 +193,12 @@ export class Journal {
     try {
       const { won, current, at } = await persist(() => this.#store.record(step), this.#stopped)
       if (!current) this.#onSuperseded()
-      const other = won ? null : await this.#find(use)
-      // Sent twice since the first reply was lost: what is there is the intent that we recorded.
-      const first = other && !(isOwnIntent(other, this.#ref) && result === 'intent') ? other : null
+      const first = won ? null : await this.#first(use, result)
       this.#recorded++
-      if (typeof result === 'object' && 'error' in result) this.#noteFailure(result.error)
+      if (!first && typeof result === 'object' && 'error' in result) this.#noteFailure(result.error)
       await this.#gate.pass(position)
-      this.#now = first?.at ?? (won ? at : this.#now)
+      // An intent is nothing that a later attempt sees.
+      if (!first && won && result !== 'intent') this.#now = at
       return first
     } catch (error) {
       this.#gate.withdraw(position)
@@ -244,45 +268,52 @@ export class Journal {
   adopt(entry: Entry): unknown {
     // Somebody has taken over: this is the last thing that this attempt gets to see.
     if (entry.attempt > this.#ref.attempt) this.#onSuperseded()
-    return this.#open(entry)
+    return this.#open(this.#unseal(entry))
   }
 
   /** @throws PawlError `superseded` if this attempt must not go on */
   check(): void {
-    const reason = this.#superseded()
-    if (reason) throw reason
+    if (this.#superseded()) throw this.over()
   }
 
   /** Notes that the execution takes no more entries from this attempt. */
   over(): Error {
+    this.#hasStopped = true
     this.#onSuperseded()
     return this.#superseded() ?? new Error('The execution is over.')
   }
 
-  async #find(use: Use): Promise<Entry> {
+  /** What is there in place of what was to be recorded; null if that is what is there. */
+  async #first(use: Use, result: Result): Promise<Entry | null> {
     const entries = await persist(() => this.#store.journal(this.#ref), this.#stopped)
     const entry = entries.find((entry) => idOf(entry) === idOf(use))
-    if (entry) return entry
-    throw this.over()
+    if (entry?.completed) return entry
+    // A bare intent gives no value: this attempt may not complete it, or the execution is over.
+    if (!entry || result !== 'intent') throw this.over()
+    // Sent twice since the first reply was lost: what is there is the intent that we recorded.
+    return entry.attempt === this.#ref.attempt ? null : entry
   }
 
   #encode(use: StepName, result: Result): { output: Buffer | null; error: Buffer | null } {
     if (result === 'intent') return { output: null, error: null }
-    const purpose = purposeOf(use)
-    const seal = (value: unknown) => {
-      const bytes = encodeValue(value)
-      return bytes && this.#sealer.seal(bytes, this.#ref.id, purpose)
+    const seal = (bytes: Buffer | null, what: string) =>
+      bytes && this.#sealer.seal(bytes, this.#ref.id, purposeOf(use, what))
+    if ('output' in result) {
+      return { output: seal(encodeValue(result.output), 'step'), error: null }
     }
-    if ('output' in result) return { output: seal(result.output), error: null }
-    return { output: null, error: seal(result.error) }
+    return { output: null, error: seal(encodeError(result.error), 'error') }
+  }
+
+  #unseal(entry: Entry): Entry {
+    const open = (bytes: Buffer | null, what: string) =>
+      bytes && this.#sealer.open(bytes, this.#ref.id, purposeOf(entry, what))
+    return { ...entry, output: open(entry.output, 'step'), error: open(entry.error, 'error') }
   }
 
   #open(entry: Entry): unknown {
-    const open = (bytes: Buffer | null) =>
-      decodeValue(bytes && this.#sealer.open(bytes, this.#ref.id, purposeOf(entry)))
     this.#now = entry.at
-    if (entry.error === null) return open(entry.output)
-    const error = open(entry.error)
+    if (entry.error === null) return decodeValue(entry.output)
+    const error = decodeValue(entry.error)
     this.#noteFailure(error)
     throw error
   }
@@ -297,10 +328,6 @@ function idOf({ name, occurrence }: StepName): string {
   return `${occurrence} ${name}`
 }
 
-function purposeOf({ name, occurrence }: StepName): string {
-  return `step ${occurrence} ${name}`
-}
-
-function isOwnIntent(entry: Entry, ref: AttemptRef): boolean {
-  return !entry.completed && entry.attempt === ref.attempt
+function purposeOf({ name, occurrence }: StepName, what: string): string {
+  return `${what} ${occurrence} ${name}`
 }

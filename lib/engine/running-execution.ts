@@ -1,8 +1,9 @@
 import { hash } from 'node:crypto'
+import { inspect } from 'node:util'
 import { PawlError } from '../errors.ts'
 import type { StepName, StepStore } from '../store/step-store.ts'
-import type { Undoable } from './compensation.ts'
-import { currentStep } from './current.ts'
+import type { Undo, UndoLog } from './compensation.ts'
+import { currentStep, type Draws } from './current.ts'
 import type { Execution, RunStep, RunTransaction } from './execution.ts'
 import { derivedUuid } from './execution-id.ts'
 import type { Journal } from './journal.ts'
@@ -30,8 +31,7 @@ export interface ExecutionParts {
   born: string
   journal: Journal
   steps: StepStore
-  /** Gets the steps that can be undone, in the order in which they were recorded. */
-  undoable: Undoable[]
+  undoLog: UndoLog
   /** The transaction that the request is, and whether it blocks steps; undefined if it is none. */
   transactionOfRequest: () => { tx: unknown; blocks: boolean } | undefined
   /** Asked for when the app does: few handlers want one. */
@@ -46,8 +46,8 @@ export class RunningExecution implements Execution {
   readonly attempt: number
   readonly recovering: boolean
   readonly #parts: ExecutionParts
-  #randoms = 0
-  #uuids = 0
+  /** What the handler has drawn, between its steps. */
+  readonly #draws: Draws = { randoms: 0, uuids: 0 }
 
   constructor(parts: ExecutionParts) {
     this.id = parts.id
@@ -88,9 +88,8 @@ export class RunningExecution implements Execution {
     }
     const resolved = resolveStep(name, options)
     const use = journal.use(name, 'step')
-    const output = await runStep(this, journal, use, this.keyOf(use), fn, resolved)
-    this.#noteUndo(use, resolved.compensate, output)
-    return output as T
+    const running = runStep(this, journal, use, this.keyOf(use), fn, resolved)
+    return this.#parts.undoLog.note(use, resolved.compensate, running) as Promise<T>
   }
 
   transaction: RunTransaction = async <T, Tx>(
@@ -109,9 +108,9 @@ export class RunningExecution implements Execution {
     }
     const resolved = resolveTransaction(name, options)
     const use = journal.use(name, 'transaction')
-    const output = await runTransaction(this, journal, steps, use, fn, resolved)
-    this.#noteUndo(use, resolved.compensate as Undo | undefined, output)
-    return output as T
+    const running = runTransaction(this, journal, steps, use, fn, resolved)
+    const { compensate } = resolved
+    return this.#parts.undoLog.note(use, compensate as Undo | undefined, running) as Promise<T>
   }
 
   now(): Date {
@@ -119,31 +118,34 @@ export class RunningExecution implements Execution {
   }
 
   random(): number {
-    const { id, born } = this.#parts
-    const bits = hash('sha256', `${id} ${born} random ${++this.#randoms}`, 'buffer')
+    const bits = hash(
+      'sha256',
+      this.#seed((draws) => `random ${++draws.randoms}`),
+      'buffer',
+    )
     // 53 bits, as many as a number holds.
     return Number(bits.readBigUInt64BE() >> 11n) / 2 ** 53
   }
 
   uuid(): string {
+    return derivedUuid(this.#seed((draws) => `uuid ${++draws.uuids}`))
+  }
+
+  /**
+   * What a drawn value is derived from. A step counts for itself: it does not run in later attempts, and
+   * must not change what they draw.
+   */
+  #seed(draw: (draws: Draws) => string): string {
     const { id, born } = this.#parts
-    return derivedUuid(`${id} ${born} uuid ${++this.#uuids}`)
+    const step = currentStep(this)
+    const within = step ? ` in ${step.occurrence} ${step.name}` : ''
+    return `${id} ${born} ${draw(step ?? this.#draws)}${within}`
   }
 
   /** The idempotency key of a step: of this life of the execution, and of no other step. */
   keyOf({ name, occurrence }: StepName): string {
     const { id, born } = this.#parts
     return derivedUuid(`${id} ${born} step ${occurrence} ${name}`)
-  }
-
-  #noteUndo(use: StepName, compensate: Undo | undefined, output: unknown): void {
-    if (!compensate) return
-    const { name, occurrence } = use
-    this.#parts.undoable.push({
-      name,
-      occurrence,
-      undo: (context) => compensate(output as never, context),
-    })
   }
 
   /** @throws PawlError `invalid-option`, `step-nested` */
@@ -159,7 +161,7 @@ export class RunningExecution implements Execution {
         'invalid-option',
         nameIsFine
           ? `The ${what} "${name}" was given no function.`
-          : `A ${what} was given the name ${JSON.stringify(name)}.`,
+          : `A ${what} was given the name ${inspect(name)}.`,
         `Call ${what}(name, fn, options) with a name of 1 to ${MAX_NAME} characters.`,
       )
     }
@@ -167,7 +169,7 @@ export class RunningExecution implements Execution {
     if (around !== null) {
       throw new PawlError(
         'step-nested',
-        `The ${what} "${name}" was started inside "${around}".`,
+        `The ${what} "${name}" was started inside "${around.name}".`,
         'A step is the smallest thing that is recorded: start one after the other, in the handler.',
       )
     }
@@ -187,5 +189,3 @@ export function splitTransaction<T, Tx>(...[a, b]: TransactionArguments<T, Tx>) 
     options: options as TransactionOptions<T, Tx> | undefined,
   }
 }
-
-type Undo = (output: never, context: StepContext) => unknown

@@ -62,10 +62,11 @@ export class Sealer {
       )
     }
     const tag = start + IV_BYTES
-    const decipher = createDecipheriv('aes-256-gcm', key.key, bytes.subarray(start, tag))
-    decipher.setAAD(Buffer.from(`${executionId} ${purpose}`))
-    decipher.setAuthTag(bytes.subarray(tag, tag + TAG_BYTES))
     try {
+      const nonce = bytes.subarray(start, tag)
+      const decipher = createDecipheriv('aes-256-gcm', key.key, nonce, { authTagLength: TAG_BYTES })
+      decipher.setAAD(Buffer.from(`${executionId} ${purpose}`))
+      decipher.setAuthTag(bytes.subarray(tag, tag + TAG_BYTES))
       return Buffer.concat([decipher.update(bytes.subarray(tag + TAG_BYTES)), decipher.final()])
     } catch (error) {
       throw failed(

@@ -1,4 +1,5 @@
 import { PawlError, StepInterruptedError, TerminalError } from '../errors.ts'
+import type { StepName } from '../store/step-store.ts'
 import { backOff } from './backoff.ts'
 import { runAsStep } from './current.ts'
 import type { Execution } from './execution.ts'
@@ -28,7 +29,7 @@ export async function runStep(
   journal.check()
   const started = performance.now()
   try {
-    const returned = await tryRepeatedly(execution, use.name, idempotencyKey, fn, options)
+    const returned = await tryRepeatedly(execution, use, idempotencyKey, fn, options)
     const output = await fit(use.name, schema, returned, 'returned')
     const other = await journal.record(use, { output }, performance.now() - started)
     return other ? fit(use.name, schema, journal.adopt(other), 'recorded') : output
@@ -54,14 +55,14 @@ async function interrupted(journal: Journal, use: Use, { schema }: ResolvedStep)
 /** Runs a function until it succeeds, as often as `retry` says. */
 export async function tryRepeatedly(
   execution: Execution,
-  name: string,
+  step: StepName,
   idempotencyKey: string,
   fn: (context: StepContext) => unknown,
   { retry, timeoutMs }: Pick<ResolvedStep, 'retry' | 'timeoutMs'>,
 ): Promise<unknown> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await tryOnce(execution, name, { idempotencyKey, attempt }, fn, timeoutMs)
+      return await tryOnce(execution, step, { idempotencyKey, attempt }, fn, timeoutMs)
     } catch (error) {
       const hopeless = error instanceof TerminalError || execution.abortSignal.aborted
       if (hopeless || attempt >= retry.attempts || !retry.retryIf(error)) throw error
@@ -72,13 +73,13 @@ export async function tryRepeatedly(
 
 async function tryOnce(
   execution: Execution,
-  name: string,
+  step: StepName,
   context: Omit<StepContext, 'signal'>,
   fn: (context: StepContext) => unknown,
   timeoutMs: number | undefined,
 ): Promise<unknown> {
   const run = (signal: () => AbortSignal) =>
-    runAsStep(execution, name, () =>
+    runAsStep(execution, step, () =>
       fn({
         ...context,
         get signal() {
@@ -90,7 +91,7 @@ async function tryOnce(
   const timer = new AbortController()
   const error = new PawlError(
     'step-timed-out',
-    `Step "${name}" took longer than ${timeoutMs} ms.`,
+    `Step "${step.name}" took longer than ${timeoutMs} ms.`,
     'Give it more time, or retry it; what it called may still have taken effect.',
   )
   const timeout = setTimeout(() => timer.abort(error), timeoutMs)

@@ -34,13 +34,17 @@ export async function runTransaction(
     let recorded = false
     try {
       return await journal.recordIn(use, (record) =>
-        host.transaction(async (tx, run) => {
-          const returned = await runAsStep(execution, name, () => fn(tx))
-          const output = await fit(name, schema, returned, 'returned')
-          recorded = await record(run, output, performance.now() - started)
-          if (!recorded) throw new Lost()
-          return output
-        }, isolation),
+        store.transaction(
+          host,
+          async (tx, run) => {
+            const returned = await runAsStep(execution, use, () => fn(tx))
+            const output = await fit(name, schema, returned, 'returned')
+            recorded = await record(run, output, performance.now() - started)
+            if (!recorded) throw new Lost()
+            return output
+          },
+          isolation,
+        ),
       )
     } catch (error) {
       // Whatever it was, the journal knows: the app's own constraint may speak before the journal's when

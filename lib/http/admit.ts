@@ -43,6 +43,8 @@ export async function admit<Request>(
   view: RequestView,
   parsed: ParsedKey,
 ): Promise<Admission> {
+  const recovered = view.recovered(pawl)
+  if (recovered) return { kind: 'run', attempt: recovered }
   if ('rule' in parsed) return { kind: 'answer', answer: keyMalformed(parsed.rule) }
   try {
     const { engine } = pawl
@@ -89,8 +91,8 @@ function withoutStore(
 ): Admission {
   const code = error instanceof PawlError ? error.code : undefined
   if (code === 'decryption-failed') {
-    // Whatever else the app chose: there is an outcome, so the handler must not run.
-    pawl.logger.warn('an outcome cannot be decrypted', { error })
+    // Whatever else the app chose: the handler must not run without what it has recorded.
+    pawl.logger.warn('what is stored of a request cannot be decrypted', { error })
     return { kind: 'answer', answer: notCarriedOut() }
   }
   if (code === 'stopping') return { kind: 'answer', answer: closing(notCarriedOut()) }

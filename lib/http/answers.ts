@@ -88,6 +88,15 @@ export function timedOut(instance: string, resumable: boolean): Answer {
   )
 }
 
+/** Where the framework leaves it to Pawl what a handler that throws has answered. */
+export function handlerFailed(instance: string): Answer {
+  return answer(
+    'handler-failed',
+    'The server failed while it carried out the request. Retrying with the same key is safe, and tells whether that is final.',
+    instance,
+  )
+}
+
 /** The store went away before the handler ran. */
 export function notCarriedOut(): Answer {
   return answer(

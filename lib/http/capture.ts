@@ -1,18 +1,18 @@
-import { type ServerResponse, validateHeaderName, validateHeaderValue } from 'node:http'
-import { isDeepStrictEqual } from 'node:util'
+import { type ServerResponse, validateHeaderValue } from 'node:http'
 import type { Answer } from './answers.ts'
 import type { Captured, Verdict } from './conclude.ts'
-import type { Header } from './headers.ts'
+import { type Header, isEventStream } from './headers.ts'
 import {
   type Callback,
   type Chunk,
   headersSentError,
+  isHttp2,
   type NativeMethods,
   nativeMethods,
-  rawHeaderNames,
   splitArguments,
   toBytes,
 } from './native-response.ts'
+import { currentHeaders, isSame, mergeHeaders } from './node-headers.ts'
 import { send } from './send.ts'
 import { shadowHeaders } from './shadow-headers.ts'
 
@@ -44,6 +44,7 @@ export class Capture {
   #onEnd: Callback | undefined
   #flows = false
   #needDrain = false
+  #sealed = false
   /** A `close` event that came while the handler was in the middle of its answer. */
   #closed = false
   #letGoOfSocket: () => void = () => {}
@@ -54,17 +55,20 @@ export class Capture {
    * @param maxBody the most bytes of a body that are held
    * @param decide called once, with the whole response, or with its head if the body flows; must not
    * reject
+   * @param initial the headers that were there before the handler, by lower-case name, where some are
+   * not on the response yet
    */
   constructor(
     response: ServerResponse,
     maxBody: number,
     decide: (captured: Captured) => Promise<Verdict>,
+    initial: ReadonlyMap<string, Header> = currentHeaders(response),
   ) {
     this.#response = response
     this.#maxBody = maxBody
     this.#decide = decide
     this.#native = nativeMethods(response)
-    this.#initial = currentHeaders(response)
+    this.#initial = initial
     this.#install()
   }
 
@@ -73,21 +77,41 @@ export class Capture {
     return this.#ended || this.#state !== 'holding'
   }
 
+  /** Whether the handler has written to the response. */
+  get begun(): boolean {
+    return this.#head !== null
+  }
+
+  /** The answer is decided about elsewhere; until it is let go, the response looks sent. */
+  seal(): void {
+    this.#sealed = true
+  }
+
+  /** The response no longer looks sent, and is held as before. */
+  unseal(): void {
+    this.#sealed = false
+  }
+
+  /** What is written from here on has been decided about: it is sent, unless something else was. */
+  letGo(): void {
+    this.#sealed = false
+    if (this.#state === 'holding') this.#state = 'open'
+  }
+
   /**
    * Answers in the handler's place. What the handler answers later is still captured and decided
    * about, but not sent.
    */
   answer(answer: Answer): void {
     const response = this.#response
-    const { statusCode, statusMessage } = response
+    const own = { statusCode: response.statusCode, ...reason(response) }
     const shadow = shadowHeaders(response)
     this.#state = 'answered'
     this.#calls.length = 0
     for (const name of response.getHeaderNames()) this.#native.removeHeader.call(response, name)
     for (const header of this.#initial.values()) this.#native.setHeader.call(response, ...header)
-    response.statusMessage = ''
     send(response, answer, this.#native, this.#onEnd)
-    if (!this.#ended) Object.assign(response, shadow, { statusCode, statusMessage })
+    if (!this.#ended) Object.assign(response, shadow, own)
     this.#letGoOfSocket()
     this.#releaseClose()
   }
@@ -158,14 +182,16 @@ export class Capture {
       configurable: true,
       get(this: Held) {
         const capture = this[CAPTURE]
-        return capture.#state === 'open' ? native(this, 'headersSent') : capture.#head !== null
+        if (capture.#state === 'open') return native(this, 'headersSent')
+        return capture.#sealed || capture.#head !== null
       },
     },
     writableEnded: {
       configurable: true,
       get(this: Held) {
         const capture = this[CAPTURE]
-        return capture.#state === 'open' ? native(this, 'writableEnded') : capture.#ended
+        if (capture.#state === 'open') return native(this, 'writableEnded')
+        return capture.#sealed || capture.#ended
       },
     },
   }
@@ -192,7 +218,7 @@ export class Capture {
         code: 'ERR_HTTP_INVALID_STATUS_CODE',
       })
     }
-    const message = typeof args[1] === 'string' ? args[1] : response.statusMessage
+    const message = typeof args[1] === 'string' ? args[1] : reason(response).statusMessage
     if (message) validateHeaderValue('statusMessage', message)
     const headers = mergeHeaders(response, typeof args[1] === 'string' ? args[2] : args[1])
     response.statusCode = status
@@ -268,7 +294,7 @@ export class Capture {
   #holdSocket(): void {
     const response = this.#response
     const { socket } = response
-    if (!socket) return
+    if (!socket || isHttp2(response)) return
     const { destroy } = socket
     let late: Parameters<typeof destroy> | null = null
     socket.destroy = (...args) => {
@@ -295,7 +321,7 @@ export class Capture {
   #flowIfEventStream(): void {
     if (this.#flows || this.#ended) return
     const type = this.#response.getHeader('content-type') ?? this.#headerOfHead('content-type')
-    if (/^text\/event-stream\b/i.test(String(type ?? ''))) this.#flow()
+    if (isEventStream(type)) this.#flow()
   }
 
   #headerOfHead(name: string): string | string[] | undefined {
@@ -340,45 +366,11 @@ export class Capture {
   }
 }
 
+/** HTTP/2 has none, and Node warns of whoever asks for it. */
+function reason(response: ServerResponse): { statusMessage?: string } {
+  return isHttp2(response) ? {} : { statusMessage: response.statusMessage }
+}
+
 function native(response: ServerResponse, name: 'headersSent' | 'writableEnded'): boolean {
   return Reflect.get(Object.getPrototypeOf(response), name, response)
-}
-
-/** The headers set so far and those given to writeHead, which win. */
-function mergeHeaders(response: ServerResponse, given: unknown): Header[] {
-  const merged = currentHeaders(response)
-  const pairs: [string, unknown][] = []
-  if (Array.isArray(given)) {
-    for (let i = 0; i + 1 < given.length; i += 2) pairs.push([given[i], given[i + 1]])
-  } else if (given && typeof given === 'object') pairs.push(...Object.entries(given))
-  const seen = new Set<string>()
-  for (const [name, value] of pairs) {
-    validateHeaderName(name)
-    for (const line of Array.isArray(value) ? value : [value]) validateHeaderValue(name, line)
-    const lower = name.toLowerCase()
-    const earlier = merged.get(lower)
-    // Given twice in the flat form: two lines.
-    if (seen.has(lower) && earlier) earlier[1] = [earlier[1], toValue(value)].flat()
-    else merged.set(lower, [name, toValue(value)])
-    seen.add(lower)
-  }
-  return [...merged.values()]
-}
-
-/** By lower-case name, with the name as it was set. */
-function currentHeaders(response: ServerResponse): Map<string, Header> {
-  return new Map(
-    rawHeaderNames(response).map((name) => [
-      name.toLowerCase(),
-      [name, toValue(response.getHeader(name))],
-    ]),
-  )
-}
-
-function isSame(a: unknown, b: unknown): boolean {
-  return a === b || (Array.isArray(a) && isDeepStrictEqual(a, b))
-}
-
-function toValue(value: unknown): string | string[] {
-  return Array.isArray(value) ? value.map(String) : String(value)
 }

@@ -78,7 +78,6 @@ export class Conclusion {
   /** Records or releases; resolves when the response, or what takes its place, may be seen. */
   async conclude(captured: Captured): Promise<Verdict> {
     clearTimeout(this.#timer)
-    const { logger } = this.#pawl
     const execution = this.#attempt.execution.id
     try {
       const settled = await this.#settle(captured)
@@ -88,9 +87,11 @@ export class Conclusion {
         return settled.own ? 'send' : replayAnswer(settled.outcome, this.#instance)
       }
       if (settled) return inProgress(this.#instance) // Another attempt is at work, or may be.
-      logger.warn('the store is away; an outcome is held until it is back', { execution })
+      this.#pawl.logger.warn('the store is away; an outcome is held until it is back', {
+        execution,
+      })
     } catch (error) {
-      logger.warn('an outcome could not be recorded', { error, execution })
+      this.#pawl.logger.warn('an outcome could not be recorded', { error, execution })
       if (this.#transaction) return notCarriedOut()
     }
     return notRecorded(this.#instance)
@@ -99,13 +100,12 @@ export class Conclusion {
   /** What became of a response; null while the store is away. */
   async #settle(captured: Captured): Promise<Settled | 'released' | 'undoing' | null> {
     const attempt = this.#attempt
-    const { storeTimeoutMs } = this.#pawl
     const { status } = captured
     const verdict = attempt.isGivingUp ? 'stored' : fate(status, attempt)
     if (verdict === 'released' || (this.#transaction && isFailure(status))) {
       const ended = await (this.#transaction
         ? this.#end(null)
-        : within(storeTimeoutMs, attempt.release('released')))
+        : this.#inTime(attempt.release('released')))
       // Somebody else has taken over: this failure is not the execution's.
       return ended && ended.kind !== 'released' ? ended : 'released'
     }
@@ -116,7 +116,7 @@ export class Conclusion {
     const { completed } = this.#options.retention
     const settled = await (this.#transaction
       ? this.#end(outcome)
-      : within(storeTimeoutMs, attempt.complete(outcome, completed, isFailure(outcome.status))))
+      : this.#inTime(attempt.complete(outcome, completed, isFailure(outcome.status))))
     // An earlier attempt had given up, with another answer.
     if (settled?.kind === 'done') return { ...settled, own: settled.own && outcome === answered }
     return settled ?? null
@@ -125,12 +125,15 @@ export class Conclusion {
   /** Runs the compensations; null if they could not all be run, and another attempt must. */
   async #undo(outcome: Outcome): Promise<Outcome | null> {
     try {
-      return await this.#attempt.giveUp(outcome)
+      const { timeout } = this.#options
+      const decided = await within(timeout, this.#attempt.giveUp(outcome), undefined, false)
+      if (decided) return decided
+      throw new Error(`What is to be undone was not within ${timeout} ms.`)
     } catch (error) {
       const execution = this.#attempt.execution.id
       this.#pawl.logger.warn('a compensation failed; a retry goes on with it', { error, execution })
       if (this.#transaction) await this.#end(null)
-      else await within(this.#pawl.storeTimeoutMs, this.#attempt.release('released'))
+      else await this.#inTime(this.#attempt.release('released'))
       return null
     }
   }
@@ -159,15 +162,18 @@ export class Conclusion {
   /** Commits with this outcome, or rolls back; null if that takes too long to wait for. */
   async #end(outcome: Outcome | null): Promise<Settled | null> {
     this.#endTransaction(outcome)
-    return within(this.#pawl.storeTimeoutMs, this.#transaction as Promise<Settled>)
+    return this.#inTime(this.#transaction as Promise<Settled>)
+  }
+
+  /** What came of it; null if that takes longer than a response may be held. */
+  #inTime<T>(work: Promise<T>): Promise<T | null> {
+    return within(this.#pawl.storeTimeoutMs, work, undefined, false)
   }
 
   async #timeUp(response: Responding): Promise<void> {
     if (response.answered) return
     const attempt = this.#attempt
-    const ended = this.#transaction
-      ? this.#end(null)
-      : within(this.#pawl.storeTimeoutMs, attempt.interrupt())
+    const ended = this.#transaction ? this.#end(null) : this.#inTime(attempt.interrupt())
     await ended.catch(() => null)
     if (response.answered) return
     response.answer(timedOut(this.#instance, Boolean(this.#transaction) || attempt.isResumable))

@@ -1,9 +1,10 @@
 import type { Request, RequestHandler } from 'express'
 import type { Execution } from '../engine/execution.ts'
-import { PawlError } from '../errors.ts'
 import type { Pawl } from '../pawl.ts'
-import { handleKeyed, NodeView, selectNode } from './node-exchange.ts'
+import { checkPawl } from './check-pawl.ts'
+import { handleKeyed, NodeView } from './node-exchange.ts'
 import { type IdempotencyOptions, routeOptions } from './route-options.ts'
+import { select } from './select.ts'
 import { send } from './send.ts'
 
 export type { IdempotencyOptions } from './route-options.ts'
@@ -35,14 +36,14 @@ const IN_CHARGE = Symbol('pawl.in-charge')
  * @throws PawlError `invalid-option`
  */
 export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): RequestHandler {
-  if (typeof pawl?.find !== 'function') throw notPawl()
+  checkPawl(pawl)
   const resolved = routeOptions(options)
 
   return (request: Request & { [IN_CHARGE]?: true }, response, next) => {
     try {
       if (request[IN_CHARGE] || response.headersSent || response.writableEnded) return next()
-      const view = new NodeView(request, response, request.originalUrl)
-      const selected = selectNode(pawl, resolved, { request, view, response })
+      const view = new NodeView(request, response, request.originalUrl, { parsed: request.body })
+      const selected = select(pawl, resolved, request, view)
       if (selected.kind === 'pass') return next()
       if (selected.kind === 'answer') return send(response, selected.answer)
       request[IN_CHARGE] = true
@@ -55,12 +56,4 @@ export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): 
       next(error)
     }
   }
-}
-
-function notPawl(): PawlError {
-  return new PawlError(
-    'invalid-option',
-    'idempotency(): the first argument is not a Pawl.',
-    'Give the instance: idempotency(pawl, options).',
-  )
 }

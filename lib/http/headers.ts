@@ -36,3 +36,8 @@ export function encodeHeaders(headers: readonly Header[]): Buffer {
 export function decodeHeaders(bytes: Buffer): Header[] {
   return JSON.parse(bytes.toString('utf8'))
 }
+
+/** Of a Content-Type: whether its body flows at once, for as long as it lasts. */
+export function isEventStream(contentType: unknown): boolean {
+  return /^text\/event-stream\b/i.test(String(contentType ?? ''))
+}

@@ -22,10 +22,16 @@ export function nativeMethods(response: ServerResponse) {
   }
 }
 
-/** The names of the headers set so far, in the case in which they were set. */
+/** The names of the headers set so far, in the case in which they were set; HTTP/2 has only one. */
 export function rawHeaderNames(response: ServerResponse): string[] {
   // Every OutgoingMessage has it; @types/node knows it of requests only.
-  return (response as unknown as { getRawHeaderNames(): string[] }).getRawHeaderNames()
+  const { getRawHeaderNames } = response as unknown as { getRawHeaderNames?: () => string[] }
+  return getRawHeaderNames?.call(response) ?? response.getHeaderNames()
+}
+
+/** Whether it is the response of a stream in a connection that it shares with others. */
+export function isHttp2(response: ServerResponse): boolean {
+  return response.req.httpVersionMajor >= 2
 }
 
 /** What Node throws when headers change after they were sent. */

@@ -1,17 +1,18 @@
-import type { ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Attempt } from '../engine/attempt.ts'
 import type { Execution } from '../engine/execution.ts'
 import type { Pawl } from '../pawl.ts'
-import { type Admission, admit } from './admit.ts'
+import { admit } from './admit.ts'
+import type { Answer } from './answers.ts'
 import { Capture } from './capture.ts'
 import { Conclusion } from './conclude.ts'
 import type { Body } from './fingerprint.ts'
+import type { Header } from './headers.ts'
 import type { ParsedKey } from './idempotency-key.ts'
 import { recoveredAttempt } from './recovery.ts'
-import { type IncomingRequest, readBody } from './request-body.ts'
+import { type BodyTap, readBody } from './request-body.ts'
 import type { BodyFailure, RequestView } from './request-view.ts'
 import type { RouteOptions } from './route-options.ts'
-import { type Selected, select } from './select.ts'
 import { send } from './send.ts'
 
 /** What an adapter gives for a framework that answers through Node's ServerResponse. */
@@ -20,22 +21,41 @@ export interface NodeExchange<Request> {
   request: Request
   view: RequestView
   response: ServerResponse
+  /** Headers that the framework will put on the response, and that the handler did not set. */
+  initial?: ReadonlyMap<string, Header>
   /** Runs the handler; with an execution if the request is protected. */
   run(execution?: Execution): void
+  /** Answers in the handler's place. Default: at once, through the response. */
+  answer?(answer: Answer): void
   /** Reports an error of the app's own making. */
   fail(error: unknown): void
 }
 
+/** What was seen of a body before. */
+interface SeenBody {
+  /** Saw the bytes pass. */
+  tap?: BodyTap | undefined
+  /** What a parser made of it. */
+  parsed?: unknown
+}
+
 /** A request of Node's http. */
 export class NodeView implements RequestView {
-  readonly #request: IncomingRequest
+  readonly #request: IncomingMessage
   readonly #response: ServerResponse
+  readonly #seen: SeenBody
   readonly url: string
 
   /** @param url path and query as the client sent them */
-  constructor(request: IncomingRequest, response: ServerResponse, url: string) {
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    url: string,
+    seen: SeenBody = {},
+  ) {
     this.#request = request
     this.#response = response
+    this.#seen = seen
     this.url = url
   }
 
@@ -66,7 +86,12 @@ export class NodeView implements RequestView {
   }
 
   body(maxBytes: number): Promise<Body | BodyFailure> {
-    return readBody(this.#request, maxBytes)
+    const { tap, parsed } = this.#seen
+    return tap?.whole() ?? readBody(this.#request, maxBytes, parsed)
+  }
+
+  recovered(pawl: Pawl): Attempt | undefined {
+    return recoveredAttempt(pawl, this.#request)
   }
 
   gone(): AbortSignal {
@@ -74,22 +99,7 @@ export class NodeView implements RequestView {
   }
 }
 
-/**
- * Whether a request is protected, and under which key: what a worker hands to the app again is, whatever
- * became of its headers.
- * @throws whatever the app's `key` and `skip` functions throw
- */
-export function selectNode<Request>(
-  pawl: Pawl,
-  options: RouteOptions<Request>,
-  { request, view, response }: Pick<NodeExchange<Request>, 'request' | 'view' | 'response'>,
-): Selected {
-  const recovered = recoveredAttempt(pawl, response.req)
-  if (recovered) return { kind: 'keyed', key: { key: recovered.execution.key } }
-  return select(options, request, view)
-}
-
-/** Runs one keyed request from its key to its answer. Never rejects. */
+/** Runs one keyed request from its key to its answer, or to where its handler runs. Never rejects. */
 export async function handleKeyed<Request>(
   pawl: Pawl,
   options: RouteOptions<Request>,
@@ -97,14 +107,12 @@ export async function handleKeyed<Request>(
   key: ParsedKey,
 ): Promise<void> {
   const { request, view, response, run, fail } = exchange
+  const { answer = (what) => send(response, what) } = exchange
   try {
-    const attempt = recoveredAttempt(pawl, response.req)
-    const admission: Admission = attempt
-      ? { kind: 'run', attempt }
-      : await admit(pawl, options, request, view, key)
+    const admission = await admit(pawl, options, request, view, key)
     if (admission.kind === 'run') runAttempt(pawl, options, exchange, admission.attempt)
     else if (response.headersSent) return
-    else if (admission.kind === 'answer') send(response, admission.answer)
+    else if (admission.kind === 'answer') answer(admission.answer)
     else if (admission.kind === 'unprotected') run()
   } catch (error) {
     if (!response.headersSent) fail(error)
@@ -114,12 +122,12 @@ export async function handleKeyed<Request>(
 function runAttempt<Request>(
   pawl: Pawl,
   options: RouteOptions<Request>,
-  { response, run }: NodeExchange<Request>,
+  { response, initial, run }: NodeExchange<Request>,
   attempt: Attempt,
 ): void {
   const conclusion = new Conclusion(pawl, options, attempt)
   const decide = conclusion.conclude.bind(conclusion)
-  conclusion.begin(new Capture(response, options.maxBody, decide), run)
+  conclusion.begin(new Capture(response, options.maxBody, decide, initial), run)
 }
 
 function closeSignal(response: ServerResponse): AbortSignal {

@@ -10,6 +10,7 @@ export type ProblemCode =
   | 'body-too-large'
   | 'body-unreadable'
   | 'body-not-kept'
+  | 'handler-failed'
 
 /** A problem document (RFC 9457), and the headers that go with it. */
 export interface Problem {
@@ -44,6 +45,7 @@ const SITUATIONS: Record<ProblemCode, Situation> = {
   'body-too-large': { status: 413, title: 'The request body is too large' },
   'body-unreadable': { status: 400, title: 'The request body cannot be read' },
   'body-not-kept': { status: 200, title: 'The response body was not kept' },
+  'handler-failed': { status: 500, title: 'The request could not be carried out' },
 }
 
 /**
@@ -67,7 +69,16 @@ export function problem(
       ...(retryAfter !== undefined && { 'Retry-After': String(retryAfter) }),
     },
     body: Buffer.from(
-      JSON.stringify({ type: `urn:pawl:problem:${code}`, title, status, detail, instance }),
+      JSON.stringify({
+        type: `urn:pawl:problem:${code}`,
+        title,
+        status,
+        detail,
+        instance,
+        // An extension member (RFC 9457, section 3.2): clients made for Stripe's API tell failure by it
+        // alone, and would take an answer without it for the object they asked for.
+        ...(status >= 400 && { error: { type: 'idempotency_error', code, message: detail } }),
+      }),
     ),
   }
 }

@@ -1,3 +1,5 @@
+import type { Attempt } from '../engine/attempt.ts'
+import type { Pawl } from '../pawl.ts'
 import type { Body } from './fingerprint.ts'
 
 /** Why a body could not be read. */
@@ -19,6 +21,8 @@ export interface RequestView {
    * @param maxBytes more than this is refused
    */
   body(maxBytes: number): Promise<Body | BodyFailure>
+  /** The attempt as which this Pawl hands it to the app again; undefined for a client's request. */
+  recovered(pawl: Pawl): Attempt | undefined
   /** Gives a signal that fires when the client is gone; asked for before waiting. */
   gone(): AbortSignal
 }

@@ -1,3 +1,4 @@
+import type { Pawl } from '../pawl.ts'
 import { type Answer, keyMissing } from './answers.ts'
 import { checkKey, type ParsedKey, parseKeyHeader } from './idempotency-key.ts'
 import type { RequestView } from './request-view.ts'
@@ -11,14 +12,19 @@ export type Selected =
   | { kind: 'answer'; answer: Answer }
 
 /**
+ * What a worker hands to the app again is protected, whatever became of its headers.
+ *
  * @param request the framework's own, for the app's functions
  * @throws whatever the app's `key` and `skip` functions throw
  */
 export function select<Request>(
+  pawl: Pawl,
   options: RouteOptions<Request>,
   request: Request,
   view: RequestView,
 ): Selected {
+  const recovered = view.recovered(pawl)
+  if (recovered) return { kind: 'keyed', key: { key: recovered.execution.key } }
   const { methods, skip, required } = options
   if (methods !== 'all' && !methods.has(view.method)) return { kind: 'pass' }
   if (skip?.(request)) return { kind: 'pass' }

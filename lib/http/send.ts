@@ -1,5 +1,6 @@
-import type { ServerResponse } from 'node:http'
+import { type ServerResponse, STATUS_CODES } from 'node:http'
 import { type Answer, exposedHeaders } from './answers.ts'
+import { isHttp2 } from './native-response.ts'
 
 /**
  * Sends an answer on top of the headers that the response already has.
@@ -8,7 +9,7 @@ import { type Answer, exposedHeaders } from './answers.ts'
 export function send(
   response: ServerResponse,
   { status, headers, body }: Answer,
-  methods: Pick<ServerResponse, 'setHeader' | 'removeHeader' | 'writeHead' | 'end'> = response,
+  methods: Pick<ServerResponse, 'setHeader' | 'writeHead' | 'write' | 'end'> = response,
   onEnd?: (error?: Error | null) => void,
 ): void {
   for (const [name, value] of headers) methods.setHeader.call(response, name, value)
@@ -17,8 +18,12 @@ export function send(
     methods.setHeader.call(response, 'Content-Length', body.length)
   }
   response.statusCode = status
+  if (!isHttp2(response)) response.statusMessage = STATUS_CODES[status] ?? ''
   methods.writeHead.call(response, status)
-  methods.end.call(response, body, undefined as never, onEnd as never)
+  // The end of an HTTP/2 response would come back to `write` for its last chunk.
+  if (isHttp2(response) && body.length > 0) methods.write.call(response, body, undefined as never)
+  const rest = isHttp2(response) ? undefined : body
+  methods.end.call(response, rest, undefined as never, onEnd as never)
 }
 
 function exposeHeaders(response: ServerResponse, setHeader: ServerResponse['setHeader']): void {

@@ -19,6 +19,8 @@ export interface Database {
   readonly connections: number
   /** Opens transactions for the app, with the driver's own client. */
   readonly host: TransactionHost<unknown>
+  /** Stands between Pawl and whatever opens a transaction, `host` included. Default: nothing does. */
+  enlist?<Tx>(host: TransactionHost<Tx>): TransactionHost<Tx>
   /** Runs `work` in one transaction on one connection. */
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T>
   /**

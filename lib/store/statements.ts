@@ -99,7 +99,7 @@ export function statements(schema: string) {
       restarted as (
       update ${schema}.executions e
       set status = 'running', owner = $4::uuid, attempt = e.attempt + 1, awaited = false,
-        name = $5::text, fingerprint = ($6::bytea[])[1], input = ($6::bytea[])[2],
+        giving_up = false, name = $5::text, fingerprint = ($6::bytea[])[1], input = ($6::bytea[])[2],
         response_status = null, response_headers = null, response_body = null, completed_at = null,
         created_at = clock.now, expires_at = clock.now + ${ms('$7::int8')}
       from clock
@@ -119,7 +119,8 @@ export function statements(schema: string) {
      * Safe: the row's lock serialises two that complete one execution, and the second finds it done
      * and changes nothing; its caller then adopts what is there. Any attempt may write a success. A
      * failure ('current' is true) may be written only by the current attempt, so that a stale process
-     * cannot fail an execution that a healthy one is working on.
+     * cannot fail an execution that a healthy one is working on; and so may anything, once an attempt has
+     * given up and undoes what was done.
      */
     complete: `
       with ${clock},
@@ -131,7 +132,8 @@ export function statements(schema: string) {
           with ordinality as t (id, born, attempt, current, status, headers, body, retention, n),
         clock
       where e.id = t.id and ${born('e')} = t.born and e.status <> 'done'
-        and (not t.current or e.status = 'running' and e.owner = $9::uuid and e.attempt = t.attempt)
+        and (e.status = 'running' and e.owner = $9::uuid and e.attempt = t.attempt
+          or not t.current and not e.giving_up)
       returning t.n::int4, e.awaited, e.id, e.input is not null as wakes
       ),
       asleep as (

@@ -66,6 +66,31 @@ export function stepStatements(schema: string) {
      */
     recordGuarded: record(true),
 
+    /**
+     * The decision to give up. Safe: only the current attempt can make it, under the row's lock; and from
+     * that commit on the row says so, so that no stale attempt completes with a success what is being
+     * undone.
+     */
+    giveUp: `
+      with ${clock},
+      target as (
+        update ${schema}.executions e
+        set giving_up = true
+        where e.id = $1::uuid and ${born('e')} = $2::int8 and e.attempt = $3::int4
+          and e.status = 'running' and e.owner = $4::uuid
+        returning e.id, e.created_at
+      ),
+      recorded as (
+        insert into ${schema}.steps (${columns})
+        select id, created_at, $5::text, $6::int4, $7::int4, $8::text, ($9::bytea[])[1], null, $3::int4,
+          clock.now, clock.now
+        from target, clock
+        on conflict (execution_id, life, name, occurrence) do nothing
+        returning name
+      )
+      select recorded.name is not null, ${micros('clock.now')}::text
+      from target cross join clock left join recorded on true`,
+
     /** All that is recorded of one execution. Safe: reads. */
     journal: `
       select s.name, s.occurrence, s.kind, s.output, s.error, s.attempt,
@@ -124,9 +149,9 @@ export function stepStatements(schema: string) {
      * finds the execution done and is rolled back. One column; no row and null as above.
      */
     completeInTransaction: `
-      with input (id, born, status, headers, body, retention) as (
-        values ($1::uuid, $2::int8, $3::int2, decode($4::text, 'base64'),
-          decode($5::text, 'base64'), $6::int8)
+      with input (id, born, attempt, status, headers, body, retention) as (
+        values ($1::uuid, $2::int8, $3::int4, $4::int2, decode($5::text, 'base64'),
+          decode($6::text, 'base64'), $7::int8)
       ),
       ${clock},
       target as (
@@ -139,6 +164,7 @@ export function stepStatements(schema: string) {
           expires_at = clock.now + ${ms('input.retention')}
         from input, clock
         where e.id = input.id and ${born('e')} = input.born and e.status <> 'done'
+          and (not e.giving_up or e.attempt = input.attempt)
         returning e.awaited, e.id, e.input is not null as wakes
       ),
       asleep as (

@@ -5,7 +5,7 @@ import { toBytes, translate } from './results.ts'
 import { type StepStatements, stepStatements } from './step-statements.ts'
 import type { AttemptRef, Outcome } from './store.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
-import { column } from './values.ts'
+import { column, PgArray } from './values.ts'
 
 /** What an entry of the journal is of. */
 export type StepKind = 'step' | 'transaction' | 'compensation' | 'giving-up'
@@ -13,7 +13,7 @@ export type StepKind = 'step' | 'transaction' | 'compensation' | 'giving-up'
 /** Names an entry within its execution. */
 export interface StepName {
   name: string
-  /** Counts the uses of the name, from 1. */
+  /** Counts the uses of the name, from 1; negative: the compensation of that one. */
   occurrence: number
 }
 
@@ -89,6 +89,7 @@ export class StepStore {
 
   /** Records a step, unless it is recorded. May be sent twice. */
   record(step: StepRecord): Promise<Recorded> {
+    if (step.kind === 'giving-up') return translate(this.#giveUp(step))
     return translate((step.onlyIfCurrent ? this.#guarded : this.#records).run(step))
   }
 
@@ -130,7 +131,8 @@ export class StepStore {
     work: (tx: Tx, run: RunStatement) => Promise<T>,
     isolation: IsolationLevel | undefined,
   ): Promise<T> {
-    return host.transaction(work, isolation)
+    const enlisted = this.#db.enlist?.(host) ?? host
+    return enlisted.transaction(work, isolation)
   }
 
   /**
@@ -162,19 +164,36 @@ export class StepStore {
    */
   async completeIn(
     run: RunStatement,
-    { id, born }: AttemptRef,
+    { id, born, attempt }: AttemptRef,
     { status, headers, body }: Outcome,
     retentionMs: number,
   ): Promise<boolean | null> {
     const awaited = await runIn(run, this.#sql.completeInTransaction, [
       id,
       born,
+      String(attempt),
       String(status),
       headers.toString('base64'),
       body?.toString('base64') ?? null,
       String(retentionMs),
     ])
     return awaited as boolean | null
+  }
+
+  async #giveUp(step: StepRecord): Promise<Recorded> {
+    const { id, born, attempt, name, occurrence, position, kind, output } = step
+    const [row] = await this.#db.query(this.#sql.giveUp, [
+      id,
+      born,
+      attempt,
+      this.#owner,
+      name,
+      occurrence,
+      position,
+      kind,
+      new PgArray('bytea', [output]),
+    ])
+    return row ? { won: row[0] as boolean, current: true, at: row[1] as string } : REFUSED
   }
 
   #group(sql: () => string): GroupCommit<StepRecord, Recorded> {

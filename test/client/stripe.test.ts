@@ -119,8 +119,11 @@ describe('the official stripe library, unchanged', () => {
       stripe.paymentIntents.create({ amount, currency: 'eur' }, { idempotencyKey: 'order-7' })
     const first = await create(500)
     expect((await create(500)).id).toBe(first.id)
-    // The library tells failure by a member `error`, that problem documents do not have.
-    expect(await create(600)).toMatchObject({ type: 'urn:pawl:problem:request-mismatch' })
+    await expect(create(600)).rejects.toMatchObject({
+      rawType: 'idempotency_error',
+      statusCode: 422,
+      code: 'request-mismatch',
+    })
     expect(charges()).toBe(1)
   })
 })

@@ -1,97 +1,29 @@
-import { randomBytes, randomUUID } from 'node:crypto'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { randomBytes } from 'node:crypto'
+import { beforeEach, describe, expect, it } from 'vitest'
 import type { Attempt } from '../../lib/engine/attempt.ts'
-import { type Begun, type Call, Engine } from '../../lib/engine/engine.ts'
-import { executionId } from '../../lib/engine/execution-id.ts'
-import { Sealer } from '../../lib/engine/seal.ts'
-import type { Database } from '../../lib/store/database.ts'
-import { NodePostgres } from '../../lib/store/node-postgres.ts'
-import { Heartbeat } from '../../lib/store/processes.ts'
-import { StepStore } from '../../lib/store/step-store.ts'
-import { Store } from '../../lib/store/store.ts'
-import { Watch } from '../../lib/store/watch.ts'
-import { silent } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
+import {
+  attemptOf,
+  call,
+  type Fault,
+  outcome,
+  startProcess as start,
+  type TestProcess,
+} from '../helpers/engine.ts'
 import { freshKey } from '../helpers/request.ts'
 import { isClaim, isCompletion } from '../helpers/tap.ts'
 
 const database = withDatabase()
-const outcome = (text: string) => ({
-  status: 200,
-  headers: Buffer.from('[]'),
-  body: Buffer.from(text),
-})
-
-/** What may happen to a statement on its way back. */
-type Fault = (sql: string) => 'lose the reply' | undefined
-
-/** An engine as a process of its own would have it. */
-async function startProcess(fault: Fault = () => undefined, storeTimeoutMs = 10_000) {
-  const postgres = new NodePostgres(database.pool, 10_000, false)
-  const db: Database = {
-    query: async (sql, values) => {
-      const rows = await postgres.query(sql, values)
-      if (fault(sql)) throw new Error('Connection terminated unexpectedly')
-      return rows
-    },
-    urgent: postgres.urgent,
-    connections: postgres.connections,
-    host: postgres.host,
-    transaction: (work) => postgres.transaction(work),
-    listen: (...args) => postgres.listen(...args),
-    close: async () => {},
-  }
-  const id = randomUUID()
-  const heartbeat = new Heartbeat(
-    db,
-    'pawl',
-    { id, instance: null, version: 'test', timeoutMs: 60_000 },
-    silent,
-  )
-  await heartbeat.start()
-  const watch = new Watch(db, 'pawl')
-  const engine = new Engine({
-    store: new Store(db, 'pawl', id, 15_000),
-    steps: new StepStore(db, 'pawl', id),
-    watch,
-    sealer: new Sealer([]),
-    owner: id,
-    storeTimeoutMs,
-    logger: silent,
-  })
-  return { id, engine, heartbeat, stop: () => watch.close() }
-}
-
-function call(key: string, options: Partial<Omit<Call, 'claim'>> & { print?: Buffer } = {}): Call {
-  const { print = Buffer.alloc(33, 1), ...rest } = options
-  const claim = {
-    id: executionId('test', key),
-    scope: 'test',
-    key,
-    name: 'POST /',
-    fingerprint: print,
-    retentionMs: 60_000,
-    recovery: null,
-  }
-  return { claim, resumable: false, waitMs: 0, ...rest }
-}
-
-function attemptOf(begun: Begun): Attempt {
-  if (begun.kind !== 'run') throw new Error(`expected to run, not ${begun.kind}`)
-  return begun.attempt
-}
+const startProcess = (fault?: Fault, storeTimeoutMs = 10_000) =>
+  start(database.pool, { ...(fault && { fault }), storeTimeoutMs })
 
 describe('Engine', () => {
-  let here: Awaited<ReturnType<typeof startProcess>>
-  let there: Awaited<ReturnType<typeof startProcess>>
+  let here: TestProcess
+  let there: TestProcess
 
   beforeEach(async () => {
     here = await startProcess()
     there = await startProcess()
-  })
-  afterEach(async () => {
-    await Promise.all([here.stop(), there.stop()])
-    await Promise.all([here.heartbeat.stop(), there.heartbeat.stop()])
   })
 
   it('of many concurrent calls in one process one runs, and the others get its outcome', async () => {
@@ -149,8 +81,6 @@ describe('Engine', () => {
     )
     expect(resumed.filter(({ kind }) => kind === 'run')).toHaveLength(1)
     expect(resumed.filter(({ kind }) => kind === 'running')).toHaveLength(19)
-    await third.stop()
-    await third.heartbeat.stop()
   })
 
   it('the abort signal fires when the attempt is no longer the current one', async () => {
@@ -206,7 +136,6 @@ describe('Engine', () => {
       expect(attempt.execution.attempt).toBe(1)
       await attempt.complete(outcome('claimed once'), 60_000, false)
       expect((await there.engine.begin(call(key))).kind).toBe('replay')
-      await process.heartbeat.stop()
     })
 
     it('a completion that is sent again adopts itself', async () => {
@@ -215,7 +144,6 @@ describe('Engine', () => {
       const attempt = attemptOf(await process.engine.begin(call(key)))
       const settled = await attempt.complete(outcome('stored once'), 60_000, false)
       expect(settled).toMatchObject({ kind: 'done', outcome: outcome('stored once') })
-      await process.heartbeat.stop()
     })
 
     it('a takeover that is sent again recognises itself', async () => {
@@ -225,7 +153,6 @@ describe('Engine', () => {
       const attempt = attemptOf(await process.engine.begin(call(key)))
       expect(attempt.execution.attempt).toBe(2)
       await attempt.complete(outcome('taken over once'), 60_000, false)
-      await process.heartbeat.stop()
     })
 
     it('a claim that was given up is undone, so that another process may run it', async () => {
@@ -243,7 +170,6 @@ describe('Engine', () => {
       expect(attempt.execution.attempt).toBe(1)
       await attempt.complete(outcome('by another'), 60_000, false)
       expect((await process.engine.begin(call(key))).kind).toBe('replay')
-      await process.heartbeat.stop()
     })
   })
 })

@@ -8,16 +8,26 @@ export interface Shown {
   charges: number
   /** Each try and each event, as one line of text. */
   events: string[]
+  /** Each step of the journal, the same way. */
+  journal: string[]
 }
 
 /** The page of the example shop, as one who uses it. */
 export class ShopPage {
   readonly errors: string[] = []
+  /** The orders that the browser has sent since the last button was pressed. */
+  readonly sent: { key: string | undefined; body: string | null }[] = []
   readonly #page: Page
   #played = 0
 
   constructor(page: Page) {
     this.#page = page
+    // The tests have a time limit of their own.
+    page.setDefaultTimeout(0)
+    page.on('request', (request) => {
+      if (!request.url().includes('/line/')) return
+      this.sent.push({ key: request.headers()['idempotency-key'], body: request.postData() })
+    })
     page.on('pageerror', (error) => this.errors.push(`page: ${error.message}`))
     page.on('console', (message) => {
       if (['error', 'warning'].includes(message.type())) this.errors.push(message.text())
@@ -29,9 +39,14 @@ export class ShopPage {
     await this.#page.waitForSelector('[data-scenario=order][aria-disabled=false]')
   }
 
-  /** Presses the button, and waits until all that it sets off has happened. */
-  async press(name: string): Promise<Shown> {
+  /**
+   * Presses the button, and waits until all that it sets off has happened.
+   * @param meanwhile what the page shows in between
+   */
+  async press(name: string, meanwhile?: string): Promise<Shown> {
+    this.sent.length = 0
     await this.#page.getByRole('button', { name }).click()
+    if (meanwhile) await this.#page.waitForSelector(meanwhile)
     this.#played += 1
     await this.#page.waitForSelector(`body[data-played="${this.#played}"]`)
     const verdict = this.#page.locator('#verdict')
@@ -40,8 +55,14 @@ export class ShopPage {
       title: await verdict.locator('b').textContent(),
       orders: await this.#page.locator('#orders .current').count(),
       charges: await this.#page.locator('#ledger .current').count(),
-      events: (await this.#page.locator('#events li').allInnerTexts()).map(inOneLine),
+      events: await this.#linesOf('#events li'),
+      journal: await this.#linesOf('#journal li'),
     }
+  }
+
+  /** What the list has, each row as one line of text. */
+  rows(list: 'orders' | 'ledger'): Promise<string[]> {
+    return this.#linesOf(`#${list} li`)
   }
 
   async switchPawl(to: 'on' | 'off'): Promise<void> {
@@ -56,6 +77,10 @@ export class ShopPage {
 
   waitForText(text: string): Promise<void> {
     return this.#page.getByText(text).waitFor()
+  }
+
+  async #linesOf(selector: string): Promise<string[]> {
+    return (await this.#page.locator(selector).allInnerTexts()).map(inOneLine)
   }
 }
 

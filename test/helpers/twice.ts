@@ -14,7 +14,8 @@ export async function twice(url: string, options: RequestOptions = {}): Promise<
   return first
 }
 
-function endToEnd({ headers }: RawResponse) {
+/** The headers that belong to the answer, and not to the message that carried it. */
+export function endToEnd({ headers }: RawResponse) {
   const {
     date,
     connection,

@@ -2,9 +2,7 @@ import { createReadStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { gunzipSync, gzipSync } from 'node:zlib'
 import type { Express } from 'express'
 import { afterAll, describe, expect, it } from 'vitest'
 import { expressVersions, startApp } from '../helpers/app.ts'
@@ -33,39 +31,10 @@ describe.each(expressVersions)('Edge cases of answers, Express $version', ({ exp
       row: string
     }
   > = {
-    json: {
-      row: '6',
-      answer: (_, res) => res.status(400).json({ error: 'no' }),
-      check: (r) => {
-        expect(r.status).toBe(400)
-        expect(r.json).toEqual({ error: 'no' })
-        expect(r.headers['content-type']).toMatch(/^application\/json/)
-      },
-    },
-    'send of a string': {
-      row: '6',
-      answer: (_, res) => res.send('<p>hällo</p>'),
-      check: (r) => expect(r.text).toBe('<p>hällo</p>'),
-    },
-    'send of a Buffer': {
-      row: '12',
-      answer: (_, res) => res.type('bin').send(bytes),
-      check: (r) => expect(r.body).toEqual(bytes),
-    },
     'end of a typed array': {
       row: '12',
       answer: (_, res) => res.end(new Uint8Array([0, 255, 128])),
       check: (r) => expect(r.body).toEqual(Buffer.from([0, 255, 128])),
-    },
-    'a compressed body': {
-      row: '12',
-      answer: (_, res) => res.set('Content-Encoding', 'gzip').type('txt').send(gzipSync('packed')),
-      check: (r) => expect(gunzipSync(r.body).toString()).toBe('packed'),
-    },
-    'big integers as text': {
-      row: '13',
-      answer: (_, res) => res.type('json').send('{"n": 12345678901234567890, "x": 1.0}'),
-      check: (r) => expect(r.text).toBe('{"n": 12345678901234567890, "x": 1.0}'),
     },
     sendFile: {
       row: '11',
@@ -117,45 +86,10 @@ describe.each(expressVersions)('Edge cases of answers, Express $version', ({ exp
         expect(r.headers['x-two']).toBe('a, b')
       },
     },
-    redirect: {
-      row: '19',
-      answer: (_, res) => res.redirect(303, '/elsewhere'),
-      check: (r) => {
-        expect(r.status).toBe(303)
-        expect(r.headers.location).toBe('/elsewhere')
-      },
-    },
     sendStatus: {
       row: '5',
       answer: (_, res) => res.sendStatus(418),
       check: (r) => expect(r.text).toMatch(/teapot/i),
-    },
-    'an empty 204': {
-      row: '5',
-      answer: (_, res) => res.status(204).end(),
-      check: (r) => {
-        expect(r.status).toBe(204)
-        expect(r.body.length).toBe(0)
-      },
-    },
-    'an empty 200': {
-      row: '5',
-      answer: (_, res) => res.end(),
-      check: (r) => expect(r.body.length).toBe(0),
-    },
-    'a 304': {
-      row: '5',
-      answer: (_, res) => res.set('ETag', '"x"').status(304).send('ignored'),
-      check: (r) => {
-        expect(r.status).toBe(304)
-        expect(r.headers.etag).toBe('"x"')
-        expect(r.body.length).toBe(0)
-      },
-    },
-    'arrays of headers': {
-      row: '19',
-      answer: (_, res) => res.set('Link', ['<a>', '<b>'] as never).send('x'),
-      check: (r) => expect(r.headers.link).toBe('<a>, <b>'),
     },
   }
   it.each(Object.entries(ways).map(([name, way]) => [way.row, name, way] as const))(
@@ -186,49 +120,6 @@ describe.each(expressVersions)('Edge cases of answers, Express $version', ({ exp
     )
     const first = await twice(url, { method: 'HEAD' })
     expect(first.headers['content-length']).toBe('1234')
-    expect(runs).toBe(1)
-  })
-
-  it('row 19: cookies are not replayed unless the route says so; several stay several', async () => {
-    const routes = (app: Express) =>
-      app.post('/', (_req, res) => {
-        res.cookie('a', '1').cookie('b', '2').set('X-Kept', 'yes').send('x')
-      })
-    const plain = await start(routes)
-    const key = freshKey()
-    expect((await request(plain.url, { key })).headers['set-cookie']).toHaveLength(2)
-    const replay = await request(plain.url, { key })
-    expect(replay.headers['set-cookie']).toBeUndefined()
-    expect(replay.headers['x-kept']).toBe('yes')
-    const storing = await start(routes, { storedHeaders: () => true })
-    const other = freshKey()
-    const first = await request(storing.url, { key: other })
-    const second = await request(storing.url, { key: other })
-    expect(second.headers['set-cookie']).toEqual(first.headers['set-cookie'])
-    expect(second.headers['set-cookie']).toHaveLength(2)
-  })
-
-  it('row 25: a body over maxBody flows through, and replays say that it was not kept', async () => {
-    let runs = 0
-    const { url } = await start(
-      (app) =>
-        app.post('/', (_req, res) => {
-          runs++
-          Readable.from(Array.from({ length: 64 }, () => Buffer.alloc(1024, 'x'))).pipe(
-            res.status(201).set('X-Order', '7'),
-          )
-        }),
-      { maxBody: '10kb' },
-    )
-    const key = freshKey()
-    const first = await request(url, { key })
-    expect(first.body.length).toBe(64 * 1024)
-    const replay = await request(url, { key })
-    expect(replay.status).toBe(201)
-    expect(replay.headers['x-order']).toBe('7')
-    expect(replay.headers['content-type']).toBe('application/problem+json; charset=utf-8')
-    expect(replay.json.type).toBe('urn:pawl:problem:body-not-kept')
-    expect(replay.headers['idempotent-replayed']).toBe('true')
     expect(runs).toBe(1)
   })
 

@@ -1,5 +1,4 @@
 import { once } from 'node:events'
-import http from 'node:http'
 import { connect } from 'node:net'
 import type { Express, Request, RequestHandler } from 'express'
 import { describe, expect, it } from 'vitest'
@@ -8,7 +7,6 @@ import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { twice } from '../helpers/twice.ts'
-import { waitFor } from '../helpers/wait-for.ts'
 
 const database = withDatabase()
 
@@ -43,101 +41,6 @@ describe.each(expressVersions)('Edge cases of connections, Express $version', ({
   const post = (key: string, more = '') =>
     `POST / HTTP/1.1\r\nHost: x\r\nIdempotency-Key: ${key}\r\n${more}Content-Length: 0\r\n\r\n`
 
-  it('requests in a pipeline are answered in order, each key once', async () => {
-    const { url } = await start((app) => app.post('/', counting()))
-    const [one, two] = [freshKey(), freshKey()]
-    const answers = await raw(
-      url,
-      post(one) + post(two) + post(one) + post(two, 'Connection: close\r\n'),
-    )
-    expect(answers.match(/\{"run":\d\}/g)).toEqual([
-      '{"run":1}',
-      '{"run":2}',
-      '{"run":1}',
-      '{"run":2}',
-    ])
-    expect(answers.match(/Idempotent-Replayed: true/g)).toHaveLength(2)
-  })
-
-  it('a connection that is kept alive serves the next request, whatever Pawl answered', async () => {
-    const { url } = await start((app) => app.post('/', counting()))
-    const key = freshKey()
-    const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
-    const ports = new Set<number | undefined>()
-    const ask = async (given: string, body: string) => {
-      const outgoing = http.request(url, {
-        agent,
-        method: 'POST',
-        headers: { 'Idempotency-Key': given },
-      })
-      outgoing.end(body)
-      const [response] = (await once(outgoing, 'response')) as [http.IncomingMessage]
-      ports.add(outgoing.socket?.localPort)
-      await response.toArray()
-      return response.statusCode
-    }
-    const statuses = []
-    // A body that nobody has read must not be taken for the next request.
-    for (const [given, body] of [
-      [key, 'a'],
-      [key, 'a'],
-      [key, 'b'],
-      ['"open', 'POST / HTTP/1.1\r\n\r\n'],
-      [key, 'a'],
-    ] as const)
-      statuses.push(await ask(given, body))
-    expect(statuses).toEqual([200, 200, 422, 400, 200])
-    expect(ports.size).toBe(1)
-    agent.destroy()
-  })
-
-  it('row 14: a client that hangs up in the middle of its body leaves nothing behind', async () => {
-    let runs = 0
-    const { url, server } = await start((app) => {
-      app.post('/', () => {
-        runs++
-      })
-    })
-    const key = freshKey()
-    const { hostname, port } = new URL(url)
-    const arrived = once(server, 'request')
-    const socket = connect(Number(port), hostname)
-    const closed = new Promise((resolve) =>
-      server.once('connection', (accepted) => accepted.once('close', resolve)),
-    )
-    socket.write(
-      `POST / HTTP/1.1\r\nHost: x\r\nIdempotency-Key: ${key}\r\nContent-Length: 10\r\n\r\nhalf`,
-    )
-    await arrived
-    socket.destroy()
-    await closed
-    expect(await stored(key)).toBeUndefined()
-    expect(runs).toBe(0)
-    expect((await request(url, { method: 'GET' })).status).toBe(404)
-  })
-
-  it('row 14: a duplicate that hangs up while it waits takes nothing away', async () => {
-    let answer: (() => void) | undefined
-    const { url, server } = await start((app) => {
-      app.post('/', (_req, res) => {
-        answer = () => res.json({ fine: true })
-      })
-    })
-    const key = freshKey()
-    const first = request(url, { key })
-    await waitFor('the handler', () => answer)
-    const client = new AbortController()
-    const arrived = once(server, 'request')
-    const second = request(url, { key, signal: client.signal })
-    await arrived
-    client.abort()
-    await expect(second).rejects.toThrow()
-    const third = request(url, { key })
-    answer?.()
-    expect((await first).json).toEqual({ fine: true })
-    expect((await third).json).toEqual({ fine: true })
-  })
-
   it('row 19: Date, Connection and Keep-Alive are of one message and are not stored', async () => {
     const { url } = await start((app) => {
       app.post('/', (_req, res) => {
@@ -161,17 +64,6 @@ describe.each(expressVersions)('Edge cases of connections, Express $version', ({
     const names = JSON.parse((await stored(key)).response_headers).map(([name]: string[]) => name)
     expect(names).toContain('X-Kept')
     expect(names.join()).not.toMatch(/date|connection|keep-alive|proxy/i)
-  })
-
-  it('row 27: 100 KB of headers, or 10,000 lines of them, are refused before anything is stored', async () => {
-    const { url } = await start((app) => app.post('/', counting()))
-    for (const headers of [`X-A: ${'x'.repeat(100_000)}\r\n`, 'X-A: x\r\n'.repeat(10_000)]) {
-      const key = freshKey()
-      const answer = await raw(url, post(key, `${headers}Connection: close\r\n`)).catch(() => '431')
-      expect(answer).toMatch(/431/)
-      expect(await stored(key)).toBeUndefined()
-    }
-    expect((await request(url, { key: freshKey() })).json).toEqual({ run: 1 })
   })
 
   it.each(['before', 'after'])(

@@ -1,11 +1,13 @@
 import type { Express, Request } from 'express'
 import { describe, expect, it } from 'vitest'
 import type { IdempotencyOptions } from '../../lib/http/express.ts'
+import { idempotency as fetchIdempotency } from '../../lib/http/fetch.ts'
 import { type ProblemCode, problem } from '../../lib/http/problem.ts'
 import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, type RawResponse, request } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
+import { serveFetch } from './conformance/drivers/node-server.ts'
 
 const database = withDatabase()
 
@@ -21,6 +23,7 @@ const promised: Record<ProblemCode, { status: number; retryAfter: boolean }> = {
   'body-too-large': { status: 413, retryAfter: false },
   'body-unreadable': { status: 400, retryAfter: false },
   'body-not-kept': { status: 200, retryAfter: false },
+  'handler-failed': { status: 500, retryAfter: false },
 }
 
 function expectProblem(answer: RawResponse, code: ProblemCode, status = promised[code].status) {
@@ -34,6 +37,10 @@ function expectProblem(answer: RawResponse, code: ProblemCode, status = promised
     status,
     detail: expect.stringMatching(/^[A-Z].*\.$/),
     instance: expect.stringMatching(/^urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/),
+    // For clients made for Stripe's API, which tell failure by it.
+    ...(status >= 400 && {
+      error: { type: 'idempotency_error', code, message: answer.json.detail },
+    }),
   })
   const retryAfter = answer.headers['retry-after']
   if (promised[code].retryAfter) expect(retryAfter).toMatch(/^[1-9]\d?$/)
@@ -97,6 +104,16 @@ describe.each(expressVersions)('Problem documents, Express $version', ({ express
       const key = freshKey()
       await request(url, { key })
       return request(url, { key })
+    },
+    'handler-failed': async () => {
+      const { pawl } = await start({})
+      const protect = fetchIdempotency(pawl)
+      const { url, close } = await serveFetch(
+        protect(() => {
+          throw new Error('boom')
+        }),
+      )
+      return request(url, { key: freshKey() }).finally(close)
     },
   }
 

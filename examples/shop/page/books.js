@@ -3,7 +3,7 @@ import { el, price, showList } from './dom.js'
 
 const $ = (id) => document.getElementById(id)
 
-export function showBooks({ orders, ledger, story, database, providerPid, busy }) {
+export function showBooks(story, busy, { orders, ledger, database, providerPid }) {
   $('database').textContent = database ?? ''
   $('provider').textContent = providerPid === null ? '' : `provider, pid ${providerPid}`
   $('order-count').textContent = orders.length
@@ -22,36 +22,45 @@ export function showBooks({ orders, ledger, story, database, providerPid, busy }
     ...charge,
     current: charge.reference === story?.cart,
     extra: isExtra(charge.reference, index, chargedCarts),
-    lost: !orders.some((order) => order.charge === charge.id),
     pending: busy && charge.reference === story?.cart,
+    lost: !charge.refunded && !orders.some((order) => order.charge === charge.id),
   }))
   showList($('orders'), orderRows.reverse(), orderRow)
   showList($('ledger'), chargeRows.reverse(), chargeRow)
 }
 
-function orderRow({ item, amount, cart, attempt, pid, current, extra }) {
+function orderRow({ item, amount, cart, attempt, pid, current, extra, cancelled }) {
   const made = attempt === null ? `by pid ${pid}` : `attempt ${attempt}, by pid ${pid}`
   return row(current, extra, [
     el('b', {}, item),
     el('b', {}, price(amount)),
     el('span', {}, `cart ${cart}`),
-    extra ? tag('bad', 'ordered again') : tag(attempt > 1 ? 'good' : '', made),
+    orderTag({ attempt, extra, cancelled, made }),
   ])
 }
 
-function chargeRow({ id, amount, reference, asked, current, extra, lost, pending }) {
+function orderTag({ attempt, extra, cancelled, made }) {
+  if (cancelled) return tag('', 'cancelled')
+  return extra ? tag('bad', 'ordered again') : tag(attempt > 1 ? 'good' : '', made)
+}
+
+function chargeRow({ id, amount, reference, current, ...charge }) {
+  const { extra, lost, pending } = charge
   return row(current, extra || (lost && !pending), [
     el('b', { className: 'mono' }, id),
     el('b', {}, price(amount)),
     el('span', {}, `cart ${reference}`),
-    chargeTag({ asked, extra, lost, pending }),
+    chargeTag(charge),
   ])
 }
 
-function chargeTag({ asked, extra, lost, pending }) {
+function chargeTag({ asked, extra, lost, pending, refunded }) {
+  if (refunded) return tag('', 'charged and refunded')
   if (lost) return pending ? tag('', 'no order yet') : tag('bad', 'charged, no order')
   if (extra) return tag('bad', 'charged again')
-  return asked > 1 ? tag('good', `asked ${asked} times, charged once`) : tag('', 'charged once')
+  return asked > 1
+    ? tag('good', `asked ${asked} times, charged once`)
+    : tag('', 'asked once, charged once')
 }
 
 const tag = (tone, text) => el('span', { className: tone && `tag ${tone}` }, text)

@@ -20,15 +20,23 @@ const explained = {
     with: 'A key names one request: another one under it is refused, and nothing is overwritten.',
     without: 'The shop took it for another order.',
   },
-  kill: {
-    with: 'The process died with the money taken; the retry resumed the order under the same id.',
+  'kill-charging': {
+    with: 'The restarted shop asked for the charge again, under the same key: it was charged once.',
     without: 'The first charge has no order, and the retry charged again.',
+  },
+  'kill-charged': {
+    with: 'The restarted shop went on behind the recorded charge. The provider was asked once.',
+    without: 'Nobody remembered the charge: the retry began from the start, and charged again.',
+  },
+  'walk-away': {
+    with: 'Nobody asked again. The restarted shop found the unfinished order, and finished it.',
+    without: 'The customer has paid and left. No order, and nobody who knows of it.',
   },
 }
 
 const surprise = 'With Pawl this must not happen. Please report how you got here.'
 
-export function showStory({ story, orders, ledger, busy, shop }) {
+export function showStory(story, busy, { orders, ledger, shop }) {
   $('nothing').hidden = story !== null
   if (story === null) {
     showVerdict('idle', 'One order, one charge?', 'Order something, then press the other buttons.')
@@ -39,7 +47,9 @@ export function showStory({ story, orders, ledger, busy, shop }) {
 
   const list = $('events')
   const before = list.childElementCount
-  showList(list, events, (event) => (event.kind === 'try' ? tried(event) : happened(event)))
+  showList(list, events, (event) =>
+    event.kind === 'try' ? tried(event) : happened(event, scenario),
+  )
   if (list.childElementCount > before) list.lastElementChild.scrollIntoView({ block: 'nearest' })
 
   const made = orders.filter((order) => order.cart === cart).length
@@ -54,7 +64,9 @@ export function showStory({ story, orders, ledger, busy, shop }) {
   } else if (shop.state === 'up') {
     showVerdict('busy', counts, 'It is happening now …')
   } else {
-    showVerdict('down', counts, 'The server is down, restarting. The customer keeps trying …')
+    const customer =
+      scenario === 'walk-away' ? 'The customer has left …' : 'The customer keeps trying …'
+    showVerdict('down', counts, `The server is down, restarting. ${customer}`)
   }
 }
 
@@ -93,7 +105,7 @@ function tried({ atMs, label, status, ms, replayed, attempt, problem, error, ret
       el('span', { className: 'tag replayed', title: 'Idempotent-Replayed: true' }, 'replayed'),
     attempt && el('span', { className: attempt > 1 ? 'tag good' : 'tag' }, `attempt ${attempt}`),
     retryInMs && el('span', { className: 'later' }, `tries again in ${seconds(retryInMs)} s`),
-    el('span', { className: 'ms' }, waiting ? '' : `${ms} ms`),
+    el('span', { className: 'ms' }, ms === undefined ? '' : `${ms} ms`),
     problem && el('p', {}, el('b', {}, `${problem.title}. `), problem.detail),
   )
 }
@@ -113,18 +125,26 @@ function tone(status) {
   return status < 400 ? 'good' : 'refused'
 }
 
-function happened({ kind, atMs, pid }) {
-  const killed = kind === 'killed'
+const killedWhen = {
+  'kill-charging': 'charged, and the answer not there yet',
+  'kill-charged': 'after the charge, before the order',
+  'walk-away': 'after the charge, before the order',
+}
+
+function happened(event, scenario) {
+  const { kind, atMs, pid, attempt } = event
+  const [label, text] = {
+    killed: ['Shop killed', `kill -9 ${pid}: ${killedWhen[scenario] ?? 'from outside'}`],
+    restarted: ['Shop is back', `restarted as pid ${pid}`],
+    left: ['Walks away', 'the customer is gone, and will not retry'],
+    finished: ['Shop finishes', `the order, in attempt ${attempt}; nobody had asked`],
+  }[kind]
   return el(
     'li',
     { className: kind },
     el('time', {}, seconds(atMs)),
-    el('b', { className: 'label' }, killed ? 'Shop killed' : 'Shop is back'),
-    el(
-      'span',
-      {},
-      killed ? `kill -9 ${pid}, after the charge, before the order` : `restarted as pid ${pid}`,
-    ),
+    el('b', { className: 'label' }, label),
+    el('span', {}, text),
   )
 }
 

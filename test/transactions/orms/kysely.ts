@@ -39,9 +39,9 @@ export async function openKysely(url: string): Promise<OpenOrm<Transaction<Table
       await tx.withoutPlugins().updateTable('orders').set({ item }).execute()
     },
     async isolation(tx) {
-      const level = sql<string>`current_setting('transaction_isolation')`
-      const row = await tx.selectNoFrom(level.as('level')).executeTakeFirstOrThrow()
-      return row.level
+      const query = sql<{ level: string }>`select current_setting('transaction_isolation') as level`
+      const { rows } = await query.execute(tx.withoutPlugins())
+      return rows[0]!.level
     },
     close: () => db.destroy(),
   }

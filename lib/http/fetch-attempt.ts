@@ -1,0 +1,64 @@
+import type { Attempt } from '../engine/attempt.ts'
+import type { Pawl } from '../pawl.ts'
+import { type Answer, handlerFailed } from './answers.ts'
+import { Conclusion, type Responding } from './conclude.ts'
+import { holdResponse, toResponse } from './fetch-response.ts'
+import type { Header } from './headers.ts'
+import type { RouteOptions } from './route-options.ts'
+import { thrownResponse } from './thrown-response.ts'
+
+export interface FetchAttempt {
+  pawl: Pawl
+  options: RouteOptions<never>
+  attempt: Attempt
+  /** Headers that were there before the handler. */
+  initial?: ReadonlyMap<string, Header>
+  handle(): Promise<Response>
+  /** Whether a response that comes after the timeout still is the handler's. */
+  lateCounts?: boolean
+}
+
+/** Runs a handler that gives a Response, and resolves to what is sent. Never rejects. */
+export function runFetchAttempt(run: FetchAttempt): Promise<Response> {
+  const { pawl, options, attempt, initial, handle, lateCounts = true } = run
+  const conclusion = new Conclusion(pawl, options, attempt)
+  let timedOut = false
+  let answered = false
+  let resolve!: (response: Response) => void
+  const sent = new Promise<Response>((settle) => {
+    resolve = settle
+  })
+  const responding: Responding = {
+    get answered() {
+      return answered
+    },
+    answer(answer: Answer) {
+      timedOut = true
+      resolve(toResponse(answer, initial))
+    },
+  }
+
+  const respond = async (): Promise<Response | null> => {
+    const response = await handle().catch(failed)
+    if (timedOut && !lateCounts) return null
+    const held = await holdResponse(response, options.maxBody, initial).catch((error) =>
+      holdResponse(failed(error), options.maxBody),
+    )
+    answered = true
+    const verdict = await conclusion.conclude(held.captured)
+    if (timedOut || verdict !== 'send') held.drop()
+    return verdict === 'send' ? held.response : toResponse(verdict, initial)
+  }
+
+  const failed = (error: unknown): Response => {
+    const response = thrownResponse(error)
+    if (response) return response
+    pawl.logger.warn('a handler threw', { error, execution: attempt.execution.id })
+    return toResponse(handlerFailed(`urn:uuid:${attempt.execution.id}`))
+  }
+
+  conclusion.begin(responding, () => {
+    respond().then((response) => response && resolve(response))
+  })
+  return sent
+}

@@ -1,0 +1,117 @@
+import type { IncomingMessage } from 'node:http'
+import type { Context, Env, MiddlewareHandler } from 'hono'
+import type { Attempt } from '../engine/attempt.ts'
+import type { Execution } from '../engine/execution.ts'
+import type { Pawl } from '../pawl.ts'
+import { admit } from './admit.ts'
+import type { Answer } from './answers.ts'
+import { checkPawl } from './check-pawl.ts'
+import { runFetchAttempt } from './fetch-attempt.ts'
+import { headersOf, toResponse } from './fetch-response.ts'
+import { FetchView } from './fetch-view.ts'
+import type { Body } from './fingerprint.ts'
+import type { Header } from './headers.ts'
+import { recoveredAttempt } from './recovery.ts'
+import type { BodyFailure } from './request-view.ts'
+import { type IdempotencyOptions, routeOptions } from './route-options.ts'
+import { select } from './select.ts'
+
+export type { IdempotencyOptions } from './route-options.ts'
+
+declare module 'hono' {
+  interface ContextVariableMap {
+    /** The execution this request belongs to; undefined if the request is not protected. */
+    execution: Execution | undefined
+  }
+}
+
+/** Requests that an idempotency() which found their key is in charge of. */
+const inCharge = new WeakSet<Request>()
+
+/**
+ * Hono middleware: a request with an idempotency key runs once, and its retries get the stored response.
+ * The handler finds its execution in `c.get('execution')`.
+ *
+ * ```ts
+ * app.use('/orders/*', idempotency(pawl, { scope: (c) => c.get('user').id }))
+ * ```
+ *
+ * Mistakes of the app (`not-started`, `scope-invalid`, `body-unreadable`) go to `app.onError` as
+ * PawlError. An answer that comes after the `timeout` does not count any more, since Hono takes one
+ * response for a request; around `app.fetch`, `pawl/fetch` has no such limit.
+ *
+ * @throws PawlError `invalid-option`
+ */
+export function idempotency<E extends Env = Env>(
+  pawl: Pawl,
+  given?: IdempotencyOptions<Context<E>>,
+): MiddlewareHandler<E> {
+  checkPawl(pawl)
+  const options = routeOptions(given)
+
+  return async (c, next) => {
+    const request = c.req.raw
+    if (inCharge.has(request)) return next()
+    const view = new HonoView(c)
+    const selected = select(pawl, options, c, view)
+    if (selected.kind === 'pass') return next()
+    if (selected.kind === 'answer') return answer(c, selected.answer)
+    inCharge.add(request)
+    const admission = await admit(pawl, options, c, view, selected.key)
+    if (admission.kind === 'unprotected') return next()
+    if (admission.kind === 'answer') return answer(c, admission.answer)
+    if (admission.kind === 'gone') return c.body(null, 400) // Nobody reads it.
+    const { attempt } = admission
+    ;(c as unknown as Context).set('execution', attempt.execution)
+    const initial = initialHeaders(c)
+    const handle = async () => {
+      await next()
+      return c.res
+    }
+    const run = { pawl, options, attempt, initial, handle, lateCounts: false }
+    replace(c, await runFetchAttempt(run))
+  }
+}
+
+/** Hono keeps what its own methods have read of a body. */
+class HonoView extends FetchView {
+  readonly #context: Context
+
+  constructor(context: Context) {
+    super(context.req.raw)
+    this.#context = context
+  }
+
+  /** On Node the request came through Node's own. */
+  override recovered(pawl: Pawl): Attempt | undefined {
+    const { incoming } = (this.#context.env ?? {}) as { incoming?: IncomingMessage }
+    return incoming && recoveredAttempt(pawl, incoming)
+  }
+
+  override async body(maxBytes: number): Promise<Body | BodyFailure> {
+    const body = await super.body(maxBytes)
+    if (body !== 'consumed') return body
+    try {
+      const bytes = Buffer.from(await this.#context.req.arrayBuffer())
+      return bytes.length > maxBytes ? 'too-large' : { raw: [bytes] }
+    } catch {
+      return 'consumed'
+    }
+  }
+}
+
+function answer(c: Context, what: Answer): void {
+  replace(c, toResponse(what, initialHeaders(c)))
+}
+
+/** Hono would merge the headers of a response that is there into the next. */
+function replace(c: Context, response: Response): void {
+  c.res = undefined
+  c.res = response
+}
+
+/** What middleware before this one has set, such as CORS; the type is that of a body to come. */
+function initialHeaders(c: Context): Map<string, Header> {
+  const headers = headersOf(c.res.headers).filter(([name]) => name !== 'content-type')
+  return new Map(headers.map((header) => [header[0], header]))
+}
