@@ -291,7 +291,8 @@ describe('find and release', () => {
     await app.running(2)
     expect(await app.pawl.release({ key })).toBe(false)
     app.letGo()
-    expect((await running).json.attempt).toBe(2)
+    // Of either attempt: a success counts, whoever has it first.
+    expect((await running).status).toBe(201)
     expect(await app.pawl.release({ key })).toBe(false)
     expect(await app.pawl.release({ key: 'never seen' })).toBe(false)
   })
