@@ -222,8 +222,9 @@ export class Pawl {
   }
 
   /**
-   * Frees an execution that ended without an outcome (`unknown` or `interrupted`), after a person or
-   * the app has found out what it did: the next retry runs the handler again.
+   * Frees an execution that ended without an outcome (`unknown`, `interrupted` or `parked`), after a
+   * person or the app has found out what it did: the next retry runs the handler again, or a worker on
+   * routes with `recover: true`.
    * @returns whether there was such an execution
    * @throws PawlError `not-started`, `store-unavailable`
    */

@@ -22,7 +22,7 @@ export async function list(
   await checkSchema(db, schema)
   const rows = await db.query(
     `${SELECT} from "${schema}".execution_log
-     ${all ? '' : "where status in ('interrupted', 'unknown', 'released')"}
+     ${all ? '' : "where status in ('interrupted', 'unknown', 'released', 'parked')"}
      order by created_at desc limit $1::int4`,
     [limit],
   )
@@ -61,7 +61,12 @@ export async function release(
   const id = executionId(scope, key)
   const released = await db.query(statements(`"${schema}"`).free, [id])
   if (released.length > 0) {
-    console.log('Released: the next retry with this key runs the handler again.')
+    const [[, recovers] = []] = released
+    console.log(
+      recovers
+        ? 'Released: a worker goes on with it now, or the next retry with this key.'
+        : 'Released: the next retry with this key runs the handler again.',
+    )
     return
   }
   const [row] = await db.query(`select status from "${schema}".execution_log where id = $1::uuid`, [

@@ -66,7 +66,7 @@ program
 
 program
   .command('list')
-  .description('the executions that need somebody: interrupted, unknown or released')
+  .description('the executions that need somebody: interrupted, unknown, released or parked')
   .option('--all', 'the latest executions, whatever their status')
   .option('-n, --limit <count>', 'at most this many', Number, 20)
   .action((options: { all?: boolean; limit: number }) =>
@@ -83,7 +83,9 @@ program
 
 program
   .command('release <key>')
-  .description('free an execution that is unknown or interrupted: the next retry runs it again')
+  .description(
+    'free an execution that is unknown, interrupted or parked: the next retry (or a worker) runs it again',
+  )
   .option('--scope <scope>', 'the scope of the key', '')
   .action((key: string, options: { scope: string }) =>
     run(common(), (db, schema) => release(db, schema, key, options.scope)),

@@ -53,17 +53,22 @@ export class Worker {
     const delay = pollMs * (0.75 + Math.random() / 2)
     this.#timer = setTimeout(() => {
       this.#polling = this.#poll().then((found) => {
-        this.#schedule(found ? FIRST_POLL_MS : Math.min(pollMs + FIRST_POLL_MS, MAX_POLL_MS))
+        // There may be more: as soon as there is room for it.
+        if (this.#isFull) Promise.race(this.#running).then(() => this.#schedule(0))
+        else this.#schedule(found ? FIRST_POLL_MS : Math.min(pollMs + FIRST_POLL_MS, MAX_POLL_MS))
       })
     }, delay)
     this.#timer.unref()
+  }
+
+  get #isFull(): boolean {
+    return this.#running.size >= this.#parts.concurrency
   }
 
   /** Whether something was due. */
   async #poll(): Promise<boolean> {
     const { engine, wakeups, queue, concurrency, logger } = this.#parts
     const free = concurrency - this.#running.size
-    if (free <= 0) return true
     try {
       const { taken, parked } = await wakeups.takeDue(queue, free, engine.busy)
       for (const execution of parked) {

@@ -10,12 +10,14 @@ import {
   closing,
   keyMalformed,
   notCarriedOut,
+  type RefusedBody,
 } from './answers.ts'
+import type { Body } from './fingerprint.ts'
 import type { ParsedKey } from './idempotency-key.ts'
 import { fingerprintOf, scopeOf } from './identify.ts'
-import { storedRequest } from './recovery.ts'
-import type { RequestView } from './request-view.ts'
+import type { BodyFailure, RequestView } from './request-view.ts'
 import type { RouteOptions } from './route-options.ts'
+import { storedRequest } from './stored-request.ts'
 
 /** What is to be done with a keyed request. */
 export type Admission =
@@ -48,14 +50,17 @@ export async function admit<Request>(
     const { engine } = pawl
     const { key } = parsed
     const scope = scopeOf(options, request)
-    const print = await fingerprintOf(options, request, view)
-    if (print === 'aborted') return { kind: 'gone' }
-    if (typeof print === 'string') {
-      const refused = bodyRefused(print, options.maxRequestBody)
-      // What is left of a body that is too large is not read.
-      return { kind: 'answer', answer: print === 'too-large' ? closing(refused) : refused }
+    // Once: looking at what has arrived counts as reading, and the second time it would be gone.
+    let read: Promise<Body | BodyFailure> | undefined
+    const readBody = () => {
+      read ??= view.body(options.maxRequestBody)
+      return read
     }
+    const print = await fingerprintOf(options, request, view, readBody)
+    if (typeof print === 'string') return withoutBody(print, options)
     const id = executionId(scope, key)
+    const recovery = options.recover ? await recoveryOf(pawl, options, id, view, readBody) : null
+    if (typeof recovery === 'string') return withoutBody(recovery, options)
     const begun = await engine.begin({
       claim: {
         id,
@@ -64,7 +69,7 @@ export async function admit<Request>(
         name: `${view.method} ${withoutQuery(view.url)}`,
         fingerprint: print,
         retentionMs: options.retention.unfinished,
-        recovery: options.recover ? await recoveryOf(pawl, options, id, view) : null,
+        recovery,
       },
       // What a transaction did not commit, it did not do.
       resumable: options.transaction || options.recover ? true : options.resumable,
@@ -97,15 +102,28 @@ function withoutStore(
   return { kind: 'answer', answer: notCarriedOut() }
 }
 
+function withoutBody(
+  why: RefusedBody | 'aborted',
+  { maxRequestBody }: Pick<RouteOptions<never>, 'maxRequestBody'>,
+): Admission {
+  if (why === 'aborted') return { kind: 'gone' }
+  const refused = bodyRefused(why, maxRequestBody)
+  // What is left of a body that is too large is not read.
+  return { kind: 'answer', answer: why === 'too-large' ? closing(refused) : refused }
+}
+
 /** @throws PawlError `recovery-impossible` */
 async function recoveryOf(
   pawl: Pawl,
-  { maxRequestBody, recover }: Pick<RouteOptions<never>, 'maxRequestBody' | 'recover'>,
+  { recover }: Pick<RouteOptions<never>, 'recover'>,
   id: string,
   view: RequestView,
-): Promise<Recovery> {
+  readBody: () => Promise<Body | BodyFailure>,
+): Promise<Recovery | 'too-large' | 'aborted'> {
   pawl.checkRecovery()
-  const input = storedRequest(view, await view.body(maxRequestBody))
+  const body = await readBody()
+  if (body === 'too-large' || body === 'aborted') return body
+  const input = storedRequest(view, body)
   return { input: pawl.engine.seal({ id, input }), attempts: recover?.attempts ?? 0 }
 }
 

@@ -11,8 +11,8 @@ export class NotJson extends Error {}
 
 /** The body of a request, as far as it is known. */
 export type Body =
-  /** The bytes as they arrived. */
-  | { raw: readonly Uint8Array[] }
+  /** The bytes as they arrived; `decoded`: as a parser left them, without their Content-Encoding. */
+  | { raw: readonly Uint8Array[]; decoded?: true }
   /** What a body parser made of them. */
   | { parsed: unknown }
 

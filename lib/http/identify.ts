@@ -1,7 +1,7 @@
 import { PawlError } from '../errors.ts'
 import type { RefusedBody } from './answers.ts'
-import { customFingerprint, fingerprint, NotJson } from './fingerprint.ts'
-import type { RequestView } from './request-view.ts'
+import { type Body, customFingerprint, fingerprint, NotJson } from './fingerprint.ts'
+import type { BodyFailure, RequestView } from './request-view.ts'
 import type { RouteOptions } from './route-options.ts'
 
 /**
@@ -24,12 +24,14 @@ export function scopeOf<Request>(options: RouteOptions<Request>, request: Reques
 
 /**
  * What makes a request the same as another.
+ * @param readBody reads the request's body
  * @throws PawlError `fingerprint-invalid`, `body-unreadable`: mistakes of the app
  */
 export async function fingerprintOf<Request>(
   options: RouteOptions<Request>,
   request: Request,
   view: RequestView,
+  readBody: () => Promise<Body | BodyFailure>,
 ): Promise<Buffer | RefusedBody | 'aborted'> {
   // Without a scope a key is everybody's: who presents it becomes part of what it names.
   const credentials = options.scope
@@ -47,7 +49,7 @@ export async function fingerprintOf<Request>(
         ),
     )
   }
-  const body = await view.body(options.maxRequestBody)
+  const body = await readBody()
   if (body === 'consumed') {
     throw new PawlError(
       'body-unreadable',

@@ -1,68 +1,37 @@
 import { once } from 'node:events'
 import http, { type IncomingMessage, type RequestListener } from 'node:http'
 import { duplexPair } from 'node:stream'
+import { finished } from 'node:stream/promises'
 import type { Attempt } from '../engine/attempt.ts'
-import { decodeValue, encodeValue } from '../engine/value.ts'
-import { PawlError } from '../errors.ts'
+import { within } from '../engine/within.ts'
 import type { Pawl } from '../pawl.ts'
-import type { Body } from './fingerprint.ts'
-import type { BodyFailure, RequestView } from './request-view.ts'
+import { openStoredRequest } from './stored-request.ts'
 
-/** Credentials, by the names that people give them. What a request is is kept, who sent it is not. */
-const CREDENTIALS = /auth|cookie|token|secret|passw|session|api-?key|csrf|signature|credential/i
+/** How long an answer may take to its end once nobody needs it any more, in ms. */
+const GRACE_MS = 1000
 
-/** What belongs to the connection, or is made anew. */
-const OF_THE_MESSAGE =
-  /^(connection|content-length|expect|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade)$/i
-
-interface StoredRequest {
-  method: string
-  url: string
-  headers: [name: string, value: string][]
-  body: Buffer
-}
+/** More than any server allows its clients: what the app has accepted once, it gets again. */
+const MAX_HEADERS = 1024 ** 2
 
 /** A request that is handed to the app again, and the attempt it runs as. */
 interface Recovered extends IncomingMessage {
-  [ATTEMPT]?: { pawl: Pawl; attempt: Attempt }
+  [RECOVERY]?: Recovery
   execution?: unknown
 }
 
-const ATTEMPT = Symbol('pawl.recovered-attempt')
-
-/**
- * A request as it is stored to be handed to the app again: without credentials.
- * @throws PawlError `recovery-impossible` if nothing tells what the bytes of its body were
- */
-export function storedRequest(view: RequestView, body: Body | BodyFailure): Buffer {
-  const headers = view
-    .allHeaders()
-    .filter(([name]) => !CREDENTIALS.test(name) && !OF_THE_MESSAGE.test(name))
-    .map(([name, value]): [string, string] => [name, value])
-  const { method, url } = view
-  const stored: StoredRequest = { method, url, headers, body: bytesOf(body, view) }
-  return encodeValue(stored) as Buffer
+interface Recovery {
+  pawl: Pawl
+  attempt: Attempt
+  /** Whether an idempotency() has got it. */
+  arrived: boolean
 }
 
-function bytesOf(body: Body | BodyFailure, view: RequestView): Buffer {
-  if (typeof body === 'object' && 'raw' in body) return Buffer.concat(body.raw)
-  const parsed = typeof body === 'object' ? body.parsed : undefined
-  if (parsed instanceof Uint8Array) return Buffer.from(parsed)
-  if (typeof parsed === 'string') return Buffer.from(parsed)
-  if (/^application\/([\w.-]+\+)?json\b/i.test(view.header('content-type') ?? '')) {
-    return Buffer.from(JSON.stringify(parsed))
-  }
-  throw new PawlError(
-    'recovery-impossible',
-    'The request body was parsed before idempotency(), so its bytes cannot be stored for recovery.',
-    'Mount idempotency() before the parser on routes with recover: true.',
-  )
-}
+const RECOVERY = Symbol('pawl.recovery')
 
 /**
  * Hands a stored request to the app again: through Node's own HTTP, over a connection in memory, so that
- * the app sees an ordinary request. Resolves when the app has answered.
- * @throws what breaks the connection
+ * the app sees an ordinary request. Resolves when it is known what came of the attempt.
+ * @throws what breaks the connection before the attempt has begun
  */
 export async function replayRequest(
   pawl: Pawl,
@@ -70,39 +39,58 @@ export async function replayRequest(
   attempt: Attempt,
   input: Buffer,
 ): Promise<void> {
-  const { method, url, headers, body } = decodeValue(input) as StoredRequest
-  const server = http.createServer((request: Recovered, response) => {
+  const { method, url, headers, body } = openStoredRequest(input)
+  const recovery: Recovery = { pawl, attempt, arrived: false }
+  const options = { maxHeaderSize: MAX_HEADERS, requireHostHeader: false }
+  const server = http.createServer(options, (request: Recovered, response) => {
     // On the object and not in a header: nobody can send it.
-    request[ATTEMPT] = { pawl, attempt }
+    request[RECOVERY] = recovery
     // The app's authentication runs before Pawl, and asks.
     request.execution = attempt.execution
     listener(request, response)
   })
   const [client, connection] = duplexPair()
   Object.assign(connection, { remoteAddress: '127.0.0.1', remoteFamily: 'IPv4', remotePort: 0 })
+  connection.once('close', () => client.destroy())
+  client.once('close', () => connection.destroy())
   server.emit('connection', connection)
   const outgoing = http.request({
     method,
     path: url,
+    maxHeaderSize: MAX_HEADERS,
     headers: [...headers, ['Content-Length', String(body.length)], ['Connection', 'close']].flat(),
     createConnection: () => client as never,
   })
+  outgoing.on('error', () => {}) // It may break at any time; `once` below tells when that matters.
   outgoing.end(body)
-  const [answer] = (await once(outgoing, 'response')) as [IncomingMessage]
-  answer.resume()
-  await once(answer, 'close')
-  if (!attempt.isSettled) {
-    const { execution } = attempt
-    pawl.logger.warn('a recovered request was answered before idempotency() saw it', {
-      execution: execution.id,
-      status: answer.statusCode,
-      hint: 'Let requests with req.execution.recovering pass your authentication.',
-    })
+  try {
+    const [answer] = (await once(outgoing, 'response')) as [IncomingMessage]
+    const end = finished(answer.resume()).catch(() => {})
+    if (!recovery.arrived) warn(attempt, pawl, answer)
+    // The answer is for nobody. One that flows may never end.
+    else await attempt.settled
+    await within(GRACE_MS, end)
+  } catch (error) {
+    if (!recovery.arrived) throw error
+    // The handler goes on, as with any client that is gone, until its time is up.
+    await attempt.settled
+  } finally {
+    client.destroy()
   }
 }
 
 /** The attempt that a request runs as, if it is handed to the app again by this Pawl. */
 export function recoveredAttempt(pawl: Pawl, request: IncomingMessage): Attempt | undefined {
-  const recovered = (request as Recovered)[ATTEMPT]
-  return recovered?.pawl === pawl ? recovered.attempt : undefined
+  const recovery = (request as Recovered)[RECOVERY]
+  if (recovery?.pawl !== pawl) return undefined
+  recovery.arrived = true
+  return recovery.attempt
+}
+
+function warn({ execution }: Attempt, pawl: Pawl, answer: IncomingMessage): void {
+  pawl.logger.warn('a recovered request was answered before idempotency() saw it', {
+    execution: execution.id,
+    status: answer.statusCode,
+    hint: 'Let requests with req.execution.recovering pass your authentication.',
+  })
 }

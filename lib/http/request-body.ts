@@ -34,7 +34,7 @@ export function hasBody(request: IncomingMessage): boolean {
 }
 
 function parsedBody(request: IncomingMessage, parsed: unknown): Body | BodyFailure {
-  if (parsed instanceof Uint8Array) return { raw: [parsed] }
+  if (parsed instanceof Uint8Array) return { raw: [parsed], decoded: true }
   // Somebody read the bytes and left no trace of them. An empty fingerprint would make every body
   // the same request. A parsed multipart form leaves its files out of `body`: the same.
   const multipart = /^multipart\//i.test(request.headers['content-type'] ?? '')

@@ -44,7 +44,7 @@ export interface IdempotencyOptions<Request = IncomingMessage> {
   resumable?: boolean
   /**
    * Finish the request also if its client never retries: the request is stored (encrypted where there
-   * are encryptionKeys; never its credentials), and when its process has died, a process of the app hands
+   * are encryptionKeys; without headers and query parameters whose names are those of credentials), and when its process has died, a process of the app hands
    * it to the app again, where recorded steps replay; see `pawl.recoverRequests`. It implies
    * `resumable`. After `attempts` (default 10), each later than the one before, it is parked: shown by
    * `pawl list`, and resumed by the client's retry or `pawl release`. Default `false`.

@@ -1,7 +1,6 @@
 import type { Pool } from 'pg'
 import { PawlError } from '../errors.ts'
 import { classify, type Database, type Query, type Row, retryConflicts } from './database.ts'
-import { lease } from './leased-client.ts'
 import { Slots } from './slots.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
 import { encodeArray, PgArray, type Value } from './values.ts'
@@ -163,22 +162,19 @@ export class NodePostgres implements Database {
     const client = await this.#connect()
     client.on('error', ignore) // The query that is under way reports it.
     let broken = true
-    const leased = lease(client)
     try {
       await this.#send(client, begin(isolation))
       try {
-        const result = await work(leased.client, async (text, values) => {
+        const result = await work(unreleasable(client), async (text, values) => {
           const { rows } = (await client.query({ text, values })) as {
             rows: Record<string, unknown>[]
           }
           return rows
         })
-        leased.end()
         await this.#commit(client)
         broken = false
         return result
       } catch (error) {
-        leased.end()
         // The app's errors say nothing of the connection; that it can roll back does.
         await this.#send(client, 'rollback').then(() => {
           broken = false
@@ -249,6 +245,20 @@ export class NodePostgres implements Database {
     })) as { rows: Row[] } | { rows: Row[] }[]
     return Array.isArray(result) ? (result.at(-1)?.rows ?? []) : result.rows
   }
+}
+
+/** The client of a transaction: the pool gets it back at the end, and not before. */
+function unreleasable(client: PgClient): PgClient {
+  const release = () => {
+    throw new PawlError(
+      'no-transaction',
+      'The client of a transaction was released.',
+      'It goes back to the pool by itself when the transaction ends.',
+    )
+  }
+  return new Proxy(client, {
+    get: (target, name) => (name === 'release' ? release : Reflect.get(target, name, target)),
+  })
 }
 
 /** @throws an error if it takes longer */

@@ -199,7 +199,8 @@ export function statements(schema: string) {
         from freed, clock
         where w.execution_id = freed.id
       )
-      select attempt from freed`,
+      select attempt, exists (select from ${schema}.wakeups w where w.execution_id = freed.id)
+      from freed`,
 
     /** Safe: notifications are delivered after this statement's commit; nobody waits for one only. */
     notify: 'select pg_notify($1, id) from unnest($2::text[]) as t (id)',

@@ -1,6 +1,7 @@
 import type { Database } from './database.ts'
 import { GroupCommit } from './group-commit.ts'
 import { runIn } from './in-transaction.ts'
+import { lease } from './lease.ts'
 import { toBytes, translate } from './results.ts'
 import { type StepStatements, stepStatements } from './step-statements.ts'
 import type { AttemptRef, Outcome } from './store.ts'
@@ -123,7 +124,7 @@ export class StepStore {
   }
 
   /**
-   * Runs `work` in a transaction of the app's.
+   * Runs `work` in a transaction of the app's, of which nothing can be used afterwards.
    * @param isolation default: the database's
    */
   transaction<Tx, T>(
@@ -132,7 +133,14 @@ export class StepStore {
     isolation: IsolationLevel | undefined,
   ): Promise<T> {
     const enlisted = this.#db.enlist?.(host) ?? host
-    return enlisted.transaction(work, isolation)
+    return enlisted.transaction(async (tx, run) => {
+      const { handle, end } = lease(tx)
+      try {
+        return await work(handle, run)
+      } finally {
+        end()
+      }
+    }, isolation)
   }
 
   /**

@@ -67,11 +67,20 @@ describe('pawl list, show and release', () => {
        values ($1, 'alice', 'stuck', 'request', 'POST /orders', '', 'unknown', 1,
          null, null, null, now(), null, now() + interval '1 day'),
        ($2, 'alice', 'fine', 'request', 'POST /orders', '', 'done', 1,
-         201, '[["Content-Type","application/json"]]', '{"id":7}', now(), now(), now() + interval '1 day')`,
-      [executionId('alice', 'stuck'), executionId('alice', 'fine')],
+         201, '[["Content-Type","application/json"]]', '{"id":7}', now(), now(), now() + interval '1 day'),
+       ($3, 'alice', 'given-up', 'request', 'POST /orders', '', 'parked', 10,
+         null, null, null, now(), null, now() + interval '1 day'),
+       ($4, 'alice', 'died', 'request', 'POST /orders', '', 'running', 1,
+         null, null, null, now(), null, now() + interval '1 day')`,
+      ['stuck', 'fine', 'given-up', 'died'].map((key) => executionId('alice', key)),
     )
+    await database.pool.query(`insert into pawl.wakeups values ($1, 'requests', 'infinity', 10)`, [
+      executionId('alice', 'given-up'),
+    ])
     const list = await pawl(database.url, 'list')
     expect(list.stdout).toMatch(/unknown +alice +stuck +POST \/orders/)
+    expect(list.stdout).toMatch(/parked +alice +given-up +POST \/orders +10/)
+    expect(list.stdout).toMatch(/interrupted +alice +died/)
     expect(list.stdout).not.toMatch(/fine/)
     expect((await pawl(database.url, 'list', '--all')).stdout).toMatch(/done +alice +fine/)
 
@@ -84,10 +93,17 @@ describe('pawl list, show and release', () => {
     const done = await pawl(database.url, 'release', 'fine', '--scope', 'alice')
     expect(done.stdout).toMatch(/Nothing to release: the execution is done/)
     const released = await pawl(database.url, 'release', 'stuck', '--scope', 'alice')
-    expect(released.stdout).toMatch(/^Released/)
+    expect(released.stdout).toMatch(/^Released: the next retry with this key runs/)
+    const unparked = await pawl(database.url, 'release', 'given-up', '--scope', 'alice')
+    expect(unparked.stdout).toMatch(/^Released: a worker goes on with it now/)
     const { rows } = await database.pool.query(
-      `select status from pawl.executions where key = 'stuck'`,
+      `select key, status, max_attempts, due_at <= pawl.now() as due
+       from pawl.executions e left join pawl.wakeups w on w.execution_id = e.id
+       where status = 'released' order by key`,
     )
-    expect(rows[0].status).toBe('released')
+    expect(rows).toEqual([
+      { key: 'given-up', status: 'released', max_attempts: 20, due: true },
+      { key: 'stuck', status: 'released', max_attempts: null, due: null },
+    ])
   })
 })

@@ -417,6 +417,53 @@ describe('Connections that break', () => {
   }, 90_000)
 })
 
+describe('An attempt that others take for dead', () => {
+  it('its transaction leaves nothing once the execution has an outcome without it', async () => {
+    let open = () => {}
+    const opened = new Promise<void>((resolve) => {
+      open = resolve
+    })
+    let caught: unknown
+    const zombie = await start(
+      async (execution) => {
+        const recorded = execution.transaction('record', async (tx) => {
+          await insert(tx, 'zombie')
+          await opened
+        })
+        await recorded.catch((error) => {
+          caught = error
+          throw error
+        })
+      },
+      { route: { resumable: true }, pawl: { processTimeout: '10 minutes' } },
+    )
+    const other = await start(
+      async (_execution, _req, res) => {
+        res.status(410)
+        return 'too late'
+      },
+      { route: { resumable: true } },
+    )
+    const key = freshKey()
+    const first = zombie.post(key)
+    await waitFor('fn', async () => {
+      const { rows } = await database.pool.query(
+        `select from pg_stat_activity
+         where datname = current_database() and state = 'idle in transaction'`,
+      )
+      return rows.length === 1
+    })
+    await database.pool.query(`update pawl.processes set expires_at = 'epoch'
+      where id = (select owner from pawl.executions where key = '${key}')`)
+    const second = await other.post(key)
+    expect([second.status, second.json]).toEqual([410, 'too late'])
+    open()
+    expect((await first).body).toEqual(second.body)
+    expect(caught).toMatchObject({ code: 'superseded' })
+    expect([await items(), await steps(key)]).toEqual([[], []])
+  })
+})
+
 describe('Pools', () => {
   it('exhausted: an error that says so after the timeout, and the next attempt runs', async () => {
     const { post, pool, errors } = await start(

@@ -149,7 +149,42 @@ describe('An execution that a worker goes on with', () => {
   })
 })
 
+describe('A process that comes back', () => {
+  it('under its instance name goes on at once with what it was doing', async () => {
+    const key = freshKey()
+    const pawl = { processTimeout: '1 hour', instance: 'web-1' } as const
+    const victim = await start({ handler: hang, pawl })
+    request(`${victim.url}/`, { key }).catch(() => {})
+    await waitFor('the claim', async () => (await state(key))?.status === 'running')
+    const reborn = await start({
+      handler: (execution, _req, res) => res.status(201).json(execution.attempt),
+      pawl,
+    })
+    await waitFor('the outcome', async () => (await state(key)).status === 'done')
+    expect((await request(`${reborn.url}/`, { key })).json).toBe(2)
+  })
+})
+
 describe('stop()', () => {
+  it('while a recovered request does not end: it is given back, and another goes on soon', async () => {
+    const key = await interrupted()
+    let reached = false
+    const stuck = await start({
+      handler: () => {
+        reached = true
+        return hang()
+      },
+    })
+    await waitFor('the handler', () => reached)
+    await stuck.pawl.stop()
+    const { status, attempt, due_at } = await state(key)
+    expect([status, attempt]).toEqual(['released', 2])
+    expect(due_at.getTime()).toBeLessThan(Date.now() + 5000)
+    await start({ handler: (_execution, _req, res) => res.sendStatus(201) })
+    await waitFor('the outcome', async () => (await state(key)).status === 'done')
+    expect(await state(key)).toMatchObject({ attempt: 3 })
+  })
+
   it.each([
     ['a claim', (s: string) => s.includes('on conflict (id) do nothing'), false],
     ['what a worker takes', isTake, true],

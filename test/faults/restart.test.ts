@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Execution } from '../../lib/index.ts'
 import { migrate } from '../../lib/store/migrate.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
 import { startApp } from '../helpers/app.ts'
@@ -21,7 +22,7 @@ afterAll(() => server.stop())
 async function persistently(urls: string[], key: string): Promise<RawResponse> {
   for (let tries = 0; ; tries++) {
     const answer = await request(urls[tries % urls.length] as string, { key })
-    if (answer.status !== 503 && answer.status !== 409) return answer
+    if (answer.status < 500 && answer.status !== 409) return answer
     if (tries > 400) throw new Error(`${key} never got an answer: ${answer.text}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
@@ -85,5 +86,94 @@ describe('PostgreSQL that crashes and recovers under load', () => {
     )
     await pool.end()
     expect(rows).toEqual([{ status: 'done', n: answers.size }])
+  }, 180_000)
+
+  it('in the middle of steps and transactions: effects and journal agree', async () => {
+    const pool = new pg.Pool({ connectionString: server.url, max: 4 })
+    pool.on('error', () => {})
+    await pool.query(
+      'truncate pawl.executions, pawl.steps; create table orders (id serial, key text)',
+    )
+    const charges = new Map<string, Set<string>>()
+    const pause = () => new Promise((resolve) => setTimeout(resolve, Math.random() * 10))
+    const insert = async (tx: pg.ClientBase, key: string): Promise<number> => {
+      const { rows } = await tx.query('insert into orders (key) values ($1) returning id', [key])
+      await pause()
+      return rows[0].id
+    }
+    const start = () =>
+      startApp(
+        server.url,
+        {},
+        (app, express) => {
+          app.use(express.json())
+          app.post('/', async (req, res) => {
+            const execution = req.execution as Execution
+            const { key } = execution
+            const charge = await execution.step('charge', async ({ idempotencyKey }) => {
+              charges.set(key, (charges.get(key) ?? new Set()).add(idempotencyKey))
+              await pause()
+              return idempotencyKey
+            })
+            const order = await execution.transaction('record', (tx) => insert(tx, key))
+            await execution.step('notify', pause)
+            res.status(201).json({ charge, order })
+          })
+        },
+        { pawl: { storeTimeout: '1s' } },
+      )
+    const startWhole = () =>
+      startApp(
+        server.url,
+        { transaction: true },
+        (app) => {
+          app.post('/', async (req, res) => {
+            const { key, tx } = req.execution as Execution
+            res.status(201).json({ order: await insert(tx, key) })
+          })
+        },
+        { pawl: { storeTimeout: '1s' } },
+      )
+    const steps = (await Promise.all([start(), start()])).map(({ url }) => url)
+    const whole = (await Promise.all([startWhole(), startWhole()])).map(({ url }) => url)
+    const answers = new Map<string, RawResponse>()
+    let loading = true
+    const client = async (urls: string[], n: number) => {
+      while (loading) {
+        const key = freshKey()
+        answers.set(key, await persistently(n % 2 ? urls : [...urls].reverse(), key))
+      }
+    }
+    const clients = Array.from({ length: 12 }, (_, n) => client(n % 3 ? steps : whole, n))
+    const moreAnswers = async (n: number) => {
+      const before = answers.size
+      await waitFor(`${n} more answers`, () => answers.size >= before + n, 60_000)
+    }
+    for (const downMs of [0, 0, 1500]) {
+      await moreAnswers(40)
+      await server.crash(downMs)
+    }
+    await moreAnswers(40)
+    loading = false
+    await Promise.all(clients)
+
+    const { rows } = await pool.query(
+      `select e.key, e.status, array(select o.id from orders o where o.key = e.key) as orders,
+         (select jsonb_object_agg(s.name, s.output) from pawl.step_log s
+          where s.execution_id = e.id) as steps
+       from pawl.executions e`,
+    )
+    await pool.end()
+    expect(rows).toHaveLength(answers.size)
+    for (const { key, status, orders, steps } of rows) {
+      const answer = answers.get(key) as RawResponse
+      const { charge, order } = answer.json
+      expect([answer.status, status, orders]).toEqual([201, 'done', [order]])
+      if (charge === undefined) expect(steps).toBeNull()
+      else {
+        expect(steps).toEqual({ charge, record: order, notify: null })
+        expect([...(charges.get(key) ?? [])]).toEqual([charge])
+      }
+    }
   }, 180_000)
 })

@@ -305,6 +305,36 @@ describe('Connections that break in a request that is a transaction', () => {
     expect([runs, happened, await items()]).toEqual([1, true, ['attempt 1']])
   })
 
+  it('the reply of the commit is lost and the store is away: 503, and the retry gets the outcome', async () => {
+    let away = false
+    const tap = await startTap(database.url, {
+      onStatement: ({ forward, destroy }) => (away ? destroy() : forward()),
+      onReply: ({ statement, forward, destroy }) => {
+        if (isCommit(statement)) away = true
+        away ? destroy() : forward()
+      },
+    })
+    closing.push(() => tap.close())
+    let runs = 0
+    const { post } = await start(
+      async (execution, _req, res) => {
+        runs++
+        await insert(execution)
+        res.status(201).json({ ok: true })
+      },
+      { url: tap.url, pawl: { storeTimeout: '500ms' } },
+    )
+    const key = freshKey()
+    const first = await post(key)
+    expect([first.status, first.json.detail]).toEqual([
+      503,
+      expect.stringMatching(/could not be recorded yet/),
+    ])
+    away = false
+    await waitFor('the store', async () => (await post(key)).status === 201)
+    expect([runs, await items()]).toEqual([1, ['attempt 1']])
+  })
+
   it('none to be had for the transaction: 503 at once, nothing ran, and the retry runs', async () => {
     let away = false
     const tap = await startTap(database.url, {

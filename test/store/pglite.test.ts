@@ -1,9 +1,14 @@
 import { PGlite } from '@electric-sql/pglite'
+import type { Request, Response } from 'express'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Pawl } from '../../lib/index.ts'
+import type { IdempotencyOptions } from '../../lib/http/express.ts'
+import { type Execution, Pawl } from '../../lib/index.ts'
 import { openDatabase } from '../../lib/store/open-database.ts'
 import { silent, startApp } from '../helpers/app.ts'
 import { freshKey, request } from '../helpers/request.ts'
+
+type Handler = (execution: Execution, res: Response) => unknown
+type Tx = Pick<PGlite, 'query'>
 
 const engine = new PGlite()
 // A whole PostgreSQL in WebAssembly is compiled: on a busy machine that takes a minute.
@@ -70,6 +75,39 @@ describe('Pawl on PGlite', () => {
       '2',
     )
     expect(await pawl.find({ key: 'never seen' })).toBeNull()
+  })
+
+  it('commits a transaction with its entry, a request with its answer, and refuses what would hang', async () => {
+    await engine.exec('create table written (key text, how text)')
+    const insert = 'insert into written (key, how) values ($1, $2)'
+    const route = async (options: IdempotencyOptions<Request>, handler: Handler) => {
+      const { url } = await startApp(
+        engine,
+        options,
+        (app) => app.post('/', (req, res) => handler(req.execution as Execution, res)),
+        { pawl: { schema: 'written', migrate: true } },
+      )
+      return (key: string) => request(`${url}/`, { key })
+    }
+    const step = await route({}, async (execution, res) => {
+      const { attempt, key } = execution
+      await execution.transaction('write', (tx: Tx) => tx.query(insert, [key, `step ${attempt}`]))
+      res.sendStatus(attempt === 1 ? 500 : 201)
+    })
+    const whole = await route({ transaction: true }, async ({ attempt, key, tx }, res) => {
+      await tx.query(insert, [key, `whole ${attempt}`])
+      res.sendStatus(attempt === 1 ? 500 : 201)
+    })
+    const both = await route({ transaction: true }, async (execution, res) => {
+      res.send(await execution.step('inner', () => 1).catch((error) => error.code))
+    })
+    for (const post of [step, whole]) {
+      const key = freshKey()
+      expect([(await post(key)).status, (await post(key)).status]).toEqual([500, 201])
+    }
+    const { rows } = await engine.query('select how from written order by how')
+    expect(rows).toEqual([{ how: 'step 1' }, { how: 'whole 2' }])
+    expect((await both(freshKey())).text).toBe('step-nested')
   })
 
   it('works in a schema whose name is a reserved word, and is notified there', async () => {

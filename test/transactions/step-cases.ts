@@ -61,6 +61,30 @@ export const stepCases: Case[] = [
     },
   },
   {
+    title: 'what it still does after its end is refused, and writes nothing',
+    async run({ database, orm, start }) {
+      const { open, pass } = door()
+      let late: Promise<unknown> | undefined
+      const app = await start(async ({ execution }) =>
+        execution.transaction('record order', { on: orm.on }, async (tx) => {
+          const slow = async () => {
+            await orm.insert(tx, { item: 'first half', ticket: null })
+            await pass()
+            await orm.insert(tx, { item: 'second half', ticket: null })
+          }
+          late = slow()
+          late.catch(() => {})
+          await new Promise((resolve) => setTimeout(resolve, 50))
+          throw new Error('the other branch')
+        }),
+      )
+      expect((await request(app.orders, { key: freshKey() })).status).toBe(500)
+      open()
+      await expect(late).rejects.toThrow()
+      expect(await allOrders(database)).toEqual([])
+    },
+  },
+  {
     title: 'what the database refuses reaches the handler as the ORM throws it, and is not retried',
     async run({ database, orm, start }) {
       await database.pool.query("insert into orders (item, ticket) values ('theirs', 'T1')")
