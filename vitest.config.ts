@@ -18,6 +18,9 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/helpers/postgres.ts'],
+    setupFiles: ['test/helpers/setup.ts'],
+    // Loading Express, Fastify, Nest and six ORMs once for each file takes longer than the tests.
+    isolate: false,
     // Only what hangs takes as long; a busy machine may be slow.
     testTimeout: 60_000,
     hookTimeout: 120_000,

@@ -35,6 +35,7 @@ export function operationReader(schema: string): (sql: string, values: Values) =
     [sql.restart, () => [TAKE_OVER]],
     [steps.record, readSteps],
     [steps.recordGuarded, readSteps],
+    [steps.giveUp, () => [GIVING_UP]],
     [sql.complete, readOutcomes],
     [sql.release, (values) => items(values[0]).map(() => RELEASE)],
   ])
@@ -69,6 +70,12 @@ const RELEASE: Operation = {
   after: 'after the execution is given back without an outcome, before the answer is sent',
 }
 
+const GIVING_UP: Operation = {
+  kind: 'step',
+  before: 'before the decision to give up is recorded',
+  after: 'after the decision to give up is recorded',
+}
+
 function readClaims(values: Values): Operation[] {
   return items(values[0]).map((id) => ({
     kind: 'claim',
@@ -101,7 +108,7 @@ function describeStep(
   kind: StepKind,
   { failed, begun }: { failed: boolean; begun: boolean },
 ): string {
-  if (kind === 'giving-up') return 'the decision to give up'
+  if (kind === 'compensation') return `the compensation of ${quoted(name, -occurrence)}`
   const what = `${kind} ${quoted(name, occurrence)}`
   if (begun) return `the intent of ${what}`
   return failed ? `the failure of ${what}` : what

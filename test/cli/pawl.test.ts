@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it, vi } from 'vitest'
 import { executionId } from '../../lib/engine/execution-id.ts'
+import { bundle } from '../helpers/bundle.ts'
 import { withDatabase } from '../helpers/database.ts'
 
 const file = fileURLToPath(new URL('../../lib/cli/pawl.ts', import.meta.url))
@@ -11,7 +12,7 @@ const file = fileURLToPath(new URL('../../lib/cli/pawl.ts', import.meta.url))
 async function pawl(url: string | undefined, ...args: string[]) {
   const env: NodeJS.ProcessEnv = { ...process.env, DATABASE_URL: url }
   if (url === undefined) delete env.DATABASE_URL
-  const command = ['--import', 'tsx', file, ...args]
+  const command = [await bundle(file), ...args]
   try {
     const { stdout, stderr } = await promisify(execFile)(process.execPath, command, { env })
     return { code: 0, stdout, stderr }

@@ -1,6 +1,6 @@
 import type { Request } from 'express'
-import { afterEach } from 'vitest'
 import { startApp } from '../helpers/app.ts'
+import { afterEachTest } from '../helpers/cleanup.ts'
 import type { TestDatabase } from '../helpers/database.ts'
 import { type Fault, type FaultyProxy, startFaultyProxy } from '../helpers/faulty-proxy.ts'
 
@@ -16,7 +16,7 @@ export interface OrdersApp {
 
 const open: FaultyProxy[] = []
 
-afterEach(async () => {
+afterEachTest(async () => {
   await Promise.all(open.splice(0).map((proxy) => proxy.close()))
 })
 

@@ -1,9 +1,9 @@
 import type { Server } from 'node:http'
 import express5, { type Express } from 'express'
 import express4 from 'express4'
-import { afterEach } from 'vitest'
 import { type IdempotencyOptions, idempotency } from '../../lib/http/express.ts'
 import { Pawl, type PawlOptions } from '../../lib/index.ts'
+import { afterEachTest } from './cleanup.ts'
 
 /** Every Express that Pawl supports, for describe.each. */
 export const expressVersions = [
@@ -61,6 +61,6 @@ export async function startApp(
   return started
 }
 
-afterEach(async () => {
+afterEachTest(async () => {
   await Promise.all(open.splice(0).map((app) => app.close()))
 })

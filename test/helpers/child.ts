@@ -2,7 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { afterAll } from 'vitest'
+import { bundle } from './bundle.ts'
+import { afterEachFile } from './cleanup.ts'
 
 /** An app in a process of its own. */
 export interface ChildApp {
@@ -25,8 +26,8 @@ export async function spawnApp(
   file: string,
   env: Record<string, string | undefined> = {},
 ): Promise<ChildApp> {
-  const path = fileURLToPath(new URL(`../apps/${file}`, import.meta.url))
-  const child = spawn(process.execPath, ['--import', 'tsx', path], {
+  const path = await bundle(fileURLToPath(new URL(`../apps/${file}`, import.meta.url)))
+  const child = spawn(process.execPath, [path], {
     env: { ...process.env, ...env } as NodeJS.ProcessEnv,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -65,6 +66,6 @@ export async function spawnApp(
   return app
 }
 
-afterAll(async () => {
+afterEachFile(async () => {
   await Promise.all([...running].map((app) => app.kill()))
 })

@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto'
 import type pg from 'pg'
-import { afterEach } from 'vitest'
 import type { Attempt } from '../../lib/engine/attempt.ts'
 import { type Begun, type Call, Engine } from '../../lib/engine/engine.ts'
 import { executionId } from '../../lib/engine/execution-id.ts'
@@ -13,6 +12,7 @@ import { StepStore } from '../../lib/store/step-store.ts'
 import { Store } from '../../lib/store/store.ts'
 import { Watch } from '../../lib/store/watch.ts'
 import { silent } from './app.ts'
+import { afterEachTest } from './cleanup.ts'
 import { freshKey } from './request.ts'
 
 /** What may happen to a statement. */
@@ -43,7 +43,7 @@ export interface TestProcess {
 
 const running = new Set<TestProcess>()
 
-afterEach(async () => {
+afterEachTest(async () => {
   await Promise.all([...running].map((process) => process.stop()))
 })
 

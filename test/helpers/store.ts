@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import pg from 'pg'
-import { afterEach } from 'vitest'
 import { executionId } from '../../lib/engine/execution-id.ts'
 import type { Database } from '../../lib/store/database.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
 import { statements } from '../../lib/store/statements.ts'
 import { type AttemptRef, type Claim, type Found, Store } from '../../lib/store/store.ts'
+import { afterEachTest } from './cleanup.ts'
 import { freshKey } from './request.ts'
 
 /** A store as a process of its own would have it. */
@@ -37,7 +37,7 @@ export async function storeOver(db: Database, alive = true): Promise<TestStore> 
   return { store: new Store(db, 'pawl', owner, 15_000), db, owner, live }
 }
 
-afterEach(async () => {
+afterEachTest(async () => {
   await Promise.all(pools.splice(0).map((pool) => pool.end()))
 })
 

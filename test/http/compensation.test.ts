@@ -113,19 +113,20 @@ describe('compensation', () => {
     const log: string[] = []
     const run = stepsOver(log)
     const dying = latch()
+    const buried = latch()
     let dead = false
     const { post, elsewhere, crash, steps } = serve(async (execution, res) => {
       await run(execution, 'reserve')
       await run(execution, 'charge', () => {
         if (dead) return
         dying.open()
-        return new Promise(() => {})
+        return buried.wait
       })
       await run(execution, 'mail')
       if (execution.attempt > 1) return res.json('it would work now')
       res.status(402).set('Content-Language', 'en').json('declined')
     })
-    post().catch(() => {})
+    const zombie = post()
     await dying.wait
     await crash()
     dead = true
@@ -133,6 +134,10 @@ describe('compensation', () => {
     expect(second).toMatchObject({ status: 402, json: 'declined' })
     expect(second.headers['content-language']).toBe('en')
     expect(log.slice(3)).toEqual(['undo mail', 'undo charge', 'undo charge', 'undo reserve'])
+    buried.open()
+    // It finds what another has made of it.
+    expect(await zombie).toMatchObject({ status: 409, json: { type: IN_PROGRESS } })
+    expect(log).toHaveLength(7)
     expect((await steps()).filter(({ kind }) => kind === 'compensation')).toHaveLength(3)
   })
 

@@ -123,9 +123,9 @@ describe('crashTest() passes', SLOW, () => {
     for (const point of [
       'before the failure of step "ship" is recorded',
       'after the decision to give up is recorded',
-      'before compensation "undo record order" is recorded',
-      'after compensation "undo charge" (2) is recorded',
-      'before compensation "undo charge" is recorded',
+      'before the compensation of "record order" is recorded',
+      'after the compensation of "charge" (2) is recorded',
+      'before the compensation of "charge" is recorded',
     ]) {
       expect(points).toContain(point)
     }
