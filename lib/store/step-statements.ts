@@ -105,7 +105,7 @@ export function stepStatements(schema: string) {
      * the primary key lets one transaction win; another waits at it for that commit, inserts nothing,
      * and is rolled back. Plain text parameters in the order of their numbers, each used once, and one
      * column, since the statement goes by way of whatever library the app uses. No row: the execution is
-     * not in this database. Null: recorded already, or over. Else when, and whether by an attempt that is not current.
+     * not in this database. Null: recorded already, or over, or being undone. Else when, and whether by an attempt that is not current.
      */
     recordInTransaction: `
       with input (id, born, attempt, name, occurrence, position, kind, output, took) as (
@@ -114,7 +114,7 @@ export function stepStatements(schema: string) {
       ),
       ${clock},
       target as (
-        select input.*, e.created_at, e.status,
+        select input.*, e.created_at, e.status <> 'done' and not e.giving_up as open,
           e.status = 'running' and e.attempt = input.attempt as current
         from input join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
       ),
@@ -123,7 +123,7 @@ export function stepStatements(schema: string) {
         select id, created_at, name, occurrence, position, kind, output, null, attempt,
           clock.now - ${ms('took')}, clock.now
         from target, clock
-        where status <> 'done'
+        where open
         on conflict (execution_id, life, name, occurrence) do nothing
         returning completed_at
       )

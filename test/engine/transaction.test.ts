@@ -418,14 +418,16 @@ describe('Connections that break', () => {
 })
 
 describe('An attempt that others take for dead', () => {
-  it('its transaction leaves nothing once the execution has an outcome without it', async () => {
+  /** An attempt in the middle of its transaction, whose process counts as dead. */
+  async function zombie(key: string) {
     let open = () => {}
     const opened = new Promise<void>((resolve) => {
       open = resolve
     })
     let caught: unknown
-    const zombie = await start(
+    const { post } = await start(
       async (execution) => {
+        await execution.step('charge', () => 1)
         const recorded = execution.transaction('record', async (tx) => {
           await insert(tx, 'zombie')
           await opened
@@ -435,17 +437,9 @@ describe('An attempt that others take for dead', () => {
           throw error
         })
       },
-      { route: { resumable: true }, pawl: { processTimeout: '10 minutes' } },
+      { pawl: { processTimeout: '10 minutes' }, route: { wait: '20s' } },
     )
-    const other = await start(
-      async (_execution, _req, res) => {
-        res.status(410)
-        return 'too late'
-      },
-      { route: { resumable: true } },
-    )
-    const key = freshKey()
-    const first = zombie.post(key)
+    const answer = post(key)
     await waitFor('fn', async () => {
       const { rows } = await database.pool.query(
         `select from pg_stat_activity
@@ -453,14 +447,54 @@ describe('An attempt that others take for dead', () => {
       )
       return rows.length === 1
     })
-    await database.pool.query(`update pawl.processes set expires_at = 'epoch'
-      where id = (select owner from pawl.executions where key = '${key}')`)
+    await database.pool.query(
+      `update pawl.processes set expires_at = 'epoch'
+       where id = (select owner from pawl.executions where key = $1)`,
+      [key],
+    )
+    return { open: () => open(), answer, caught: () => caught }
+  }
+
+  it('its transaction leaves nothing once the execution has an outcome without it', async () => {
+    const key = freshKey()
+    const stale = await zombie(key)
+    const other = await start(async (execution, _req, res) => {
+      await execution.step('charge', () => 2)
+      res.status(410)
+      return 'too late'
+    })
     const second = await other.post(key)
     expect([second.status, second.json]).toEqual([410, 'too late'])
-    open()
-    expect((await first).body).toEqual(second.body)
-    expect(caught).toMatchObject({ code: 'superseded' })
-    expect([await items(), await steps(key)]).toEqual([[], []])
+    stale.open()
+    expect((await stale.answer).body).toEqual(second.body)
+    expect(stale.caught()).toMatchObject({ code: 'superseded' })
+    expect([await items(), await steps(key)]).toMatchObject([[], [{ name: 'charge' }]])
+  })
+
+  it('its transaction leaves nothing once another has begun to undo the execution', async () => {
+    const key = freshKey()
+    const stale = await zombie(key)
+    let undone = () => {}
+    let undoing = false
+    const compensate = () =>
+      new Promise<void>((resolve) => {
+        undoing = true
+        undone = resolve
+      })
+    const other = await start(async (execution, _req, res) => {
+      await execution.step('charge', () => 2, { compensate })
+      res.status(410)
+      return 'too late'
+    })
+    const second = other.post(key)
+    await waitFor('the compensation', () => undoing)
+    stale.open()
+    await waitFor('the end of the transaction', stale.caught)
+    expect(stale.caught()).toMatchObject({ code: 'superseded' })
+    undone()
+    expect((await second).status).toBe(410)
+    await stale.answer
+    expect(await items()).toEqual([])
   })
 })
 
