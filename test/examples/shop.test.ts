@@ -204,7 +204,9 @@ describe('an order that fails for good', () => {
     expect(answer.status).toBe(422)
     expect(await answer.json()).toEqual({ error: 'There is no mailbox nobody@example.com.' })
     await page.waitForText('charged and refunded')
-    expect((await page.rows('orders'))[0]).toContain('cart B-1 cancelled')
+    await waitFor('the order to show as cancelled', async () =>
+      (await page.rows('orders'))[0]?.includes('cart B-1 cancelled'),
+    )
   })
 })
 
