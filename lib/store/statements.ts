@@ -13,10 +13,12 @@ export type Statements = ReturnType<typeof statements>
 /** @param schema the schema's name, quoted as an identifier */
 export function statements(schema: string) {
   const { now, clock, born, ms } = fragments(schema)
+  // Not "exists": the planner may answer that for all rows at once, out of the whole table.
+  const journaled = `(select true from ${schema}.steps s
+        where s.execution_id = e.id and s.life = e.created_at limit 1)`
   const found = `e.status, e.fingerprint, e.owner, e.attempt, ${born('e')}::text,
       e.expires_at <= clock.now, coalesce(p.expires_at > clock.now, false),
-      case when e.status <> 'done' then exists (select from ${schema}.steps s
-        where s.execution_id = e.id and s.life = e.created_at) end,
+      case when e.status <> 'done' then ${journaled} end,
       e.response_status, e.response_headers, e.response_body`
 
   // Workers look at an execution whose input is stored, when its owner may have died.
