@@ -7,12 +7,17 @@ export type PawlErrorCode =
   | 'divergence'
   | 'execution-gone'
   | 'execution-missing'
+  | 'execution-parked'
   | 'fingerprint-invalid'
+  | 'input-invalid'
   | 'invalid-option'
+  | 'key-reused'
+  | 'limit-exceeded'
   | 'no-execution'
   | 'no-transaction'
   | 'not-started'
   | 'recovery-impossible'
+  | 'result-timed-out'
   | 'schema-missing'
   | 'schema-newer'
   | 'schema-outdated'
@@ -98,5 +103,33 @@ export class TerminalError extends Error {
   constructor(message: string, options: { status?: number; cause?: unknown } = {}) {
     super(message, 'cause' in options ? { cause: options.cause } : undefined)
     this.status = this.statusCode = options.status ?? 422
+  }
+}
+
+/** The execution was cancelled. A workflow sees it thrown by whatever it begins next. */
+export class CancelledError extends TerminalError {
+  override readonly name = 'CancelledError'
+
+  constructor(message = 'The execution was cancelled.') {
+    super(message, { status: 409 })
+  }
+}
+
+/** A workflow took longer than its `timeout`. It sees this thrown by whatever it begins next. */
+export class WorkflowTimeoutError extends TerminalError {
+  override readonly name = 'WorkflowTimeoutError'
+
+  constructor(name: string, timeoutMs: number) {
+    super(`Workflow "${name}" took longer than ${timeoutMs} ms.`, { status: 504 })
+  }
+}
+
+/** A workflow ended with an error; `cause` is that error. */
+export class WorkflowFailedError extends TerminalError {
+  override readonly name = 'WorkflowFailedError'
+
+  constructor(name: string, cause: unknown) {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    super(`Workflow "${name}" failed: ${why}`, { status: 500, cause })
   }
 }

@@ -38,6 +38,9 @@ const encryptionKey = z.strictObject(
   `{ id, key }, where key is ${KEY}`,
 )
 
+/** How many workflows run in a process at a time. */
+const WORKERS = 100
+
 export const pawlOptions = z.strictObject({
   database: z.custom<unknown>(isDatabase, {
     message: 'a pg.Pool, a connection string, or a PGlite instance',
@@ -56,6 +59,23 @@ export const pawlOptions = z.strictObject({
   processTimeout: timer.refine((ms) => ms >= 1000, 'at least 1 second').default(15_000),
   storeTimeout: longerThanZero.default(5_000),
   drainTimeout: timer.default(10_000),
+  workers: z
+    .union(
+      [
+        z.literal(false).transform(() => ({ concurrency: 0 })),
+        z.strictObject({
+          concurrency: z.number().int().min(1).max(10_000).default(WORKERS),
+        }),
+      ],
+      'false, or { concurrency }, from 1 to 10000',
+    )
+    .default({ concurrency: WORKERS }),
+  limits: z
+    .strictObject({
+      input: byteSize.default(1024 ** 2),
+      output: byteSize.default(1024 ** 2),
+    })
+    .prefault({}),
   retentionInterval: longerThanZero.default(60_000),
   encryptionKeys: z
     .array(encryptionKey, 'an array of { id, key }')

@@ -9,54 +9,25 @@ import { PawlError } from './errors.ts'
 import { replayRequest } from './http/recovery.ts'
 import type { Logger } from './logger.ts'
 import { pawlOptions } from './options.ts'
-import { type Duration, parseOptions } from './parse-options.ts'
+import { parseOptions } from './parse-options.ts'
+import type { PawlOptions } from './pawl-options.ts'
 import type { Database } from './store/database.ts'
 import { checkSchema, migrate } from './store/migrate.ts'
-import type { PgPool } from './store/node-postgres.ts'
 import { openDatabase } from './store/open-database.ts'
-import type { PGliteLike } from './store/pglite.ts'
 import { Heartbeat } from './store/processes.ts'
 import { Retention } from './store/retention.ts'
 import { StepStore } from './store/step-store.ts'
 import { Store } from './store/store.ts'
 import type { TransactionHost } from './store/transaction-host.ts'
-import { WakeupStore } from './store/wakeup-store.ts'
+import { type Taken, WakeupStore } from './store/wakeup-store.ts'
 import { Watch } from './store/watch.ts'
-
-/** Options of {@link Pawl}. */
-export interface PawlOptions {
-  /**
-   * The app's PostgreSQL (14 or later): a `pg.Pool`, a connection string, or a PGlite instance. For a
-   * connection string Pawl opens a pool of its own, of five connections; of a given pool it uses two
-   * or three under load.
-   */
-  database: PgPool | PGliteLike | string
-  /** The schema Pawl lives in. Default `'pawl'`. */
-  schema?: string
-  /**
-   * A stable name of this process among its peers (a pod's ordinal, a systemd unit). A process that
-   * starts under it retires its predecessor at once, so that a restart need not wait for
-   * `processTimeout`. Two processes must not run under one name. Default: none.
-   */
-  instance?: string
-  /** Apply missing migrations in `start()`. Safe with many processes. Default `false`. */
-  migrate?: boolean
-  /** A process without a heartbeat for this long is dead. At least 1 s. Default `'15s'`. */
-  processTimeout?: Duration
-  /** How long a statement may take, and a request may wait for a store that is away. Default `'5s'`. */
-  storeTimeout?: Duration
-  /** How long `stop()` waits for what is running. Default `'10s'`. */
-  drainTimeout?: Duration
-  /** How often this process deletes what has expired. Default `'1 minute'`. */
-  retentionInterval?: Duration
-  /**
-   * AES-256-GCM keys (32 bytes, or their base64) under which stored responses, requests and step values
-   * are encrypted. The first encrypts; the others still decrypt, for rotation. Default: none.
-   */
-  encryptionKeys?: readonly { id: string; key: Uint8Array | string }[]
-  /** Where Pawl says what it does. Default: warnings on the console, progress with `NODE_DEBUG=pawl`. */
-  logger?: Logger
-}
+import { WorkflowStore } from './store/workflow-store.ts'
+import { define, defineQueue } from './workflow/define.ts'
+import type { WorkflowCode, WorkflowOptions } from './workflow/definition.ts'
+import { statusOf, type WorkflowStatus } from './workflow/handle.ts'
+import type { Queue, QueueOptions } from './workflow/queue.ts'
+import { Workflow } from './workflow/workflow.ts'
+import { Workflows } from './workflow/workflows.ts'
 
 /** What {@link Pawl.find} tells of an execution. */
 export interface ExecutionState {
@@ -65,18 +36,20 @@ export interface ExecutionState {
   /**
    * `interrupted`: its process died. `unknown`: nobody can know what it did.
    * `parked`: workers have given up. */
-  status: 'running' | 'interrupted' | 'released' | 'unknown' | 'parked' | 'done'
+  status: 'running' | 'interrupted' | 'waiting' | 'released' | 'unknown' | 'parked' | 'done'
   attempt: number
   /** The HTTP status of the outcome; null if there is none yet. */
   responseStatus: number | null
 }
 
-/** Names an execution. */
-export interface ExecutionName {
-  /** As the `scope` option gave it; default `''`. */
-  scope?: string
-  key: string
-}
+/** Names an execution: a request by its scope and key, a workflow by its id. */
+export type ExecutionName =
+  | {
+      /** As the `scope` option gave it; default `''`. */
+      scope?: string
+      key: string
+    }
+  | { id: string }
 
 interface Parts {
   db: Database
@@ -116,6 +89,7 @@ export class Pawl {
   #state: 'new' | 'started' | 'stopped' | 'abandoned' = 'new'
   #parts: Parts | null = null
   #listener: RequestListener | undefined
+  readonly #workflows = new Workflows()
 
   /** @throws PawlError `invalid-option` */
   constructor(options: PawlOptions) {
@@ -162,11 +136,12 @@ export class Pawl {
     }
     const store = new Store(db, schema, id, this.#options.processTimeout)
     const watch = new Watch(db, schema)
+    const sealer = new Sealer(this.#options.encryptionKeys)
     const engine = new Engine({
       store,
       steps: new StepStore(db, schema, id),
       watch,
-      sealer: new Sealer(this.#options.encryptionKeys),
+      sealer,
       owner: id,
       storeTimeoutMs: storeTimeout,
       logger,
@@ -176,6 +151,18 @@ export class Pawl {
     const wakeups = new WakeupStore(db, schema, id, this.#options.processTimeout)
     this.#parts = { db, store, watch, engine, heartbeat, retention, wakeups, worker: null }
     this.#startWorker()
+    this.#workflows.open({
+      engine,
+      store,
+      workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
+      wakeups,
+      watch,
+      sealer,
+      storeTimeoutMs: storeTimeout,
+      concurrency: this.#options.workers.concurrency,
+      limits: this.#options.limits,
+      logger,
+    })
     this.#state = 'started'
     startedPawls.add(this)
   }
@@ -190,7 +177,7 @@ export class Pawl {
     if (this.#state !== 'started' || !parts) return
     this.#state = 'stopped'
     startedPawls.delete(this)
-    await parts.worker?.stop()
+    await Promise.all([parts.worker?.stop(), this.#workflows.stop()])
     await parts.engine.stop(this.#options.drainTimeout)
     try {
       await parts.retention.stop()
@@ -209,7 +196,7 @@ export class Pawl {
    * @throws PawlError `not-started`, `store-unavailable`
    */
   async find(name: ExecutionName): Promise<ExecutionState | null> {
-    const id = executionId(name.scope ?? '', name.key)
+    const id = idOf(name)
     const found = await this.#started().store.look(id)
     if (!found) return null
     const interrupted = found.status === 'running' && !found.ownerAlive
@@ -229,7 +216,9 @@ export class Pawl {
    * @throws PawlError `not-started`, `store-unavailable`
    */
   async release(name: ExecutionName): Promise<boolean> {
-    return this.#started().store.free(executionId(name.scope ?? '', name.key))
+    const freed = await this.#started().store.free(idOf(name))
+    if (freed) this.#workflows.kick()
+    return freed
   }
 
   /**
@@ -258,6 +247,76 @@ export class Pawl {
     this.#startWorker()
   }
 
+  /**
+   * Defines a workflow: code that goes on by itself until it has a result, whatever happens to the
+   * processes it runs in. Call it before or after `start()`, in every process that shall run it.
+   *
+   * ```ts
+   * const fulfil = pawl.workflow('fulfil order', async (execution, { orderId }: Order) => {
+   *   await execution.step('reserve stock', () => warehouse.reserve(orderId))
+   *   const approved = await execution.signal('approved', { timeout: '3 days' })
+   *   …
+   * })
+   * await fulfil.start({ orderId }, { key: orderId })
+   * ```
+   *
+   * @throws PawlError `invalid-option`
+   */
+  workflow<Input = unknown, Output = unknown>(
+    name: string,
+    code: WorkflowCode<Input, Output>,
+  ): Workflow<Input, Output>
+  workflow<Input = unknown, Output = unknown>(
+    name: string,
+    options: WorkflowOptions<Input, Output>,
+    code: WorkflowCode<Input, Output>,
+  ): Workflow<Input, Output>
+  workflow<Input, Output>(
+    name: string,
+    ...rest:
+      | [WorkflowCode<Input, Output>]
+      | [WorkflowOptions<Input, Output>, WorkflowCode<Input, Output>]
+  ): Workflow<Input, Output> {
+    const [options, code] = rest.length === 1 ? [undefined, rest[0]] : rest
+    const definition = define('workflow', name, options, code as WorkflowCode<never, unknown>)
+    this.#workflows.define(definition)
+    return new Workflow(this.#workflows, definition)
+  }
+
+  /**
+   * Defines a queue: workflows with `queue` run under its limits, over all processes.
+   * @throws PawlError `invalid-option`
+   */
+  queue(name: string, options?: QueueOptions): Queue {
+    return defineQueue(name, options)
+  }
+
+  /**
+   * Sends a signal to a workflow: `execution.signal(name)` there resolves to the value.
+   * @param id the execution's: `handle.id`
+   * @param value default `true`
+   * @param options.id the sender's id of this signal: sent twice, it arrives once. Default: a new one
+   * @throws PawlError `execution-missing` if it has ended, `value-unkeepable`, `store-unavailable`
+   */
+  async signal(
+    id: string,
+    name: string,
+    value: unknown = true,
+    options?: { id?: string },
+  ): Promise<void> {
+    await this.#workflows.control.signal(id, name, value, options)
+  }
+
+  /** Asks an execution to end, and what it has started; see `handle.cancel()`. */
+  async cancel(id: string): Promise<void> {
+    await this.#workflows.control.cancel(id)
+  }
+
+  /** How a workflow stands. @throws PawlError `execution-missing` */
+  async status(id: string): Promise<WorkflowStatus> {
+    return statusOf(this.#workflows.control, id)
+  }
+
   /** @internal @throws PawlError `recovery-impossible` if nobody here could go on with a request */
   checkRecovery(): void {
     if (this.#listener) return
@@ -268,6 +327,17 @@ export class Pawl {
     )
   }
 
+  async #recover(listener: RequestListener, taken: Taken): Promise<void> {
+    const attempt = await this.engine.resume(taken)
+    if (!attempt) return
+    try {
+      await replayRequest(this, listener, attempt, this.engine.open(taken))
+    } finally {
+      // Whatever ended without recording anything gives it back; what has settled stays as it is.
+      await attempt.release('released')
+    }
+  }
+
   #startWorker(): void {
     const parts = this.#parts
     const listener = this.#listener
@@ -275,9 +345,9 @@ export class Pawl {
     parts.worker = new Worker({
       engine: parts.engine,
       wakeups: parts.wakeups,
-      queue: 'requests',
+      handlers: () => ['requests'],
       concurrency: RECOVERY_CONCURRENCY,
-      runner: (attempt, input) => replayRequest(this, listener, attempt, input),
+      run: (taken) => this.#recover(listener, taken),
       logger: this.#options.logger,
     })
     parts.worker.start()
@@ -313,6 +383,10 @@ export class Pawl {
     if (this.#parts) return this.#parts
     throw new PawlError('not-started', 'Pawl has not been started.', 'Await pawl.start() first.')
   }
+}
+
+function idOf(name: ExecutionName): string {
+  return 'id' in name ? name.id : executionId(name.scope ?? '', name.key)
 }
 
 const version: string = JSON.parse(

@@ -1,23 +1,35 @@
-import { PawlError } from '../errors.ts'
+import { CancelledError, PawlError } from '../errors.ts'
 import type { Entry, StepStore } from '../store/step-store.ts'
-import type { AttemptRef, Outcome, Store } from '../store/store.ts'
+import type { AttemptRef, Ending, Outcome, Store, Unfinished } from '../store/store.ts'
 import type { RunStatement, TransactionHost } from '../store/transaction-host.ts'
 import { compensate, UndoLog } from './compensation.ts'
 import type { Execution } from './execution.ts'
 import { Journal } from './journal.ts'
 import { openOutcome, sealOutcome } from './outcome.ts'
 import { persist } from './persist.ts'
-import { RunningExecution } from './running-execution.ts'
+import { type ExecutionParts, RunningExecution } from './running-execution.ts'
 import type { Sealer } from './seal.ts'
+import { encodeError } from './value.ts'
 
 /** How an attempt ended, as the database recorded it. */
 export type Settled =
   /** The execution has an outcome: this attempt's, or one that was there first. */
   | { kind: 'done'; outcome: Outcome; own: boolean }
   /** It was given back without one. */
-  | { kind: 'released' | 'unknown' }
+  | { kind: 'released' | 'unknown' | 'parked' }
+  /** It sleeps until something arrives or its time comes. */
+  | { kind: 'suspended' }
   /** Another attempt is the current one, and this one's failure does not count. */
   | { kind: 'superseded' }
+
+/** How an attempt ends without an outcome. */
+export interface Interruption extends Omit<Ending, 'error'> {
+  /** Why, for people. */
+  error?: Error
+}
+
+/** What the error of an interruption is sealed as. */
+export const LAST_ERROR = 'last error'
 
 /** What attempts need of the process they run in. */
 export interface AttemptTools {
@@ -38,6 +50,8 @@ export interface AttemptOptions {
   recorded: readonly Entry[]
   /** Whether a worker runs it, and not a client's request. */
   recovering: boolean
+  /** What the code holds of it. Default: an Execution. */
+  make?: (parts: ExecutionParts, attempt: Attempt) => RunningExecution
 }
 
 /**
@@ -59,6 +73,7 @@ export class Attempt {
   readonly #tools: AttemptTools
   readonly #options: AttemptOptions
   #abort: AbortController | null = null
+  #onHalt: (() => void) | undefined
   #superseded: Error | null = null
   #settle!: (settled: Settled) => void
   #settledAlready = false
@@ -68,12 +83,20 @@ export class Attempt {
     this.#ref = ref
     this.#options = options
     this.fingerprint = options.fingerprint
+    this.settled = new Promise((resolve) => {
+      this.#settle = (settled) => {
+        this.#settledAlready = true
+        resolve(settled)
+      }
+    })
     this.#journal = new Journal(tools.steps, tools.sealer, ref, options.recorded, {
       stopped: tools.stopped,
       superseded: () => this.#superseded,
       onSuperseded: () => this.#supersede(),
+      onCancelling: () => this.halt(new CancelledError()),
     })
-    this.#execution = new RunningExecution({
+    const { make = (parts) => new RunningExecution(parts) } = options
+    const parts = {
       id: ref.id,
       scope: options.scope,
       key: options.key,
@@ -85,13 +108,8 @@ export class Attempt {
       undoLog: this.#undoLog,
       transactionOfRequest: () => this.#transaction,
       signal: () => this.#signal(),
-    })
-    this.settled = new Promise((resolve) => {
-      this.#settle = (settled) => {
-        this.#settledAlready = true
-        resolve(settled)
-      }
-    })
+    }
+    this.#execution = make(parts, this)
   }
 
   get execution(): Execution {
@@ -216,18 +234,23 @@ export class Attempt {
    * Gives the execution back without an outcome: free to resume, or open what it did. If this attempt is
    * no longer the current one, that changes nothing, and this tells what another has made of it.
    */
-  async release(status: 'released' | 'unknown'): Promise<Settled> {
+  async release(status: Unfinished, ending?: Interruption): Promise<Settled> {
     if (this.isSettled) return this.settled
-    this.#releasing ??= this.#release(status)
+    this.#releasing ??= this.#release(status, ending)
     return this.#releasing
   }
 
-  async #release(status: 'released' | 'unknown'): Promise<Settled> {
+  async #release(status: Unfinished, how: Interruption | undefined): Promise<Settled> {
     this.#supersede()
-    const { store, stopped } = this.#tools
+    const { store, sealer, stopped } = this.#tools
+    const error = how?.error && encodeError(how.error)
+    const ending: Ending | undefined = how && {
+      ...how,
+      error: error ? sealer.seal(error, this.#ref.id, LAST_ERROR) : null,
+    }
     let settled: Settled = { kind: status }
     try {
-      const wasCurrent = await persist(() => store.release(this.#ref, status), stopped)
+      const wasCurrent = await persist(() => store.release(this.#ref, status, ending), stopped)
       if (!wasCurrent) settled = await this.#lookAtOther()
     } finally {
       this.#settle(settled)
@@ -236,8 +259,33 @@ export class Attempt {
   }
 
   /** The attempt ended without an outcome (crash, timeout, shutdown). */
-  interrupt(): Promise<Settled> {
-    return this.release(this.isResumable ? 'released' : 'unknown')
+  interrupt(ending?: Interruption): Promise<Settled> {
+    return this.release(this.isResumable ? 'released' : 'unknown', ending)
+  }
+
+  /** It sleeps, by a statement of its own: whatever its code still does leads nowhere. */
+  suspended(): void {
+    this.#supersede()
+    this.#settle({ kind: 'suspended' })
+  }
+
+  /** Another attempt is the current one: this one is not to do anything any more. */
+  supersede(): void {
+    this.#supersede()
+    this.#settle({ kind: 'superseded' })
+  }
+
+  /** Lets the code begin nothing new: it is to end, and what it did is undone. */
+  halt(error: Error): void {
+    this.#journal.halt(error)
+    this.#abort?.abort(error)
+    this.#onHalt?.()
+  }
+
+  /** Called when the code may begin nothing new. */
+  set onHalt(listener: () => void) {
+    this.#onHalt = listener
+    if (this.#journal.halted) listener()
   }
 
   async #record(outcome: Outcome, retentionMs: number, failure: boolean): Promise<Settled> {
@@ -299,7 +347,8 @@ export class Attempt {
   // Few handlers ask for it, and a controller costs more than all the rest of an attempt.
   #signal(): AbortSignal {
     this.#abort ??= new AbortController()
-    if (this.#superseded) this.#abort.abort(this.#superseded)
+    const reason = this.#superseded ?? this.#journal.halted
+    if (reason) this.#abort.abort(reason)
     return this.#abort.signal
   }
 }

@@ -119,23 +119,52 @@ export class Engine {
    * @throws PawlError `store-unavailable`, `stopping`, `decryption-failed`; the execution is then taken
    * again later
    */
-  async resume(taken: Taken): Promise<Attempt | null> {
+  async resume(taken: Taken, make?: AttemptOptions['make']): Promise<Attempt | null> {
     const { id } = taken
     if (!this.#accepting) throw stopping()
     if (this.#attempts.has(id) || this.#flights.has(id)) return null
-    const flight = this.#resume(taken)
+    const flight = this.#resume(taken, make)
     this.#register(id, flight)
     return flight
   }
 
-  async #resume({ id, born, attempt, scope, key, fingerprint }: Taken): Promise<Attempt | null> {
+  async #resume(
+    { id, born, attempt, scope, key, fingerprint }: Taken,
+    make: AttemptOptions['make'],
+  ): Promise<Attempt | null> {
     const giveUp = after(this.#storeTimeoutMs)
     // The news may be old: a retry of the client, here, may have gone on with it and finished.
     const found = await persist(() => this.#store.look(id), giveUp)
     const isOurs = found?.status === 'running' && found.owner === this.#owner
     if (!isOurs || found.born !== born || found.attempt !== attempt) return null
-    const options = { scope, key, fingerprint, resumable: true, recovering: true }
+    const options = {
+      scope,
+      key,
+      fingerprint,
+      resumable: true,
+      recovering: true,
+      ...(make && { make }),
+    }
     return this.#goOn({ id, born, attempt }, options, 'released', giveUp)
+  }
+
+  /** Runs an execution that this process has just started, and that has recorded nothing yet. */
+  run(ref: AttemptRef, options: Omit<AttemptOptions, 'recorded' | 'resumable'>): Attempt {
+    return this.#run(ref, { ...options, resumable: true, recorded: [] })
+  }
+
+  /** The attempt at this execution that runs here. */
+  attemptAt(id: string): Attempt | undefined {
+    return this.#attempts.get(id)
+  }
+
+  /** Whether it has stopped, and nothing may be tried any more. */
+  get isStopped(): boolean {
+    return this.#stopped
+  }
+
+  get isAccepting(): boolean {
+    return this.#accepting
   }
 
   /** What an execution was asked, as the app gave it to `seal`. @throws PawlError `decryption-failed` */
@@ -162,7 +191,10 @@ export class Engine {
     await within(drainMs, this.#drain())
     this.#stopped = true
     await Promise.all(
-      [...this.#attempts.values()].map((attempt) => attempt.interrupt().catch(() => {})),
+      [...this.#attempts.values()].map((attempt) =>
+        // Another process goes on with it at once; that this one stops is no failure.
+        attempt.interrupt({ delayMs: 0, counts: false }).catch(() => {}),
+      ),
     )
   }
 

@@ -1,10 +1,11 @@
 import { DivergenceError, PawlError, StepInterruptedError } from '../errors.ts'
 import type { Entry, Recorded, StepKind, StepName, StepStore } from '../store/step-store.ts'
 import type { AttemptRef } from '../store/store.ts'
+import { EntryCodec, type Result } from './entry-codec.ts'
 import { Gate } from './gate.ts'
 import { after, persist } from './persist.ts'
 import type { Sealer } from './seal.ts'
-import { decodeValue, encodeError, encodeValue } from './value.ts'
+import { decodeValue } from './value.ts'
 
 /** How long a transaction whose end is not known waits for a store that is away. */
 const LOOK_MS = 5000
@@ -18,13 +19,11 @@ export interface Use extends StepName {
   entry: Entry | undefined
 }
 
-/** What is to be recorded of a step. */
-export type Result =
-  | { output: unknown }
-  /** It failed for good. */
-  | { error: Error }
-  /** It is about to begin, and must run at most once. */
-  | 'intent'
+/** An entry as a statement of another kind writes it. */
+export interface Sent extends AttemptRef, StepName {
+  position: number
+  output: Buffer | null
+}
 
 /**
  * The journal of one execution as one attempt sees it: what earlier attempts recorded, read at once when
@@ -33,11 +32,12 @@ export type Result =
  */
 export class Journal {
   readonly #store: StepStore
-  readonly #sealer: Sealer
+  readonly #codec: EntryCodec
   readonly #ref: AttemptRef
   readonly #stopped: () => boolean
   readonly #superseded: () => Error | null
   readonly #onSuperseded: () => void
+  readonly #onCancelling: () => void
   readonly #entries = new Map<string, { entry: Entry; position: number }>()
   readonly #gate: Gate
   readonly #unused = new Set<string>()
@@ -46,7 +46,9 @@ export class Journal {
   #hasFailure = false
   #hasStopped = false
   #closed = false
+  #halted: Error | undefined
   #now: string
+  #clock: { at: bigint; seen: number }
 
   /**
    * @param recorded what earlier attempts recorded, in the order of replay
@@ -59,24 +61,31 @@ export class Journal {
     sealer: Sealer,
     ref: AttemptRef,
     recorded: readonly Entry[],
-    life: { stopped(): boolean; superseded(): Error | null; onSuperseded(): void },
+    life: {
+      stopped(): boolean
+      superseded(): Error | null
+      onSuperseded(): void
+      onCancelling(): void
+    },
   ) {
     this.#store = store
-    this.#sealer = sealer
+    this.#codec = new EntryCodec(sealer, ref.id)
     this.#ref = ref
     this.#stopped = () => life.stopped()
     this.#superseded = () => life.superseded()
     this.#onSuperseded = () => life.onSuperseded()
+    this.#onCancelling = () => life.onCancelling()
     let position = 0
     for (const entry of recorded) {
       // Nobody replays a bare intent: it has no turn.
       if (entry.completed) position++
-      this.#entries.set(idOf(entry), { entry: this.#unseal(entry), position })
+      this.#entries.set(idOf(entry), { entry: this.#codec.open(entry), position })
       this.#unused.add(idOf(entry))
     }
     this.#gate = new Gate(position)
     this.#recorded = recorded.length
     this.#now = ref.born
+    this.#clock = { at: BigInt(ref.born), seen: performance.now() }
   }
 
   /** Whether anything is recorded, by this attempt or an earlier one. */
@@ -129,7 +138,8 @@ export class Journal {
     this.check()
     const entry = this.#entries.get(idOf({ name, occurrence }))?.entry
     this.#unused.delete(idOf({ name, occurrence }))
-    const isHandlers = kind === 'step' || kind === 'transaction'
+    const isHandlers = kind !== 'compensation' && kind !== 'giving-up'
+    if (!entry?.completed && isHandlers && !this.isGivingUp) this.checkHalted()
     if (!entry && this.#closed && isHandlers) {
       throw new PawlError(
         'superseded',
@@ -162,6 +172,36 @@ export class Journal {
     this.#closed = true
   }
 
+  /** Lets the handler begin nothing new: the execution was asked to end, or its time is up. */
+  halt(error: Error): void {
+    this.#halted ??= error
+  }
+
+  /** Why the handler may begin nothing new. */
+  get halted(): Error | undefined {
+    return this.#halted
+  }
+
+  /** @throws why the handler may begin nothing new */
+  checkHalted(): void {
+    if (this.#halted) throw this.#halted
+  }
+
+  /** Whether earlier attempts have recorded more than the handler has asked for by now. */
+  get isReplaying(): boolean {
+    return this.skipped.length > 0
+  }
+
+  /** Whether something is recorded under this name. */
+  has(name: string): boolean {
+    return this.#entries.has(idOf({ name, occurrence: 1 }))
+  }
+
+  /** How many entries there are. */
+  get size(): number {
+    return this.#recorded
+  }
+
   /** Resolves to the recorded output, or rejects with the recorded error, when it is its turn. */
   async replay(use: StepName, entry: Entry): Promise<unknown> {
     const position = this.#entries.get(idOf(use))?.position
@@ -176,29 +216,66 @@ export class Journal {
    * `store-unavailable` once Pawl has stopped
    */
   async record(use: Use, result: Result, tookMs: number): Promise<Entry | null> {
-    const { output, error } = this.#encode(use, result)
+    const { output, error } = this.#codec.encode(use, result)
+    const completed = result !== 'intent'
+    const write = (position: number) =>
+      this.#store.record({
+        ...this.#ref,
+        name: use.name,
+        occurrence: use.occurrence,
+        kind: use.kind,
+        position,
+        output,
+        error,
+        tookMs: Math.round(tookMs),
+        completed,
+        onlyIfCurrent: !completed || error !== null,
+      })
+    const first = await this.#write(write, completed, () => this.#first(use, result))
+    if (!first && typeof result === 'object' && 'error' in result) this.#noteFailure(result.error)
+    return first ?? null
+  }
+
+  /**
+   * Records the output of a step by a statement that does something else besides.
+   * @returns the entry of another attempt if that was first; null if this one is recorded; undefined if
+   * the statement did not want to
+   * @throws as record
+   */
+  recordBy(
+    use: Use,
+    output: unknown,
+    send: (record: Sent) => Promise<Recorded>,
+  ): Promise<Entry | null | undefined> {
+    const sealed = this.#codec.encode(use, { output }).output
+    const { name, occurrence } = use
+    return this.#write(
+      (position) => send({ ...this.#ref, name, occurrence, position, output: sealed }),
+      true,
+      async (current) => {
+        const entry = await this.lookAgain(use, false)
+        if (!entry && !current) throw this.over()
+        return entry
+      },
+    )
+  }
+
+  async #write(
+    send: (position: number) => Promise<Recorded>,
+    completed: boolean,
+    whatIsThere: (current: boolean) => Promise<Entry | null | undefined>,
+  ): Promise<Entry | null | undefined> {
     const position = this.#gate.take()
-    const step = {
-      ...this.#ref,
-      name: use.name,
-      occurrence: use.occurrence,
-      kind: use.kind,
-      position,
-      output,
-      error,
-      tookMs: Math.round(tookMs),
-      completed: result !== 'intent',
-      onlyIfCurrent: result === 'intent' || error !== null,
-    }
     try {
-      const { won, current, at } = await persist(() => this.#store.record(step), this.#stopped)
+      const { won, current, cancelling, at } = await persist(() => send(position), this.#stopped)
+      if (at) this.synchronize(at)
       if (!current) this.#onSuperseded()
-      const first = won ? null : await this.#first(use, result)
+      if (cancelling) this.#onCancelling()
+      const first = won ? null : await whatIsThere(current)
       this.#recorded++
-      if (!first && typeof result === 'object' && 'error' in result) this.#noteFailure(result.error)
       await this.#gate.pass(position)
-      // An intent is nothing that a later attempt sees.
-      if (!first && won && result !== 'intent') this.#now = at
+      // What has only begun is nothing that a later attempt sees.
+      if (won && completed) this.#now = at
       return first
     } catch (error) {
       this.#gate.withdraw(position)
@@ -229,7 +306,7 @@ export class Journal {
         recorded = await this.#store.recordIn(run, {
           ...this.#ref,
           ...use,
-          ...this.#encode(use, { output }),
+          ...this.#codec.encode(use, { output }),
           position,
           tookMs: Math.round(tookMs),
           completed: true,
@@ -238,6 +315,7 @@ export class Journal {
         return recorded.won
       })
       if (recorded?.current === false) this.#onSuperseded()
+      if (recorded?.cancelling) this.#onCancelling()
       this.#recorded++
       if (position !== undefined) await this.#gate.pass(position)
       this.#now = recorded?.at ?? this.#now
@@ -264,11 +342,53 @@ export class Journal {
     return entry?.completed ? entry : undefined
   }
 
+  /**
+   * Records that something has begun that takes as long as it takes: what is known of it, and since when.
+   * @returns what is recorded, of this attempt or another: an entry that has ended, or what had begun
+   */
+  async begin(
+    use: Use,
+    known: unknown,
+  ): Promise<{ ended: Entry } | { known: unknown; at: string }> {
+    if (use.entry) return { known: decodeValue(use.entry.output), at: use.entry.at }
+    let at = ''
+    const { output } = this.#codec.encode(use, { output: known })
+    const { name, occurrence, kind } = use
+    const record = { ...this.#ref, name, occurrence, kind, output, error: null, tookMs: 0 }
+    const other = await this.#write(
+      async (position) => {
+        const step = { ...record, position, completed: false, onlyIfCurrent: true }
+        const recorded = await this.#store.record(step)
+        at = recorded.at
+        return recorded
+      },
+      false,
+      async () => {
+        const entry = await this.#find(use)
+        if (!entry) throw this.over()
+        return entry
+      },
+    )
+    if (!other) return { known, at }
+    if (other.completed) return { ended: other }
+    return { known: decodeValue(this.#codec.open(other).output), at: other.at }
+  }
+
+  /** The database's time by now, in microseconds since 1970, as far as this process can tell. */
+  get time(): bigint {
+    return this.#clock.at + BigInt(Math.round((performance.now() - this.#clock.seen) * 1000))
+  }
+
+  /** @param at the database's time now, in microseconds since 1970 */
+  synchronize(at: string): void {
+    this.#clock = { at: BigInt(at), seen: performance.now() }
+  }
+
   /** The value of an entry that was adopted, or its error. */
   adopt(entry: Entry): unknown {
     // Somebody has taken over: this is the last thing that this attempt gets to see.
     if (entry.attempt > this.#ref.attempt) this.#onSuperseded()
-    return this.#open(this.#unseal(entry))
+    return this.#open(this.#codec.open(entry))
   }
 
   /** @throws PawlError `superseded` if this attempt must not go on */
@@ -285,8 +405,7 @@ export class Journal {
 
   /** What is there in place of what was to be recorded; null if that is what is there. */
   async #first(use: Use, result: Result): Promise<Entry | null> {
-    const entries = await persist(() => this.#store.journal(this.#ref), this.#stopped)
-    const entry = entries.find((entry) => idOf(entry) === idOf(use))
+    const entry = await this.#find(use)
     if (entry?.completed) return entry
     // A bare intent gives no value: this attempt may not complete it, or the execution is over.
     if (!entry || result !== 'intent') throw this.over()
@@ -294,20 +413,9 @@ export class Journal {
     return entry.attempt === this.#ref.attempt ? null : entry
   }
 
-  #encode(use: StepName, result: Result): { output: Buffer | null; error: Buffer | null } {
-    if (result === 'intent') return { output: null, error: null }
-    const seal = (bytes: Buffer | null, what: string) =>
-      bytes && this.#sealer.seal(bytes, this.#ref.id, purposeOf(use, what))
-    if ('output' in result) {
-      return { output: seal(encodeValue(result.output), 'step'), error: null }
-    }
-    return { output: null, error: seal(encodeError(result.error), 'error') }
-  }
-
-  #unseal(entry: Entry): Entry {
-    const open = (bytes: Buffer | null, what: string) =>
-      bytes && this.#sealer.open(bytes, this.#ref.id, purposeOf(entry, what))
-    return { ...entry, output: open(entry.output, 'step'), error: open(entry.error, 'error') }
+  async #find(use: StepName): Promise<Entry | undefined> {
+    const entries = await persist(() => this.#store.journal(this.#ref), this.#stopped)
+    return entries.find((entry) => idOf(entry) === idOf(use))
   }
 
   #open(entry: Entry): unknown {
@@ -326,8 +434,4 @@ export class Journal {
 
 function idOf({ name, occurrence }: StepName): string {
   return `${occurrence} ${name}`
-}
-
-function purposeOf({ name, occurrence }: StepName, what: string): string {
-  return `${what} ${occurrence} ${name}`
 }

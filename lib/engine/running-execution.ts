@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import { inspect } from 'node:util'
 import { PawlError } from '../errors.ts'
-import type { StepName, StepStore } from '../store/step-store.ts'
+import type { StepKind, StepName, StepStore } from '../store/step-store.ts'
 import type { Undo, UndoLog } from './compensation.ts'
 import { currentStep, type Draws } from './current.ts'
 import type { Execution, RunStep, RunTransaction } from './execution.ts'
@@ -45,7 +45,7 @@ export class RunningExecution implements Execution {
   readonly key: string
   readonly attempt: number
   readonly recovering: boolean
-  readonly #parts: ExecutionParts
+  protected readonly parts: ExecutionParts
   /** What the handler has drawn, between its steps. */
   readonly #draws: Draws = { randoms: 0, uuids: 0 }
 
@@ -55,15 +55,15 @@ export class RunningExecution implements Execution {
     this.key = parts.key
     this.attempt = parts.attempt
     this.recovering = parts.recovering
-    this.#parts = parts
+    this.parts = parts
   }
 
   get abortSignal(): AbortSignal {
-    return this.#parts.signal()
+    return this.parts.signal()
   }
 
   get tx(): unknown {
-    const transaction = this.#parts.transactionOfRequest()
+    const transaction = this.parts.transactionOfRequest()
     if (transaction) return transaction.tx
     throw new PawlError(
       'no-transaction',
@@ -77,9 +77,9 @@ export class RunningExecution implements Execution {
     fn: (context: StepContext) => unknown,
     options?: StepOptions<T>,
   ): Promise<T> => {
-    const { journal } = this.#parts
-    this.#checkUse(name, fn, 'step')
-    if (this.#parts.transactionOfRequest()?.blocks) {
+    const { journal } = this.parts
+    this.checkUse(name, fn, 'step')
+    if (this.parts.transactionOfRequest()?.blocks) {
       throw new PawlError(
         'step-nested',
         `Step "${name}" was started in a request that is a transaction, and holds the only connection.`,
@@ -89,7 +89,7 @@ export class RunningExecution implements Execution {
     const resolved = resolveStep(name, options)
     const use = journal.use(name, 'step')
     const running = runStep(this, journal, use, this.keyOf(use), fn, resolved)
-    return this.#parts.undoLog.note(use, resolved.compensate, running) as Promise<T>
+    return this.track(this.parts.undoLog.note(use, resolved.compensate, running)) as Promise<T>
   }
 
   transaction: RunTransaction = async <T, Tx>(
@@ -97,9 +97,9 @@ export class RunningExecution implements Execution {
     ...rest: TransactionArguments<T, Tx>
   ): Promise<T> => {
     const { fn, options } = splitTransaction(...rest)
-    const { journal, steps } = this.#parts
-    this.#checkUse(name, fn, 'transaction')
-    if (this.#parts.transactionOfRequest()) {
+    const { journal, steps } = this.parts
+    this.checkUse(name, fn, 'transaction')
+    if (this.parts.transactionOfRequest()) {
       throw new PawlError(
         'step-nested',
         `Transaction "${name}" was started in a request that is a transaction itself.`,
@@ -110,11 +110,30 @@ export class RunningExecution implements Execution {
     const use = journal.use(name, 'transaction')
     const running = runTransaction(this, journal, steps, use, fn, resolved)
     const { compensate } = resolved
-    return this.#parts.undoLog.note(use, compensate as Undo | undefined, running) as Promise<T>
+    const noted = this.parts.undoLog.note(use, compensate as Undo | undefined, running)
+    return this.track(noted) as Promise<T>
+  }
+
+  /** Runs what is neither a step nor a transaction of the app's once, and records what it gives. */
+  async entry<T>(
+    kind: StepKind,
+    name: string,
+    fn: (context: StepContext) => Promise<T>,
+  ): Promise<T> {
+    this.checkUse(name, fn, kind)
+    const use = this.parts.journal.use(name, kind)
+    const { journal } = this.parts
+    const running = runStep(this, journal, use, this.keyOf(use), fn, resolveStep(name, undefined))
+    return this.track(running) as Promise<T>
+  }
+
+  /** Whatever is told of the work that is under way. */
+  protected track<T>(running: Promise<T>): Promise<T> {
+    return running
   }
 
   now(): Date {
-    return new Date(Number(BigInt(this.#parts.journal.now) / 1000n))
+    return new Date(Number(BigInt(this.parts.journal.now) / 1000n))
   }
 
   random(): number {
@@ -136,7 +155,7 @@ export class RunningExecution implements Execution {
    * must not change what they draw.
    */
   #seed(draw: (draws: Draws) => string): string {
-    const { id, born } = this.#parts
+    const { id, born } = this.parts
     const step = currentStep(this)
     const within = step ? ` in ${step.occurrence} ${step.name}` : ''
     return `${id} ${born} ${draw(step ?? this.#draws)}${within}`
@@ -144,12 +163,12 @@ export class RunningExecution implements Execution {
 
   /** The idempotency key of a step: of this life of the execution, and of no other step. */
   keyOf({ name, occurrence }: StepName): string {
-    const { id, born } = this.#parts
+    const { id, born } = this.parts
     return derivedUuid(`${id} ${born} step ${occurrence} ${name}`)
   }
 
   /** @throws PawlError `invalid-option`, `step-nested` */
-  #checkUse(name: unknown, fn: unknown, what: string): void {
+  protected checkUse(name: unknown, fn: unknown, what: string): void {
     const nameIsFine =
       typeof name === 'string' &&
       name !== '' &&

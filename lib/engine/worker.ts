@@ -1,35 +1,40 @@
 import type { Logger } from '../logger.ts'
-import type { Taken, WakeupStore } from '../store/wakeup-store.ts'
-import type { Attempt } from './attempt.ts'
+import type { Named, Taken, WakeupStore } from '../store/wakeup-store.ts'
 import type { Engine } from './engine.ts'
 
 const FIRST_POLL_MS = 1000
 const MAX_POLL_MS = 5000
 
-/** Runs an attempt whose caller is gone. Resolves when its code has ended. */
-export type Runner = (attempt: Attempt, input: Buffer) => Promise<void>
-
 /** What a worker is made of. */
 export interface WorkerParts {
   engine: Engine
   wakeups: WakeupStore
-  /** What it works on. */
-  queue: string
+  /** What this process can go on with. */
+  handlers: () => readonly string[]
   /** How many executions it runs at a time. */
   concurrency: number
-  runner: Runner
+  /** Runs an execution that was taken. Resolves when this process has nothing to do with it any more. */
+  run: (taken: Taken) => Promise<void>
+  /** What comes before it asks: executions may have to be let in first. Resolves to how many were. */
+  admit?: (room: number) => Promise<number>
+  /** Told of executions that run here and were asked to end. */
+  onCancelling?: (execution: Named) => void
   logger: Logger
 }
 
 /**
- * Goes on with executions whose process has died: takes what is due and runs it here. Every process may
+ * Goes on with executions that nobody works on: takes what is due and runs it here. Every process may
  * have one; the database gives each execution to one of them.
  */
 export class Worker {
   readonly #parts: WorkerParts
   readonly #running = new Set<Promise<void>>()
   #timer: NodeJS.Timeout | undefined
-  #polling: Promise<void> = Promise.resolve()
+  #polling: Promise<void> | null = null
+  #pollMs = FIRST_POLL_MS
+  #kicked = false
+  #reserved = 0
+  #started = false
   #stopped = false
 
   constructor(parts: WorkerParts) {
@@ -37,7 +42,8 @@ export class Worker {
   }
 
   start(): void {
-    this.#schedule(0)
+    this.#started = true
+    this.kick()
   }
 
   /** Takes no more; what is running is the engine's to drain. */
@@ -47,59 +53,103 @@ export class Worker {
     await this.#polling
   }
 
-  #schedule(pollMs: number): void {
-    if (this.#stopped) return
-    // Jitter, so that processes that were deployed together do not ask in step.
-    const delay = pollMs * (0.75 + Math.random() / 2)
-    this.#timer = setTimeout(() => {
-      this.#polling = this.#poll().then((found) => {
-        // There may be more: as soon as there is room for it.
-        if (this.#isFull) Promise.race(this.#running).then(() => this.#schedule(0))
-        else this.#schedule(found ? FIRST_POLL_MS : Math.min(pollMs + FIRST_POLL_MS, MAX_POLL_MS))
-      })
-    }, delay)
-    this.#timer.unref()
+  /** Asks now: something may be due. */
+  kick(): void {
+    if (!this.#started || this.#stopped) return
+    this.#kicked = true
+    clearTimeout(this.#timer)
+    this.#polling ??= this.#poll().finally(() => {
+      this.#polling = null
+      this.#next()
+    })
   }
 
-  get #isFull(): boolean {
-    return this.#running.size >= this.#parts.concurrency
-  }
-
-  /** Whether something was due. */
-  async #poll(): Promise<boolean> {
-    const { engine, wakeups, queue, concurrency, logger } = this.#parts
-    const free = concurrency - this.#running.size
-    try {
-      const { taken, parked } = await wakeups.takeDue(queue, free, engine.busy)
-      for (const execution of parked) {
-        logger.warn('gave up on an execution; see pawl list, and pawl release', { ...execution })
-      }
-      for (const execution of taken) {
-        const running = this.#run(execution).finally(() => this.#running.delete(running))
-        this.#running.add(running)
-      }
-      return taken.length > 0
-    } catch (error) {
-      logger.warn('looking for executions to resume failed; trying again', { error })
-      return false
+  /** Keeps room for an execution that this process is about to start; null if there is none. */
+  reserve(): Reservation | null {
+    if (!this.#started || this.#stopped || this.isFull) return null
+    this.#reserved++
+    let open = true
+    const release = () => {
+      if (open) this.#reserved--
+      open = false
+    }
+    return {
+      release,
+      run: (taken) => {
+        release()
+        this.#begin(taken)
+      },
     }
   }
 
-  async #run(taken: Taken): Promise<void> {
-    const { engine, runner, logger } = this.#parts
-    const { id, key, scope, attempt } = taken
-    logger.debug('resuming an execution', { execution: id, key, scope, attempt })
+  get isFull(): boolean {
+    return this.#running.size + this.#reserved >= this.#parts.concurrency
+  }
+
+  #next(): void {
+    if (this.#stopped) return
+    if (this.isFull) {
+      // There may be more: as soon as there is room for it.
+      if (this.#running.size > 0) Promise.race(this.#running).then(() => this.kick())
+      else this.#timer = setTimeout(() => this.kick(), FIRST_POLL_MS).unref()
+    } else if (this.#kicked) this.kick()
+    else {
+      // Jitter, so that processes that were deployed together do not ask in step.
+      const jitter = 0.75 + Math.random() / 2
+      this.#timer = setTimeout(() => this.kick(), this.#pollMs * jitter).unref()
+    }
+  }
+
+  async #poll(): Promise<void> {
+    this.#kicked = false
+    const { engine, wakeups, handlers, concurrency, admit, onCancelling, logger } = this.#parts
+    const room = concurrency - this.#running.size - this.#reserved
     try {
-      const resumed = await engine.resume(taken)
-      if (!resumed) return
-      try {
-        await runner(resumed, engine.open(taken))
-      } finally {
-        // Whatever ended without recording anything gives it back; what has settled stays as it is.
-        await resumed.release('released')
+      const names = handlers()
+      if (names.length === 0) return
+      const admitted = (await admit?.(Math.max(room, 0))) ?? 0
+      const { taken, parked, cancelling } = await wakeups.takeDue(names, room, engine.busy)
+      for (const execution of parked) {
+        logger.warn('gave up on an execution; see pawl list, and pawl release', { ...execution })
       }
+      for (const execution of cancelling) onCancelling?.(execution)
+      for (const execution of taken) this.#begin(execution)
+      if (taken.length > 0 || admitted > 0) {
+        this.#pollMs = FIRST_POLL_MS
+        // As many as were asked for, or some that others let in: there may be more.
+        if (taken.length === room || admitted > 0) this.#kicked = true
+      } else this.#pollMs = Math.min(this.#pollMs + FIRST_POLL_MS, MAX_POLL_MS)
+      if (!this.#kicked && !this.isFull) {
+        const dueMs = await wakeups.nextDue(names)
+        if (dueMs !== null) this.#pollMs = Math.min(this.#pollMs, Math.max(dueMs, 5))
+      }
+    } catch (error) {
+      this.#pollMs = FIRST_POLL_MS
+      logger.warn('looking for executions to resume failed; trying again', { error })
+    }
+  }
+
+  #begin(taken: Taken): void {
+    const running = this.#run(taken).finally(() => this.#running.delete(running))
+    this.#running.add(running)
+  }
+
+  async #run(taken: Taken): Promise<void> {
+    const { run, logger } = this.#parts
+    const { id, key, scope, attempt } = taken
+    if (attempt > 1) logger.debug('resuming an execution', { execution: id, key, scope, attempt })
+    try {
+      await run(taken)
     } catch (error) {
       logger.warn('resuming an execution failed; trying again later', { error, execution: id })
     }
   }
+}
+
+/** Room in a worker. */
+export interface Reservation {
+  /** Gives it back. */
+  release(): void
+  /** Runs an execution there. */
+  run(taken: Taken): void
 }

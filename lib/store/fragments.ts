@@ -11,6 +11,32 @@ export function fragments(schema: string) {
      */
     born: (row: string) => micros(`${row}.created_at`),
     micros,
+    /** A point in time, given in microseconds since 1970. */
+    at: (column: string) => `timestamptz 'epoch' + ${column} * interval '1 microsecond'`,
+    /**
+     * What follows from the end of executions (id, wakes, waiters): they need no wakeup and hold no slots,
+     * and whoever sleeps until then is woken. The slots only after the wakeups, so that this cannot
+     * wait in a circle with a worker, which locks them in that order.
+     */
+    ended: (done: string) => `asleep as (
+        delete from ${schema}.wakeups
+        where execution_id = any (array(select id from ${done} where wakes))
+        returning execution_id, queue
+      ),
+      freed as (
+        delete from ${schema}.slots
+        where execution_id = any (array(select execution_id from asleep where queue is not null))
+          and held_until = 'infinity'
+      ),
+      news as (
+        update ${schema}.executions set inbox = inbox + 1
+        where id = any (array(select unnest(waiters) from ${done})) and status <> 'done'
+      ),
+      roused as (
+        update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
+        from clock
+        where w.execution_id = any (array(select unnest(waiters) from ${done}))
+      )`,
     ms: (column: string) => `${column} * interval '1 millisecond'`,
   }
 }

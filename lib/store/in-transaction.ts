@@ -53,3 +53,30 @@ function explain(error: unknown): unknown {
   }
   return error
 }
+
+/** Transactions that Pawl has handed out, and how statements run in them. */
+const handedOut = new WeakMap<object, RunStatement>()
+
+/** Notes how statements run in a transaction that is handed out. */
+export function handOut(tx: unknown, run: RunStatement): void {
+  if (typeof tx === 'object' && tx !== null) handedOut.set(tx, run)
+  if (typeof tx === 'function') handedOut.set(tx, run)
+}
+
+/**
+ * How statements run in a transaction of the app's: one that Pawl handed out, or a client of pg.
+ * @throws PawlError `invalid-option`
+ */
+export function runStatementOf(tx: unknown): RunStatement {
+  const run = handedOut.get(tx as object)
+  if (run) return run
+  const client = tx as { query?: (sql: string, values: unknown) => Promise<{ rows: never[] }> }
+  if (typeof client?.query === 'function') {
+    return async (sql, values) => (await client.query?.(sql, values))?.rows ?? []
+  }
+  throw new PawlError(
+    'invalid-option',
+    'The tx option is not a transaction that Pawl knows.',
+    'Give a client of pg inside its transaction, or what transaction(name, { on }, fn) hands to fn.',
+  )
+}

@@ -12,7 +12,7 @@ export type Statements = ReturnType<typeof statements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function statements(schema: string) {
-  const { now, clock, born, ms } = fragments(schema)
+  const { now, clock, born, ms, ended } = fragments(schema)
   // Not "exists": the planner may answer that for all rows at once, out of the whole table.
   const journaled = `(select true from ${schema}.steps s
         where s.execution_id = e.id and s.life = e.created_at limit 1)`
@@ -23,7 +23,7 @@ export function statements(schema: string) {
 
   // Workers look at an execution whose input is stored, when its owner may have died.
   const wakeUp = (created: string, leaseMs: string) => `
-        insert into ${schema}.wakeups (execution_id, queue, due_at, max_attempts)
+        insert into ${schema}.wakeups (execution_id, handler, due_at, max_attempts)
         select input.id, 'requests', clock.now + ${ms(`${leaseMs}::int8`)}, input.attempts
         from input join ${created} using (id), clock
         where input.input is not null
@@ -136,38 +136,45 @@ export function statements(schema: string) {
       where e.id = t.id and ${born('e')} = t.born and e.status <> 'done'
         and (e.status = 'running' and e.owner = $9::uuid and e.attempt = t.attempt
           or not t.current and not e.giving_up)
-      returning t.n::int4, e.awaited, e.id, e.input is not null as wakes
+      returning t.n::int4, e.awaited, e.id, e.input is not null as wakes, e.waiters, e.queue, e.lane
       ),
-      asleep as (
-        delete from ${schema}.wakeups
-        where execution_id = any (array(select id from done where wakes))
-      )
-      select n, awaited from done`,
+      ${ended('done')}
+      select n, awaited, queue, lane from done`,
 
     /**
      * Safe: only the current attempt can give its execution back, checked under the row's lock. Where
-     * workers go on with it, they do so later and later.
+     * workers go on with it, they do so when its time has come: later and later, unless the attempt says
+     * when. One that does not count (a shutdown) leaves as many attempts as there were. Whoever is parked
+     * holds no slot.
      */
     release: `
       with ${clock},
       released as (
       update ${schema}.executions e
-      set status = t.status, owner = null
-      from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[])
-          with ordinality as t (id, born, attempt, status, n)
+      set status = t.status, owner = null, last_error = t.error
+      from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[], $6::bytea[], $7::int8[], $8::bool[])
+          with ordinality as t (id, born, attempt, status, error, delay, counts, n)
       where e.id = t.id and ${born('e')} = t.born and e.attempt = t.attempt
         and e.status = 'running' and e.owner = $5::uuid
-      returning t.n::int4, e.awaited, e.id, e.attempt, e.input is not null as wakes
+      returning t.n::int4, e.awaited, e.id, e.attempt, e.input is not null as wakes, t.status, t.delay,
+        t.counts, e.queue, e.lane
       ),
       later as (
         update ${schema}.wakeups w
-        set due_at = clock.now + least(2 ^ least(r.attempt - 1, 20), ${MAX_BACKOFF_S})
-          * (0.5 + random() / 2) * interval '1 second'
+        set due_at = case when r.status = 'parked' then 'infinity'
+            else clock.now + coalesce(${ms('r.delay')}, least(2 ^ least(r.attempt - 1, 20), ${MAX_BACKOFF_S})
+              * (0.5 + random() / 2) * interval '1 second') end,
+          max_attempts = w.max_attempts + case when r.counts then 0 else 1 end,
+          admitted = w.admitted and (r.status <> 'parked' or w.queue is null)
         from released r, clock
         where w.execution_id = any (array(select id from released where wakes))
           and w.execution_id = r.id
+      ),
+      freed as (
+        delete from ${schema}.slots
+        where execution_id = any (array(select id from released where status = 'parked'))
       )
-      select n, awaited from released`,
+      select n, awaited, queue, lane from released`,
 
     /**
      * Gives back a claim whose reply was lost, if it was made at all. Safe: it names this process and
@@ -177,10 +184,10 @@ export function statements(schema: string) {
       delete from ${schema}.executions
       where id = $1::uuid and owner = $2::uuid and status = 'running' and attempt = $3::int4`,
 
-    /** Safe: sets a flag on a row that is running; completing it reads the flag under the same lock. */
+    /** Safe: sets a flag on a row that is not done; completing it reads the flag under the same lock. */
     await: `
       update ${schema}.executions set awaited = true
-      where id = $1::uuid and status = 'running' and not awaited`,
+      where id = $1::uuid and status <> 'done' and not awaited`,
 
     /**
      * A person frees an execution; workers that had given it up try again. Safe: one that is running under
@@ -197,7 +204,7 @@ export function statements(schema: string) {
       ),
       awake as (
         update ${schema}.wakeups w
-        set due_at = clock.now, max_attempts = freed.attempt + w.max_attempts
+        set due_at = clock.now, max_attempts = freed.attempt + greatest(w.max_attempts, 1)
         from freed, clock
         where w.execution_id = freed.id
       )
@@ -270,6 +277,9 @@ export function statements(schema: string) {
       ),
       asleep as (
         delete from ${schema}.wakeups where execution_id = any (array(select id from expired))
+      ),
+      unread as (
+        delete from ${schema}.signals where execution_id = any (array(select id from expired))
       )
       select 1 from expired`,
 

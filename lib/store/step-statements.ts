@@ -5,7 +5,7 @@ export type StepStatements = ReturnType<typeof stepStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function stepStatements(schema: string) {
-  const { now, clock, born, micros, ms } = fragments(schema)
+  const { now, clock, born, micros, ms, ended } = fragments(schema)
   const columns = `execution_id, life, name, occurrence, position, kind, output, error, attempt,
           started_at, completed_at`
 
@@ -20,7 +20,8 @@ export function stepStatements(schema: string) {
       ),
       target as (
         select input.*, e.created_at,
-          e.status = 'running' and e.owner = $12::uuid and e.attempt = input.attempt as current
+          e.status = 'running' and e.owner = $12::uuid and e.attempt = input.attempt as current,
+          e.cancelling
         from input join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
         where e.status <> 'done'
         ${
@@ -43,7 +44,8 @@ export function stepStatements(schema: string) {
           where s.completed_at is null and excluded.completed_at is not null and s.kind = excluded.kind
         returning s.execution_id, s.name, s.occurrence
       )
-      select target.n::int4, recorded.name is not null, target.current, ${micros('clock.now')}::text
+      select target.n::int4, recorded.name is not null, target.current, ${micros('clock.now')}::text,
+        target.cancelling
       from target
       cross join clock
       left join recorded on recorded.execution_id = target.id and recorded.name = target.name
@@ -115,7 +117,7 @@ export function stepStatements(schema: string) {
       ${clock},
       target as (
         select input.*, e.created_at, e.status <> 'done' and not e.giving_up as open,
-          e.status = 'running' and e.attempt = input.attempt as current
+          e.status = 'running' and e.attempt = input.attempt as current, e.cancelling
         from input join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
       ),
       recorded as (
@@ -128,6 +130,7 @@ export function stepStatements(schema: string) {
         returning completed_at
       )
       select ${micros('recorded.completed_at')} || case when target.current then '' else ' stale' end
+        || case when target.cancelling then ' cancelling' else '' end
         as recorded
       from target left join recorded on true`,
 
@@ -165,12 +168,9 @@ export function stepStatements(schema: string) {
         from input, clock
         where e.id = input.id and ${born('e')} = input.born and e.status <> 'done'
           and (not e.giving_up or e.attempt = input.attempt)
-        returning e.awaited, e.id, e.input is not null as wakes
+        returning e.awaited, e.id, e.input is not null as wakes, e.waiters
       ),
-      asleep as (
-        delete from ${schema}.wakeups
-        where execution_id = any (array(select id from done where wakes))
-      )
+      ${ended('done')}
       select done.awaited from target left join done on true`,
   }
 }

@@ -1,6 +1,6 @@
 import type { Database } from './database.ts'
 import { GroupCommit } from './group-commit.ts'
-import { runIn } from './in-transaction.ts'
+import { handOut, runIn } from './in-transaction.ts'
 import { lease } from './lease.ts'
 import { toBytes, translate } from './results.ts'
 import { type StepStatements, stepStatements } from './step-statements.ts'
@@ -9,7 +9,17 @@ import type { IsolationLevel, RunStatement, TransactionHost } from './transactio
 import { column, PgArray } from './values.ts'
 
 /** What an entry of the journal is of. */
-export type StepKind = 'step' | 'transaction' | 'compensation' | 'giving-up'
+export type StepKind =
+  | 'step'
+  | 'transaction'
+  | 'sleep'
+  | 'signal'
+  | 'child'
+  | 'result'
+  | 'state'
+  | 'patch'
+  | 'compensation'
+  | 'giving-up'
 
 /** Names an entry within its execution. */
 export interface StepName {
@@ -41,6 +51,8 @@ export interface Recorded {
   won: boolean
   /** Whether the attempt is still the current one. */
   current: boolean
+  /** Whether the execution was asked to end. */
+  cancelling: boolean
   /** When, by the database's clock, in microseconds since 1970. */
   at: string
 }
@@ -58,7 +70,7 @@ export interface Entry extends StepName {
   at: string
 }
 
-const REFUSED: Recorded = { won: false, current: false, at: '' }
+const REFUSED: Recorded = { won: false, current: false, cancelling: false, at: '' }
 
 /** What the engine asks of the journal in Postgres. */
 export class StepStore {
@@ -135,6 +147,7 @@ export class StepStore {
     const enlisted = this.#db.enlist?.(host) ?? host
     return enlisted.transaction(async (tx, run) => {
       const { handle, end } = lease(tx)
+      handOut(handle, run)
       try {
         return await work(handle, run)
       } finally {
@@ -161,8 +174,13 @@ export class StepStore {
       String(tookMs),
     ])
     if (recorded === null) return REFUSED
-    const [at, stale] = String(recorded).split(' ')
-    return { won: true, current: stale === undefined, at: at as string }
+    const [at, ...flags] = String(recorded).split(' ')
+    return {
+      won: true,
+      current: !flags.includes('stale'),
+      cancelling: flags.includes('cancelling'),
+      at: at as string,
+    }
   }
 
   /**
@@ -201,7 +219,9 @@ export class StepStore {
       kind,
       new PgArray('bytea', [output]),
     ])
-    return row ? { won: row[0] as boolean, current: true, at: row[1] as string } : REFUSED
+    return row
+      ? { ...REFUSED, won: row[0] as boolean, current: true, at: row[1] as string }
+      : REFUSED
   }
 
   #group(sql: () => string): GroupCommit<StepRecord, Recorded> {
@@ -226,10 +246,11 @@ export class StepStore {
       this.#owner,
     ])
     const results = new Array<Recorded>(batch.length).fill(REFUSED)
-    for (const [n, won, current, at] of rows) {
+    for (const [n, won, current, at, cancelling] of rows) {
       results[(n as number) - 1] = {
         won: won as boolean,
         current: current as boolean,
+        cancelling: cancelling as boolean,
         at: at as string,
       }
     }

@@ -13,6 +13,9 @@ export interface Outcome {
   body: Buffer | null
 }
 
+/** What an execution is: a keyed request, a workflow, or a call of an object's handler. */
+export type ExecutionKind = 'request' | 'workflow' | 'object'
+
 /** One attempt at an execution, as every write names it. */
 export interface AttemptRef {
   id: string
@@ -43,7 +46,7 @@ export interface Recovery {
 
 /** What the database knows of an execution. */
 export interface Found {
-  status: 'running' | 'released' | 'unknown' | 'parked' | 'done'
+  status: 'running' | 'waiting' | 'released' | 'unknown' | 'parked' | 'done'
   fingerprint: Buffer
   owner: string | null
   /** Whether the owner's heartbeat is current. */
@@ -69,12 +72,33 @@ export interface Completion extends AttemptRef {
 /** An execution's status after a completion that found it done, or that came too late. */
 export type Completed = { kind: 'stored' } | { kind: 'found'; found: Found | null }
 
-interface Release extends AttemptRef {
-  status: 'released' | 'unknown'
+/** How an attempt ends that gives its execution back without an outcome. */
+export interface Ending {
+  /** Why, for people: an encoded error. Default: nothing to tell. */
+  error?: Buffer | null
+  /** When workers go on with it, in ms from now. Default: later with each attempt. */
+  delayMs?: number
+  /** Whether it counts as an attempt. Default true. */
+  counts?: boolean
+}
+
+/** Free to take, open what it did, or given up by workers. */
+export type Unfinished = 'released' | 'unknown' | 'parked'
+
+interface Release extends AttemptRef, Ending {
+  status: Unfinished
+}
+
+/** A lane of a queue in which a slot became free. */
+export interface Lane {
+  queue: string
+  lane: string | null
 }
 
 /** Everything the engine asks of Postgres. Hot operations of concurrent requests share statements. */
 export class Store {
+  /** Called when an execution that was under a queue's limits has ended here. */
+  onFree: (lane: Lane) => void = () => {}
   readonly #db: Database
   readonly #sql: Statements
   readonly #channel: string
@@ -150,8 +174,8 @@ export class Store {
    * Gives an execution back without an outcome, if this attempt is still the current one.
    * @returns whether it was
    */
-  release(attempt: AttemptRef, status: 'released' | 'unknown'): Promise<boolean> {
-    return translate(this.#releases.run({ ...attempt, status }))
+  release(attempt: AttemptRef, status: Unfinished, ending: Ending = {}): Promise<boolean> {
+    return translate(this.#releases.run({ ...attempt, ...ending, status }))
   }
 
   /** Undoes a claim whose reply was lost: the execution's handler never ran. */
@@ -233,6 +257,9 @@ export class Store {
         column('int4', batch, (r) => r.attempt),
         column('text', batch, (r) => r.status),
         this.#owner,
+        column('bytea', batch, (r) => r.error ?? null),
+        column('int8', batch, (r) => r.delayMs ?? null),
+        column('bool', batch, (r) => r.counts ?? true),
       ]),
     )
   }
@@ -241,17 +268,18 @@ export class Store {
   #settled(batch: AttemptRef[], rows: Row[]): boolean[] {
     const results = new Array<boolean>(batch.length).fill(false)
     const awaited: string[] = []
-    for (const [n, isAwaited] of rows) {
+    for (const [n, isAwaited, queue, lane] of rows) {
       const at = (n as number) - 1
       results[at] = true
       if (isAwaited) awaited.push(batch[at]!.id)
+      if (queue) this.onFree({ queue: queue as string, lane: lane as string | null })
     }
     this.notify(awaited)
     return results
   }
 
-  /** Tells the processes that wait for these executions that they have ended. */
-  notify(ids: string[]): void {
+  /** Tells the processes that wait for these executions (or for work: DUE) that there is news. */
+  notify(ids: readonly string[]): void {
     if (ids.length === 0) return
     // In a statement of its own, after the commit: committing a notification takes a lock that all
     // notifying transactions of the cluster share. If this one is lost, polling finds the outcome.

@@ -1,28 +1,48 @@
 import type { Database } from './database.ts'
 import { toBuffer, translate } from './results.ts'
-import type { AttemptRef } from './store.ts'
+import type { AttemptRef, ExecutionKind } from './store.ts'
 import { PgArray } from './values.ts'
 import { type WakeupStatements, wakeupStatements } from './wakeup-statements.ts'
 
 /** An execution that a worker has taken over. */
 export interface Taken extends AttemptRef {
+  kind: ExecutionKind
   scope: string
   key: string
-  /** Where the request went. */
+  /** Where the request went, or the workflow's name. */
   name: string
+  version: string | null
   fingerprint: Buffer
   /** What it was asked. */
   input: Buffer
+  /** Counts what has arrived for it. */
+  inbox: number
+  cancelling: boolean
+  /** When its time is up, in microseconds since 1970; null: never. */
+  deadline: string | null
+  /** How many attempts it may have before workers give up. */
+  maxAttempts: number
+  /** When it was taken, by the database's clock, in microseconds since 1970. */
+  at: string
 }
 
-/** An execution that workers have given up. */
-export interface Parked {
+/** An execution that workers have given up, or that was asked to end. */
+export interface Named {
   id: string
+  kind: ExecutionKind
   scope: string
   key: string
   name: string
   /** How many attempts it had. */
   attempt: number
+}
+
+/** What a worker is told when it asks. */
+export interface Due {
+  taken: Taken[]
+  parked: Named[]
+  /** Of those that run in this process. */
+  cancelling: Named[]
 }
 
 /** What workers ask of Postgres. */
@@ -46,29 +66,49 @@ export class WakeupStore {
 
   /**
    * Takes at most `limit` executions that are due.
+   * @param handlers what this process can go on with
    * @param busy ids of those that this process works on
    */
-  async takeDue(
-    queue: string,
-    limit: number,
-    busy: string[],
-  ): Promise<{ taken: Taken[]; parked: Parked[] }> {
-    const values = [queue, limit, this.#owner, this.#leaseMs, new PgArray('uuid', busy)]
+  async takeDue(handlers: readonly string[], limit: number, busy: string[]): Promise<Due> {
+    const values = [
+      new PgArray('text', handlers),
+      limit,
+      this.#owner,
+      this.#leaseMs,
+      new PgArray('uuid', busy),
+    ]
     const rows = await translate(this.#db.query(this.#sql.takeDue, values))
-    const taken: Taken[] = []
-    const parked: Parked[] = []
-    for (const [isParked, id, attempt, born, scope, key, name, fingerprint, input] of rows) {
-      const named = { id, attempt, scope, key, name } as Parked
-      if (isParked) parked.push(named)
-      else {
-        taken.push({
-          ...named,
-          born: born as string,
-          fingerprint: toBuffer(fingerprint as Uint8Array),
-          input: toBuffer(input as Uint8Array),
-        })
-      }
+    const due: Due = { taken: [], parked: [], cancelling: [] }
+    for (const [what, id, attempt, born, kind, scope, key, name, ...rest] of rows) {
+      const named = { id, attempt, kind, scope, key, name } as Named
+      if (what === 'taken') due.taken.push(toTaken(named, born as string, rest))
+      else due[what as 'parked' | 'cancelling'].push(named)
     }
-    return { taken, parked }
+    return due
+  }
+
+  /** In how many ms the next execution is due; null if none has a time. */
+  async nextDue(handlers: readonly string[]): Promise<number | null> {
+    const [row] = await translate(
+      this.#db.query(this.#sql.nextDue, [new PgArray('text', handlers)]),
+    )
+    const ms = row?.[0] ?? null
+    return ms === null ? null : Number(ms)
+  }
+}
+
+function toTaken(named: Named, born: string, row: unknown[]): Taken {
+  const [version, fingerprint, input, inbox, cancelling, deadline, maxAttempts, at] = row
+  return {
+    ...named,
+    born,
+    version: version as string | null,
+    fingerprint: toBuffer(fingerprint as Uint8Array),
+    input: toBuffer(input as Uint8Array),
+    inbox: inbox as number,
+    cancelling: cancelling as boolean,
+    deadline: deadline as string | null,
+    maxAttempts: maxAttempts as number,
+    at: at as string,
   }
 }

@@ -62,6 +62,20 @@ export class Watch {
     }
   }
 
+  /**
+   * Calls `onNews` whenever something is notified under this topic, where notifications arrive, until the
+   * returned function is called. Nobody may rely on it.
+   */
+  subscribe(topic: string, onNews: () => void): () => void {
+    this.#add(topic, onNews)
+    return () => this.#remove(topic, onNews)
+  }
+
+  /** Listens again, if the connection that listened was lost while somebody waits. */
+  keepListening(): void {
+    if (this.#waiting.size > 0) this.#listen()
+  }
+
   async close(): Promise<void> {
     const listening = this.#listening
     this.#listening = null
@@ -72,8 +86,12 @@ export class Watch {
     const waiting = this.#waiting.get(id)
     if (waiting) waiting.add(onChange)
     else this.#waiting.set(id, new Set([onChange]))
+    this.#listen()
+  }
+
+  #listen(): void {
     if (this.#listening) return
-    const listening = this.#db
+    const listening: Promise<(() => Promise<void>) | null> = this.#db
       .listen(
         this.#channel,
         (payload) => {
@@ -84,7 +102,10 @@ export class Watch {
         },
       )
       // Not allowed, not possible, or not now: polling is enough.
-      .catch(() => null)
+      .catch(() => {
+        if (this.#listening === listening) this.#listening = null
+        return null
+      })
     this.#listening = listening
   }
 

@@ -35,7 +35,12 @@ describe("a statement of Pawl's in a transaction of the app's", () => {
     completed: true,
     onlyIfCurrent: false,
   } as const
-  const recorded = { won: true, current: true, at: expect.stringMatching(/^\d{16}$/) }
+  const recorded = {
+    won: true,
+    current: true,
+    cancelling: false,
+    at: expect.stringMatching(/^\d{16}$/),
+  }
   const outcome = { status: 200, headers: Buffer.from('[]'), body: null }
 
   it('says when it has recorded, and null the second time', async () => {

@@ -174,7 +174,8 @@ describe('roles and settings', () => {
     const url = await createRole(
       `grant usage on schema granted to ROLE;
        grant select on granted.migrations to ROLE;
-       grant select, insert, update, delete on granted.executions, granted.processes, granted.steps, granted.wakeups to ROLE`,
+       grant select, insert, update, delete on granted.executions, granted.processes, granted.steps, granted.wakeups,
+         granted.signals, granted.slots, granted.state to ROLE`,
     )
     await expectItWorks(url, 'granted')
   })

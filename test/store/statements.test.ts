@@ -50,7 +50,7 @@ async function plans(): Promise<Record<string, string>> {
   name = 'journal'
   expect(await steps.journal(attempts[0]!)).toHaveLength(2)
   name = 'take due'
-  await new WakeupStore(db, 'pawl', side.owner, 15_000).takeDue('requests', 4, [])
+  await new WakeupStore(db, 'pawl', side.owner, 15_000).takeDue(['requests'], 4, [])
   name = 'release'
   await Promise.all(attempts.slice(0, 32).map((attempt) => side.store.release(attempt, 'released')))
   name = 'complete'
@@ -97,7 +97,7 @@ describe('plans of a table that grew from nothing', () => {
        select id, created_at, 'earlier', 1, 1, 'step', 1, created_at from pawl.executions`,
     )
     await database.pool.query(
-      `insert into pawl.wakeups (execution_id, queue, due_at, max_attempts)
+      `insert into pawl.wakeups (execution_id, handler, due_at, max_attempts)
        select id, 'requests', 'infinity', 5 from pawl.executions`,
     )
     if (when.endsWith('now')) await analyze()

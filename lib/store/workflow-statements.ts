@@ -1,0 +1,252 @@
+import { fragments } from './fragments.ts'
+
+/** The SQL of executions that outlive a request. The rules of statements.ts hold here too. */
+export type WorkflowStatements = ReturnType<typeof workflowStatements>
+
+/** @param schema the schema's name, quoted as an identifier */
+export function workflowStatements(schema: string) {
+  const { clock, born, micros, ms, at } = fragments(schema)
+
+  // An unfinished workflow never expires.
+  const start = (input: string, runs: string, owner: string, lease: string) => `
+      with ${clock},
+      input as (${input}),
+      started as (
+        insert into ${schema}.executions
+          (id, scope, key, kind, name, version, fingerprint, status, owner, attempt, input, parent,
+            queue, lane, deadline, created_at, expires_at)
+        select id, scope, key, kind, name, version, fingerprint,
+          case when ${runs} then 'running' else 'waiting' end, case when ${runs} then ${owner} end,
+          case when ${runs} then 1 else 0 end, input, parent, queue, lane,
+          clock.now + ${ms('timeout')}, clock.now, 'infinity'
+        from input, clock
+        order by id
+        on conflict (id) do nothing
+        returning id, ${born('executions')}::text as born
+      ),
+      awake as (
+        insert into ${schema}.wakeups
+          (execution_id, handler, due_at, max_attempts, admitted, priority, queue, lane, enqueued_at)
+        select input.id, input.handler, clock.now + case when ${runs} then ${ms(lease)} else ${ms('delay')} end,
+          input.attempts, input.queue is null, input.priority, input.queue, input.lane, clock.now
+        from input join started using (id), clock
+      )`
+
+  return {
+    /**
+     * Starts executions. Safe: the primary key lets one insert win, in the order of the ids, so that two
+     * batches that overlap cannot deadlock; the loser returns what is there, or looks again. What this
+     * process runs at once ($20) is its own from the start, and its wakeup is due when its lease is over.
+     */
+    start: `${start(
+      `select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+            $7::bytea[], $8::bytea[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::int4[],
+            $14::int2[], $15::int8[], $16::int8[], $17::bool[])
+          with ordinality as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
+            lane, handler, attempts, priority, delay, timeout, runs, n)`,
+      'runs',
+      '$18::uuid',
+      '$19::int8',
+    )}
+      select input.n::int4, started.born, e.fingerprint,
+        e.expires_at <= clock.now, ${micros('clock.now')}::text
+      from input
+      cross join clock
+      left join started on started.id = input.id
+      left join ${schema}.executions e on e.id = input.id`,
+
+    /**
+     * The same inside a transaction of the app's: it is started when that commits, and not at all if it
+     * does not. Safe: as above; a concurrent start of the same key waits for this transaction. One column:
+     * null if started, else the fingerprint of what is there.
+     */
+    startInTransaction: `${start(
+      `select * from (values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text,
+            decode($7::text, 'base64'), decode($8::text, 'base64'), $9::uuid, $10::text, $11::text,
+            $12::text, $13::int4, $14::int2, $15::int8, $16::int8))
+          as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
+            lane, handler, attempts, priority, delay, timeout)`,
+      'false',
+      'null::uuid',
+      '0',
+    )},
+      told as (select pg_notify($17::text, $18::text))
+      select case when started.id is null then coalesce(encode(e.fingerprint, 'base64'), '') end as found
+      from input
+      cross join told
+      left join started on started.id = input.id
+      left join ${schema}.executions e on e.id = input.id`,
+
+    /** An outcome that has expired makes room for a new life. Safe: one row, judged under its lock. */
+    forget: `
+      with ${clock},
+      forgotten as (
+        delete from ${schema}.executions e using clock
+        where e.id = $1::uuid and e.status = 'done' and e.expires_at <= clock.now
+        returning e.id
+      ),
+      unread as (
+        delete from ${schema}.signals where execution_id = any (array(select id from forgotten))
+      )
+      delete from ${schema}.steps where execution_id = any (array(select id from forgotten))`,
+
+    /**
+     * Puts executions to sleep until something arrives or the time comes. Safe: only the current attempt
+     * can, checked under the row's lock together with the inbox: what has arrived since the attempt looked
+     * has counted it up. Whoever arrives after this commit finds the wakeup as this has left it. Sleeping is
+     * no attempt that failed.
+     */
+    suspend: `
+      with ${clock},
+      input as (
+        select * from unnest($1::uuid[], $2::int8[], $3::int4[], $4::int4[], $5::int8[])
+          with ordinality as t (id, born, attempt, inbox, due, n)
+      ),
+      suspended as (
+        update ${schema}.executions e
+        set status = 'waiting', owner = null, last_error = null
+        from input
+        where e.id = input.id and ${born('e')} = input.born and e.attempt = input.attempt
+          and e.status = 'running' and e.owner = $6::uuid and e.inbox = input.inbox and not e.cancelling
+        returning input.n, e.id, input.due
+      ),
+      later as (
+        update ${schema}.wakeups w
+        set due_at = coalesce(${at('s.due')}, 'infinity'), max_attempts = w.max_attempts + 1
+        from suspended s
+        where w.execution_id = any (array(select id from suspended)) and w.execution_id = s.id
+      )
+      select input.n::int4, suspended.n is not null, e.inbox, e.cancelling,
+        e.status = 'running' and e.owner = $6::uuid and e.attempt = input.attempt
+      from input
+      left join suspended using (n)
+      left join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born`,
+
+    /**
+     * A signal is kept until a journal entry takes it. Safe: its primary key makes one of two that are
+     * sent at once; it counts up the inbox under the execution's lock, before or after a suspension, and
+     * wakes the execution in the same commit.
+     */
+    signal: `
+      with ${clock},
+      target as (
+        update ${schema}.executions set inbox = inbox + 1
+        where id = $1::uuid and status <> 'done' and kind <> 'request'
+        returning id
+      ),
+      sent as (
+        insert into ${schema}.signals (execution_id, name, sender, value, sent_at)
+        select id, $2::text, $3::text, ($4::bytea[])[1], clock.now from target, clock
+        on conflict (execution_id, name, sender) do nothing
+      ),
+      roused as (
+        update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
+        from clock where w.execution_id = any (array(select id from target))
+      )
+      select id from target`,
+
+    /** What has been sent and not been taken, in the order of arrival. Safe: reads. */
+    unread: `
+      select sender, value from ${schema}.signals
+      where execution_id = $1::uuid and name = $2::text
+      order by sent_at, sender`,
+
+    /**
+     * The journal entry of a signal that has arrived. Safe: the primary keys let one entry take it, and
+     * the entry is written only if the signal is still there: deleting it locks it, and a concurrent one
+     * waits and finds nothing to delete. An entry that loses gives back nothing, since nothing is deleted
+     * then: the statement deletes only what the entry took.
+     */
+    takeSignal: `
+      with ${clock},
+      target as (
+        select e.id, e.created_at,
+          e.status = 'running' and e.owner = $11::uuid and e.attempt = $3::int4 as current, e.cancelling
+        from ${schema}.executions e
+        where e.id = $1::uuid and ${born('e')} = $2::int8 and e.status <> 'done'
+      ),
+      held as (
+        select s.execution_id from ${schema}.signals s
+        where s.execution_id = $1::uuid and s.name = $8::text and s.sender = $9::text
+        for update
+      ),
+      recorded as (
+        insert into ${schema}.steps as s
+          (execution_id, life, name, occurrence, position, kind, output, attempt, started_at, completed_at)
+        select id, created_at, $4::text, $5::int4, $6::int4, 'signal', ($7::bytea[])[1], $3::int4,
+          clock.now - ${ms('$10::int8')}, clock.now
+        from target, clock
+        where exists (select from held)
+        on conflict (execution_id, life, name, occurrence) do update
+          set output = excluded.output, position = excluded.position, attempt = excluded.attempt,
+            completed_at = excluded.completed_at
+          where s.completed_at is null and s.kind = 'signal'
+        returning s.execution_id
+      ),
+      taken as (
+        delete from ${schema}.signals
+        where execution_id = any (array(select execution_id from recorded))
+          and name = $8::text and sender = $9::text
+      )
+      select recorded.execution_id is not null, target.current, target.cancelling,
+        ${micros('clock.now')}::text
+      from target cross join clock left join recorded on true`,
+
+    /**
+     * Whoever sleeps until an execution has ended is woken by whoever ends it. Safe: the waiters are on the
+     * row that is ended, and read by that update under the row's lock.
+     */
+    subscribe: `
+      with input as (
+        select id, array_agg(waiter) as waiters
+        from unnest($1::uuid[], $2::uuid[]) as t (id, waiter)
+        group by id
+      )
+      update ${schema}.executions e
+      set waiters = (select array_agg(distinct waiter) from unnest(e.waiters || input.waiters) as t (waiter))
+      from input
+      where e.id = input.id and e.status <> 'done'`,
+
+    /**
+     * Asks an execution, and what it has started, to end. Safe: sets a flag under each row's lock, which
+     * goes with the inbox, so that none of them falls asleep over it; what ends meanwhile has ended. Each
+     * has one attempt left to undo what it did, and needs no slot for that.
+     */
+    cancel: `
+      with recursive ${clock},
+      tree (id) as (
+        select $1::uuid
+        union
+        select e.id from tree join ${schema}.executions e on e.parent = tree.id
+        where e.status <> 'done'
+      ),
+      marked as (
+        update ${schema}.executions e
+        set cancelling = true, inbox = inbox + 1,
+          status = case when e.status = 'parked' then 'released' else e.status end
+        where e.id = any (array(select id from tree)) and e.status <> 'done' and e.kind <> 'request'
+        returning e.id, e.attempt
+      ),
+      roused as (
+        update ${schema}.wakeups w
+        set due_at = least(w.due_at, clock.now), admitted = true,
+          max_attempts = greatest(w.max_attempts, marked.attempt + 1)
+        from marked, clock
+        where w.execution_id = any (array(select id from marked)) and w.execution_id = marked.id
+      )
+      select id from marked`,
+
+    /** What is known of an execution. Safe: reads. */
+    describe: `
+      with ${clock}
+      select e.kind, e.scope, e.key, e.name, e.version,
+        case when e.status = 'running' and not coalesce(p.expires_at > clock.now, false)
+          then 'interrupted' else e.status end,
+        e.attempt, e.cancelling and e.status <> 'done', e.last_error, e.response_status, e.response_headers,
+        e.response_body, ${micros('e.created_at')}::text, ${micros('e.completed_at')}::text
+      from ${schema}.executions e
+      cross join clock
+      left join ${schema}.processes p on p.id = e.owner
+      where e.id = $1::uuid`,
+  }
+}

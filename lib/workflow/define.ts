@@ -1,0 +1,59 @@
+import { PawlError } from '../errors.ts'
+import { parseOptions } from '../parse-options.ts'
+import type { ExecutionKind } from '../store/store.ts'
+import {
+  type Definition,
+  handlerOf,
+  type WorkflowCode,
+  type WorkflowOptions,
+} from './definition.ts'
+import { name as nameSchema, queueOptions, workflowOptions } from './options.ts'
+import { Queue, type QueueOptions } from './queue.ts'
+
+/** @throws PawlError `invalid-option` */
+export function define(
+  kind: ExecutionKind,
+  name: string,
+  options: WorkflowOptions<never, never> | WorkflowOptions<unknown, unknown> | undefined | object,
+  code: WorkflowCode<never, unknown>,
+): Definition {
+  checkName(name, kind)
+  if (typeof code !== 'function') {
+    throw new PawlError(
+      'invalid-option',
+      `The ${kind} "${name}" was given no function.`,
+      `Call pawl.${kind}(name, options, fn).`,
+    )
+  }
+  const parsed = parseOptions(workflowOptions, options, `${kind} "${name}"`)
+  const version = parsed.version ?? null
+  return {
+    kind,
+    name,
+    version,
+    handler: handlerOf(kind, name, version),
+    input: parsed.input,
+    output: parsed.output,
+    retry: parsed.retry,
+    timeoutMs: parsed.timeout ?? null,
+    queue: (parsed.queue as Queue | undefined) ?? null,
+    retentionMs: parsed.retention,
+    code,
+  }
+}
+
+/** @throws PawlError `invalid-option` */
+export function defineQueue(name: string, options: QueueOptions | undefined): Queue {
+  checkName(name, 'queue')
+  return new Queue(name, parseOptions(queueOptions, options, `queue "${name}"`))
+}
+
+function checkName(name: unknown, what: string): void {
+  const result = nameSchema.safeParse(name)
+  if (result.success) return
+  throw new PawlError(
+    'invalid-option',
+    `The name of the ${what} is ${typeof name === 'string' ? `"${name}"` : String(name)}; allowed: ${result.error.issues[0]?.message}.`,
+    `Give the ${what} a name; it is what people see, and it must stay the same.`,
+  )
+}

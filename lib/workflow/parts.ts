@@ -1,0 +1,22 @@
+import type { Engine } from '../engine/engine.ts'
+import type { Sealer } from '../engine/seal.ts'
+import type { Logger } from '../logger.ts'
+import type { Store } from '../store/store.ts'
+import type { WakeupStore } from '../store/wakeup-store.ts'
+import type { Watch } from '../store/watch.ts'
+import type { WorkflowStore } from '../store/workflow-store.ts'
+
+/** What workflows need of the process they run in. */
+export interface WorkflowParts {
+  engine: Engine
+  store: Store
+  workflows: WorkflowStore
+  wakeups: WakeupStore
+  watch: Watch
+  sealer: Sealer
+  storeTimeoutMs: number
+  /** How many run here at a time; 0: this process only starts them. */
+  concurrency: number
+  limits: { input: number; output: number }
+  logger: Logger
+}

@@ -1,0 +1,113 @@
+import type { Attempt } from '../engine/attempt.ts'
+import { pauseAfter } from '../engine/backoff.ts'
+import { runAs } from '../engine/current.ts'
+import type { Journal } from '../engine/journal.ts'
+import { CancelledError, DivergenceError, TerminalError, WorkflowTimeoutError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
+import type { Outcome } from '../store/store.ts'
+import type { Taken } from '../store/wakeup-store.ts'
+import { type Definition, fits } from './definition.ts'
+import { checkSize, errorOutcome, resultOutcome } from './outcome.ts'
+
+/** What running a workflow needs. */
+export interface RunParts {
+  attempt: Attempt
+  journal: Journal
+  definition: Definition
+  input: unknown
+  taken: Pick<Taken, 'cancelling' | 'deadline' | 'maxAttempts' | 'attempt'>
+  maxOutputBytes: number
+  logger: Logger
+}
+
+/** Runs one attempt at a workflow's code. Resolves when the database knows what came of it. */
+export async function runWorkflow(parts: RunParts): Promise<void> {
+  const { attempt, journal, definition, taken } = parts
+  const timer = startClock(parts)
+  if (taken.cancelling) attempt.halt(new CancelledError())
+  try {
+    // Cancelled before it began: there is nothing to undo.
+    if (journal.halted && journal.isEmpty) return await end(parts, errorOutcome(journal.halted))
+    const code = definition.code as (execution: unknown, input: unknown) => unknown
+    const running = Promise.resolve(
+      runAs(attempt.execution, async () => code(attempt.execution, parts.input)),
+    )
+    // Its code may never end: it sleeps, or somebody else goes on with it.
+    const ended = await Promise.race([running.then(value), attempt.settled.then(() => null)])
+    running.catch(() => {})
+    if (ended) await end(parts, await outcomeOf(parts, ended.value))
+  } catch (error) {
+    if (!attempt.isSettled) await fail(parts, error)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+const value = (value: unknown) => ({ value })
+
+async function outcomeOf(parts: RunParts, returned: unknown): Promise<Outcome> {
+  const { name, output } = parts.definition
+  const result = await fits('value-invalid', `The result of workflow "${name}"`, output, returned)
+  const outcome = resultOutcome(result)
+  checkSize(outcome.body, parts.maxOutputBytes, `The result of workflow "${name}"`)
+  return outcome
+}
+
+async function end(parts: RunParts, outcome: Outcome): Promise<void> {
+  const { attempt, definition } = parts
+  // An earlier attempt may have given up: then that is what it ends with.
+  const isFailure = outcome.status >= 400
+  const final = isFailure || attempt.isGivingUp ? await attempt.giveUp(outcome) : outcome
+  await attempt.complete(final, definition.retentionMs, final.status >= 400)
+}
+
+async function fail(parts: RunParts, thrown: unknown): Promise<void> {
+  const { attempt, journal, definition, taken, logger } = parts
+  const error = thrown instanceof Error ? thrown : new Error(String(thrown), { cause: thrown })
+  // Told to stop: what it throws then says nothing of the execution.
+  if (journal.hasStopped) return void (await attempt.release('released'))
+  if (error instanceof TerminalError) {
+    try {
+      return await end(parts, errorOutcome(error))
+    } catch (undoing) {
+      logger.warn('a compensation failed; another attempt goes on with it', {
+        error: undoing,
+        execution: attempt.execution.id,
+      })
+      return retry(parts, undoing as Error)
+    }
+  }
+  const fields = { execution: attempt.execution.id, workflow: definition.name, error }
+  if (error instanceof DivergenceError) {
+    logger.warn('a workflow does not fit its journal and is parked; nothing was changed', fields)
+    return void (await attempt.release('parked', { error }))
+  }
+  if (taken.maxAttempts <= taken.attempt) {
+    logger.warn('a workflow has failed as often as it may and is parked; see pawl release', fields)
+  } else logger.debug('a workflow failed and is tried again', fields)
+  await retry(parts, error)
+}
+
+async function retry({ attempt, definition, taken }: RunParts, error: Error): Promise<void> {
+  const { attempts, backoff, maxBackoff } = definition.retry
+  const left = taken.maxAttempts - taken.attempt
+  if (left <= 0) return void (await attempt.release('parked', { error }))
+  const failures = Math.max(1, attempts - left)
+  const pause = pauseAfter(failures, { firstMs: backoff, maxMs: maxBackoff })
+  await attempt.release('released', {
+    error,
+    // Half of it is certain: a fleet of failures is spread, and none comes at once.
+    delayMs: Math.round(Math.min(maxBackoff, backoff * 2 ** (failures - 1)) / 2 + pause / 2),
+  })
+}
+
+/** Ends it when its time is up. A time far off ends it when it is looked at then. */
+function startClock({ attempt, journal, definition, taken }: RunParts): NodeJS.Timeout | undefined {
+  const { deadline } = taken
+  if (deadline === null) return undefined
+  const { name, timeoutMs } = definition
+  const halt = () => attempt.halt(new WorkflowTimeoutError(name, timeoutMs ?? 0))
+  const ms = Number((BigInt(deadline) - journal.time) / 1000n)
+  if (ms <= 0) return void halt()
+  return ms < 2 ** 31 ? setTimeout(halt, ms).unref() : undefined
+}

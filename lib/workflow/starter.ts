@@ -1,0 +1,196 @@
+import { hash, randomUUID } from 'node:crypto'
+import canonicalize from 'canonicalize'
+import type { z } from 'zod'
+import { currentExecution, currentStep } from '../engine/current.ts'
+import { derivedUuid } from '../engine/execution-id.ts'
+import { after, persist } from '../engine/persist.ts'
+import { RunningExecution } from '../engine/running-execution.ts'
+import { encodeValue } from '../engine/value.ts'
+import type { Reservation } from '../engine/worker.ts'
+import { PawlError } from '../errors.ts'
+import { parseOptions } from '../parse-options.ts'
+import { runStatementOf } from '../store/in-transaction.ts'
+import type { ExecutionKind } from '../store/store.ts'
+import type { Taken } from '../store/wakeup-store.ts'
+import { DUE, type Start } from '../store/workflow-store.ts'
+import { type Definition, fits } from './definition.ts'
+import { startOptions } from './options.ts'
+import { checkSize } from './outcome.ts'
+import type { WorkflowParts } from './parts.ts'
+import type { StartOptions } from './workflow.ts'
+
+/** A start whose options and input are valid. */
+interface Prepared {
+  options: z.output<typeof startOptions>
+  bytes: Buffer
+}
+
+/** The worker of this process, as whoever starts something needs it. */
+export interface LocalWorker {
+  /** Room for an execution of this definition; null if there is none, or it cannot run here. */
+  reserve(definition: Definition): Reservation | null
+  kick(): void
+}
+
+/** Starts executions. */
+export class Starter {
+  readonly #parts: () => WorkflowParts
+  readonly #worker: LocalWorker
+
+  constructor(parts: () => WorkflowParts, worker: LocalWorker) {
+    this.#parts = parts
+    this.#worker = worker
+  }
+
+  /** @returns the key it is started under. @throws PawlError, see {@link Workflow.start} */
+  async start(
+    definition: Definition,
+    input: unknown,
+    options: StartOptions | undefined,
+  ): Promise<string> {
+    const prepared = await this.#prepare(definition, input, options)
+    return this.#startPrepared(definition, prepared)
+  }
+
+  async startMany(
+    definition: Definition,
+    starts: readonly { input: unknown; options?: StartOptions }[],
+  ): Promise<string[]> {
+    const prepared = await Promise.all(
+      starts.map(({ input, options }) => this.#prepare(definition, input, options)),
+    )
+    return Promise.all(prepared.map((start) => this.#startPrepared(definition, start)))
+  }
+
+  /** @throws PawlError `invalid-option`, `input-invalid`, `limit-exceeded`, `value-unkeepable` */
+  async #prepare(
+    definition: Definition,
+    input: unknown,
+    given: StartOptions | undefined,
+  ): Promise<Prepared> {
+    const { limits } = this.#parts()
+    const what = `Workflow "${definition.name}"`
+    const options = parseOptions(startOptions, given, `${what}.start()`)
+    const value = await fits('input-invalid', `The input of ${what}`, definition.input, input)
+    // Nothing is stored for undefined, and a workflow without an input would be nobody's.
+    const bytes = encodeValue(value) ?? Buffer.alloc(0)
+    checkSize(bytes, limits.input, `The input of ${what}`)
+    return { options, bytes }
+  }
+
+  async #startPrepared(definition: Definition, { options, bytes }: Prepared): Promise<string> {
+    const current = currentExecution()
+    const parent = current?.id ?? null
+    const begin = async (key: string) => {
+      const start = this.#startOf(definition, key, bytes, parent, options)
+      await (options.tx ? this.#startIn(options.tx, start) : this.#startNow(definition, start))
+      return key
+    }
+    // In a step or a transaction the start is a part of that; else it is a step itself.
+    const isEntry = current instanceof RunningExecution && !currentStep(current) && !options.tx
+    if (!isEntry) return begin(options.key ?? current?.uuid() ?? randomUUID())
+    return current.entry('child', `start ${definition.name}`, ({ idempotencyKey }) =>
+      begin(options.key ?? idempotencyKey),
+    )
+  }
+
+  #startOf(
+    definition: Definition,
+    key: string,
+    bytes: Buffer,
+    parent: string | null,
+    {
+      delay,
+      priority,
+      queueKey,
+    }: { delay: number; priority: number; queueKey?: string | undefined },
+  ): Start {
+    const { kind, name, version, handler, queue, retry, timeoutMs } = definition
+    const id = idOf(kind, name, key)
+    return {
+      id,
+      scope: '',
+      key,
+      kind,
+      name,
+      version,
+      fingerprint: fingerprintOf(bytes),
+      input: this.#parts().engine.seal({ id, input: bytes }),
+      parent,
+      queue: queue?.name ?? null,
+      lane: queueKey ?? null,
+      handler,
+      attempts: retry.attempts,
+      priority,
+      delayMs: delay,
+      timeoutMs,
+      runs: false,
+    }
+  }
+
+  async #startIn(tx: unknown, start: Start): Promise<void> {
+    const found = await this.#parts().workflows.startIn(runStatementOf(tx), start)
+    if (found && !found.equals(start.fingerprint)) throw keyReused(start)
+  }
+
+  async #startNow(definition: Definition, start: Start): Promise<void> {
+    const { workflows, store, storeTimeoutMs } = this.#parts()
+    // Where this process can run it, it does so at once, without being told by the database.
+    const canRun = !start.queue && start.delayMs === 0
+    const reservation = canRun ? this.#worker.reserve(definition) : null
+    const giveUp = after(storeTimeoutMs)
+    try {
+      for (;;) {
+        const runs = Boolean(reservation)
+        const started = await persist(() => workflows.start({ ...start, runs }), giveUp)
+        if (started?.kind === 'started') {
+          const { ref, at } = started
+          if (reservation) reservation.run(takenOf({ ...start, ...ref, at }))
+          else if (start.delayMs === 0) {
+            store.notify([DUE])
+            this.#worker.kick()
+          }
+          return
+        }
+        if (started?.expired) await persist(() => workflows.forget(start.id), giveUp)
+        else if (started && !started.fingerprint.equals(start.fingerprint)) throw keyReused(start)
+        else if (started) return
+      }
+    } finally {
+      reservation?.release()
+    }
+  }
+}
+
+/** An execution that this process has just started, as its worker takes it. */
+function takenOf(started: Start & { born: string; attempt: number; at: string }): Taken {
+  const { timeoutMs, attempts, at } = started
+  return {
+    ...started,
+    inbox: 0,
+    cancelling: false,
+    deadline: timeoutMs === null ? null : String(BigInt(at) + BigInt(timeoutMs) * 1000n),
+    maxAttempts: attempts,
+  }
+}
+
+/** Whatever version runs it: a key names one execution of a workflow. No request's scope begins with NUL. */
+export function idOf(kind: ExecutionKind, name: string, key: string): string {
+  return derivedUuid(`\0${kind}\0${name}\0${key}`)
+}
+
+/** A version byte, then the SHA-256 of the input, however its JSON is ordered. */
+function fingerprintOf(bytes: Buffer): Buffer {
+  const isJson = bytes.length > 0 && bytes[0] !== 1
+  const canonical = isJson ? canonicalize(JSON.parse(bytes.toString('utf8'))) : undefined
+  const digest = hash('sha256', canonical ?? bytes, 'buffer')
+  return Buffer.concat([Buffer.of(1), digest])
+}
+
+function keyReused({ name, key }: Start): PawlError {
+  return new PawlError(
+    'key-reused',
+    `Workflow "${name}" was started with the key "${key}" and another input.`,
+    'Give the same input again, or another key for another execution.',
+  )
+}

@@ -1,0 +1,207 @@
+import type { z } from 'zod'
+import type { Execution } from '../engine/execution.ts'
+import type { Journal } from '../engine/journal.ts'
+import { type ExecutionParts, RunningExecution } from '../engine/running-execution.ts'
+import { PawlError } from '../errors.ts'
+import { type Duration, parseOptions } from '../parse-options.ts'
+import type { Outcome } from '../store/store.ts'
+import type { WorkflowStore } from '../store/workflow-store.ts'
+import { signalOptions, sleepOptions } from './options.ts'
+import { resultOf } from './outcome.ts'
+import type { Arrived, Waits } from './waits.ts'
+
+/** Options of {@link WorkflowExecution.signal}. */
+export interface SignalOptions<T> {
+  /** How long it waits: the signal is undefined then. Default: for as long as it takes. */
+  timeout?: Duration
+  /** A zod schema. A signal that it refuses is left unread, and the log says so. Default: any value. */
+  schema?: z.ZodType<T>
+}
+
+/** What a workflow's code holds of its execution. */
+export interface WorkflowExecution extends Execution {
+  /** Of the code: the workflow's `version` option. */
+  readonly version: string | null
+
+  /**
+   * Waits for this long, also over restarts. Waiting costs a row, and no memory: the code ends here and
+   * another attempt goes on from here.
+   */
+  sleep(duration: Duration): Promise<void>
+
+  /** Waits until then. */
+  sleepUntil(date: Date): Promise<void>
+
+  /**
+   * Waits for a signal: what `pawl.signal(id, name, value)` sends. One that came before is kept. Each is
+   * taken once; of several of one name the first is first.
+   * @returns its value; undefined if its time was up first
+   */
+  signal<T = unknown>(name: string, options?: SignalOptions<T>): Promise<T | undefined>
+
+  /**
+   * Whether this execution has begun under code that has this change: true for new executions and
+   * for those that have not come this far, false for those that are past it. The same in every attempt.
+   *
+   * ```ts
+   * if (await execution.patched('check fraud first')) await execution.step('check fraud', checkFraud)
+   * ```
+   */
+  patched(change: string): Promise<boolean>
+}
+
+/** What a workflow's execution needs besides. */
+export interface WorkflowParts {
+  version: string | null
+  waits: Waits
+  store: WorkflowStore
+  /** What is stored of another execution's end; null if it has not ended. */
+  outcomeOf: (id: string) => Promise<Outcome | null>
+  /** Says that a signal was refused. */
+  onRefused: (signal: string, error: unknown) => void
+  /** Values of signals, as they are stored. */
+  openSignal: (name: string, value: Buffer | null) => unknown
+}
+
+/** The WorkflowExecution of an attempt that is running here. */
+export class RunningWorkflow extends RunningExecution implements WorkflowExecution {
+  readonly version: string | null
+  readonly #own: WorkflowParts
+  /** Signals that a wait of this attempt is about to take. */
+  readonly #claimed = new Set<string>()
+
+  constructor(parts: ExecutionParts, own: WorkflowParts) {
+    super(parts)
+    this.#own = own
+    this.version = own.version
+  }
+
+  async sleep(time: Duration): Promise<void> {
+    const { ms } = parseOptions(sleepOptions, { ms: time }, 'sleep()')
+    await this.#sleep({ ms })
+  }
+
+  async sleepUntil(date: Date): Promise<void> {
+    if (!(date instanceof Date) || Number.isNaN(date.getTime())) {
+      throw new PawlError('invalid-option', 'sleepUntil() was given no date.', 'Give a valid Date.')
+    }
+    await this.#sleep({ until: date.getTime() })
+  }
+
+  async #sleep(how: { ms: number } | { until: number }): Promise<void> {
+    const { journal } = this.parts
+    this.checkUse('sleep', noop, 'sleep')
+    const use = journal.use('sleep', 'sleep')
+    if (use.entry?.completed) return void (await this.track(journal.replay(use, use.entry)))
+    const begun = await this.track(journal.begin(use, how))
+    if ('ended' in begun) return void journal.adopt(begun.ended)
+    const known = begun.known as typeof how
+    const deadline =
+      'until' in known ? BigInt(known.until) * 1000n : BigInt(begun.at) + BigInt(known.ms) * 1000n
+    await this.#own.waits.wait({
+      deadline,
+      topic: null,
+      look: async () => {
+        if (journal.time < deadline) return null
+        return adopted(journal, await journal.record(use, { output: undefined }, 0), undefined)
+      },
+    })
+  }
+
+  async signal<T = unknown>(name: string, options?: SignalOptions<T>): Promise<T | undefined> {
+    const { journal } = this.parts
+    const { timeout, schema } = parseOptions(signalOptions, options, `signal "${name}"`)
+    this.checkUse(name, noop, 'signal')
+    const use = journal.use(name, 'signal')
+    if (use.entry?.completed) return (await this.track(journal.replay(use, use.entry))) as T
+    let deadline: bigint | null = null
+    if (timeout !== undefined) {
+      const begun = await this.track(journal.begin(use, { ms: timeout }))
+      if ('ended' in begun) return journal.adopt(begun.ended) as T
+      deadline = BigInt(begun.at) + BigInt((begun.known as { ms: number }).ms) * 1000n
+    }
+    const started = performance.now()
+    const look = async (): Promise<Arrived | null> => {
+      const found = await this.#unread(name, schema)
+      if (found) {
+        const { sender, value } = found
+        try {
+          const tookMs = performance.now() - started
+          const other = await journal.recordBy(use, value, (record) =>
+            this.#own.store.takeSignal({ ...record, signal: name, sender, tookMs }),
+          )
+          return other === undefined ? null : adopted(journal, other, value)
+        } finally {
+          this.#claimed.delete(`${name}\0${sender}`)
+        }
+      }
+      if (deadline === null || journal.time < deadline) return null
+      return adopted(journal, await journal.record(use, { output: undefined }, 0), undefined)
+    }
+    return (await this.#own.waits.wait({ deadline, topic: this.id, look })) as T | undefined
+  }
+
+  /** The first signal of this name that fits and that no other wait is about to take. */
+  async #unread(name: string, schema: z.ZodType | undefined) {
+    for (const { sender, value } of await this.#own.store.unread(this.id, name)) {
+      const claim = `${name}\0${sender}`
+      if (this.#claimed.has(claim)) continue
+      this.#claimed.add(claim)
+      const opened = this.#own.openSignal(name, value)
+      if (!schema) return { sender, value: opened }
+      const result = await schema.safeParseAsync(opened)
+      if (result.success) return { sender, value: result.data as unknown }
+      // It stays claimed: this attempt has looked at it.
+      this.#own.onRefused(name, result.error)
+    }
+    return null
+  }
+
+  /** Waits for the end of another execution. */
+  async resultOf(id: string, name: string): Promise<unknown> {
+    const { journal } = this.parts
+    this.checkUse('result', noop, 'result')
+    const use = journal.use(`result ${name}`, 'result')
+    if (use.entry?.completed) return this.track(journal.replay(use, use.entry))
+    const look = async (): Promise<Arrived | null> => {
+      const outcome = await this.#own.outcomeOf(id)
+      if (!outcome) return null
+      try {
+        const output = resultOf(name, outcome)
+        return adopted(journal, await journal.record(use, { output }, 0), output)
+      } catch (error) {
+        const other = await journal.record(use, { error: error as Error }, 0)
+        return other ? adopted(journal, other, undefined) : { error }
+      }
+    }
+    return this.#own.waits.wait({ deadline: null, topic: id, execution: id, look })
+  }
+
+  async patched(change: string): Promise<boolean> {
+    const { journal } = this.parts
+    this.checkUse(change, noop, 'patch')
+    const name = `patched ${change}`
+    // Asked before the name is used: an entry that is there has not been used either.
+    if (!journal.has(name) && journal.isReplaying) return false
+    return this.entry('patch', name, async () => true)
+  }
+
+  protected override track<T>(running: Promise<T>): Promise<T> {
+    return this.#own.waits.track(running)
+  }
+}
+
+function adopted(
+  journal: Journal,
+  other: Parameters<Journal['adopt']>[0] | null,
+  value: unknown,
+): Arrived {
+  if (!other) return { value }
+  try {
+    return { value: journal.adopt(other) }
+  } catch (error) {
+    return { error }
+  }
+}
+
+const noop = () => {}

@@ -1,0 +1,155 @@
+-- Migration 4: workflows.
+--
+-- A workflow is an execution with a wakeup row: it goes on by itself, and no client has to retry it.
+--
+--   signals   what was sent to an execution from outside and no journal entry has taken yet
+--   slots     the right to run under a queue's limits: one row for each that is held
+--   state     the keyed state of objects
+
+alter table pawl.executions
+  drop constraint executions_status_check,
+  -- waiting    it goes on when its wakeup is due: it has not begun yet, or sleeps, or waits for a signal
+  add constraint executions_status_check
+    check (status in ('running', 'waiting', 'released', 'unknown', 'parked', 'done')),
+  -- Of the code that it was started for.
+  add column version    text,
+  -- The execution that started it.
+  add column parent     uuid,
+  -- The queue under whose limits it runs, and the key within that, if there are any.
+  add column queue      text,
+  add column lane       text,
+  -- Counts what has arrived for it: signals, outcomes it waits for, its cancellation. Going to sleep is a
+  -- compare-and-set on it, so that nothing that arrives meanwhile is slept through.
+  add column inbox      integer not null default 0,
+  -- Executions that sleep until this one has ended.
+  add column waiters    uuid[],
+  -- It was asked to end: nothing new begins, what it did is undone.
+  add column cancelling boolean not null default false,
+  -- When its time is up.
+  add column deadline   timestamptz,
+  -- Why the last attempt ended without an outcome: an encoded error, for people.
+  add column last_error bytea;
+
+create index executions_parent on pawl.executions (parent) where parent is not null;
+-- Those whose process has to be told.
+create index executions_cancelling on pawl.executions (id) where cancelling and status = 'running';
+
+alter table pawl.wakeups rename column queue to handler;
+alter table pawl.wakeups
+  -- False: it needs slots of its queue before it may begin.
+  add column admitted boolean not null default true,
+  -- From 0 to 9; of several that are due the highest is first.
+  add column priority smallint not null default 0,
+  add column queue    text,
+  add column lane     text,
+  -- The order of arrival within a lane.
+  add column enqueued_at timestamptz not null default pawl.now();
+
+comment on column pawl.wakeups.handler is 'the code that can go on with it: requests, or a workflow''s name and version';
+
+drop index pawl.wakeups_due_at;
+create index wakeups_due_at on pawl.wakeups (handler, priority, due_at) where admitted;
+create index wakeups_backlog on pawl.wakeups (queue, priority, due_at) where not admitted;
+create index wakeups_lanes on pawl.wakeups (queue, lane, enqueued_at) where not admitted;
+
+create table pawl.signals (
+  execution_id uuid not null,
+  name         text not null,
+  -- The sender's id: sent twice, it is there once.
+  sender       text not null,
+  value        bytea,
+  sent_at      timestamptz not null,
+  primary key (execution_id, name, sender)
+);
+
+create table pawl.slots (
+  queue        text not null,
+  -- Empty: of the whole queue. 'rate': of its rate. Else 'key ' and the key within the queue.
+  lane         text not null,
+  n            integer not null,
+  execution_id uuid not null,
+  -- When it is free by itself. Infinity: when its execution has ended.
+  held_until   timestamptz not null,
+  primary key (queue, lane, n)
+);
+
+create index slots_execution_id on pawl.slots (execution_id);
+
+create table pawl.state (
+  object     text not null,
+  key        text not null,
+  name       text not null,
+  value      bytea not null,
+  updated_at timestamptz not null,
+  primary key (object, key, name)
+);
+
+drop view pawl.execution_log;
+
+-- The SQL interface: query this view, not the tables, which may change between versions.
+create view pawl.execution_log as
+select
+  e.id,
+  e.scope,
+  e.key,
+  e.kind,
+  e.name,
+  e.version,
+  case
+    when e.status = 'running' and not coalesce(p.expires_at > pawl.now(), false) then 'interrupted'
+    when e.status = 'done' and e.kind <> 'request' and e.response_status = 499 then 'cancelled'
+    when e.status = 'done' and e.kind <> 'request' and e.response_status <> 200 then 'failed'
+    else e.status
+  end as status,
+  e.cancelling and e.status <> 'done' as cancelling,
+  e.attempt,
+  e.owner,
+  coalesce(p.expires_at > pawl.now(), false) as owner_alive,
+  p.host as owner_host,
+  p.pid as owner_pid,
+  e.parent,
+  e.queue,
+  e.lane as queue_key,
+  w.priority,
+  -- Those that wait without a time wait for something to arrive.
+  nullif(w.due_at, 'infinity') as due_at,
+  case when e.kind <> 'request' then pawl.readable_json(e.input) end as input,
+  case when e.kind <> 'request' and e.response_status = 200 then pawl.readable_json(e.response_body) end as result,
+  pawl.readable_json(case when e.kind <> 'request' and e.response_status >= 400 then e.response_body
+    else e.last_error end) as error,
+  case when e.kind = 'request' then e.response_status end as response_status,
+  case when e.kind = 'request' then pawl.readable_json(e.response_headers) end as response_headers,
+  -- Both are encrypted, or neither.
+  case when e.kind <> 'request' then null
+    when substr(e.response_headers, 1, 1) = '\x02' then '<' || length(e.response_body) || ' bytes, encrypted>'
+    else pawl.readable(e.response_body) end as response_body,
+  e.status = 'done' and e.kind = 'request' and e.response_body is not null as body_kept,
+  e.created_at,
+  e.completed_at,
+  coalesce(e.completed_at, pawl.now()) - e.created_at as duration,
+  e.expires_at
+from pawl.executions e
+left join pawl.processes p on p.id = e.owner
+left join pawl.wakeups w on w.execution_id = e.id;
+
+comment on view pawl.execution_log is 'Every execution Pawl knows, for people. One row for each request, workflow and call of an object.';
+comment on column pawl.execution_log.status is 'running, interrupted (its owner died), waiting (begins or goes on later), released (free to resume), unknown (nobody can know what it did), parked (workers gave up), done, failed (a workflow''s final error) or cancelled';
+comment on column pawl.execution_log.owner_alive is 'whether the process that runs it has a current heartbeat';
+comment on column pawl.execution_log.due_at is 'when workers look at it next; null if they wait for something to arrive';
+comment on column pawl.execution_log.error is 'of a workflow: the error it ended with, or that its last attempt ended with';
+comment on column pawl.execution_log.response_headers is 'an array of [name, value or array of values]';
+comment on column pawl.execution_log.response_body is 'the stored body, if it is UTF-8 text; null if none is stored';
+comment on column pawl.execution_log.duration is 'from the claim to the outcome, or until now';
+comment on column pawl.execution_log.expires_at is 'when retention may delete it and the key is new again; infinity for unfinished workflows';
+
+-- What waits for its turn.
+create view pawl.queue_log as
+select
+  q.queue,
+  (select count(*) from pawl.wakeups w where w.queue = q.queue and not w.admitted) as backlog,
+  (select count(*) from pawl.slots s where s.queue = q.queue and s.lane = '' and s.held_until > pawl.now()) as slots_held,
+  (select min(w.enqueued_at) from pawl.wakeups w where w.queue = q.queue and not w.admitted) as oldest
+from (select queue from pawl.wakeups where queue is not null union select queue from pawl.slots) as q;
+
+comment on view pawl.queue_log is 'Each queue that something waits in or runs under: how many wait, and since when.';
+comment on column pawl.step_log.kind is 'step, transaction, sleep, signal, child (a start), result (of a child), state, patch, compensation, or giving-up (the answer that compensations run for)';
