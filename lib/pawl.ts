@@ -21,7 +21,7 @@ import { Store } from './store/store.ts'
 import type { TransactionHost } from './store/transaction-host.ts'
 import { type Taken, WakeupStore } from './store/wakeup-store.ts'
 import { Watch } from './store/watch.ts'
-import { WorkflowStore } from './store/workflow-store.ts'
+import { DUE, WorkflowStore } from './store/workflow-store.ts'
 import { define, defineQueue } from './workflow/define.ts'
 import type { WorkflowCode, WorkflowOptions } from './workflow/definition.ts'
 import { statusOf, type WorkflowStatus } from './workflow/handle.ts'
@@ -179,6 +179,8 @@ export class Pawl {
     startedPawls.delete(this)
     await Promise.all([parts.worker?.stop(), this.#workflows.stop()])
     await parts.engine.stop(this.#options.drainTimeout)
+    // Whatever was given back goes on elsewhere at once.
+    await parts.store.notify([DUE])
     try {
       await parts.retention.stop()
       await parts.watch.close()
