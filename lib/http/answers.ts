@@ -9,6 +9,8 @@ export interface Answer {
   status: number
   headers: Header[]
   body: Buffer
+  /** Headers that browsers may read, beside those of all answers. */
+  exposed?: readonly string[]
 }
 
 /** What browsers may read only if a response says so (Fetch standard, section 3.3.4). */
@@ -158,12 +160,12 @@ export function closing(answer: Answer): Answer {
  * The Access-Control-Expose-Headers of a response that browsers may read.
  * @param given what it says already
  */
-export function exposedHeaders(given: unknown): string {
+export function exposedHeaders(given: unknown, { exposed = [] }: Answer): string {
   const listed = String(given ?? '')
     .split(',')
     .map((name) => name.trim())
   const lower = new Set(listed.map((name) => name.toLowerCase()))
-  const missing = EXPOSED.filter((name) => !lower.has(name.toLowerCase()))
+  const missing = [...EXPOSED, ...exposed].filter((name) => !lower.has(name.toLowerCase()))
   return [...listed.filter(Boolean), ...missing].join(', ')
 }
 
