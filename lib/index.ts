@@ -13,6 +13,8 @@ export {
   StepInterruptedError,
   TerminalError,
 } from './errors.ts'
+export type { ObservedExecution, StatusOptions } from './http/status.ts'
+export type { StatusHandler } from './http/status-handler.ts'
 export type { Logger } from './logger.ts'
 export type { ByteSize, Duration } from './parse-options.ts'
 export { type ExecutionName, type ExecutionState, Pawl, type PawlOptions } from './pawl.ts'

@@ -1,16 +1,20 @@
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { RequestListener } from 'node:http'
+import type { IncomingMessage, RequestListener } from 'node:http'
 import { Engine } from './engine/engine.ts'
 import { executionId } from './engine/execution-id.ts'
+import { Observer } from './engine/observer.ts'
 import { Sealer } from './engine/seal.ts'
 import { Worker } from './engine/worker.ts'
 import { PawlError } from './errors.ts'
 import { replayRequest } from './http/recovery.ts'
+import type { StatusOptions } from './http/status.ts'
+import { type StatusHandler, statusHandler, statusResponse } from './http/status-handler.ts'
 import type { Logger } from './logger.ts'
 import { pawlOptions } from './options.ts'
 import { type Duration, parseOptions } from './parse-options.ts'
 import type { Database } from './store/database.ts'
+import { describe } from './store/describe.ts'
 import { checkSchema, migrate } from './store/migrate.ts'
 import type { PgPool } from './store/node-postgres.ts'
 import { openDatabase } from './store/open-database.ts'
@@ -83,6 +87,7 @@ interface Parts {
   store: Store
   watch: Watch
   engine: Engine
+  observer: Observer
   heartbeat: Heartbeat
   retention: Retention
   wakeups: WakeupStore
@@ -162,19 +167,36 @@ export class Pawl {
     }
     const store = new Store(db, schema, id, this.#options.processTimeout)
     const watch = new Watch(db, schema)
+    const sealer = new Sealer(this.#options.encryptionKeys)
     const engine = new Engine({
       store,
       steps: new StepStore(db, schema, id),
       watch,
-      sealer: new Sealer(this.#options.encryptionKeys),
+      sealer,
       owner: id,
       storeTimeoutMs: storeTimeout,
       logger,
     })
+    const observer = new Observer({
+      store,
+      watch,
+      sealer,
+      describe: (id) => describe(db, schema, id),
+    })
     const retention = new Retention(db, schema, this.#options.retentionInterval, logger)
     retention.start()
     const wakeups = new WakeupStore(db, schema, id, this.#options.processTimeout)
-    this.#parts = { db, store, watch, engine, heartbeat, retention, wakeups, worker: null }
+    this.#parts = {
+      db,
+      store,
+      watch,
+      engine,
+      observer,
+      heartbeat,
+      retention,
+      wakeups,
+      worker: null,
+    }
     this.#startWorker()
     this.#state = 'started'
     startedPawls.add(this)
@@ -190,6 +212,7 @@ export class Pawl {
     if (this.#state !== 'started' || !parts) return
     this.#state = 'stopped'
     startedPawls.delete(this)
+    parts.observer.stop()
     await parts.worker?.stop()
     await parts.engine.stop(this.#options.drainTimeout)
     try {
@@ -256,6 +279,51 @@ export class Pawl {
     }
     this.#listener = listener
     this.#startWorker()
+  }
+
+  /**
+   * Tells clients how an execution stands, and its outcome: where `statusUrl` points to. A route handler of
+   * Express, and a listener of Node's http; the last segment of the path is the execution's id.
+   *
+   * ```ts
+   * app.get('/operations/:id', pawl.statusHandler({
+   *   authorize: (req: express.Request, execution) => execution.scope === req.user.id,
+   * }))
+   * ```
+   *
+   * Unfinished: 202 with `{ id, kind, name, status, attempt, createdAt }`, after as long as the client is
+   * ready to wait (`Prefer: wait=10` or `?wait=10`). A finished request: its stored response. A finished
+   * workflow: 200 with `{ id, kind, name, status, result }` or `error`. With `Accept: text/event-stream`:
+   * server-sent events. See docs/async.md.
+   *
+   * @throws PawlError `invalid-option`
+   */
+  statusHandler<Request extends IncomingMessage = IncomingMessage>(
+    options: StatusOptions<Request>,
+  ): StatusHandler<Request> {
+    return statusHandler(this, options)
+  }
+
+  /**
+   * The same for whatever takes a Request and gives a Response (Hono, Next.js, SvelteKit).
+   *
+   * ```ts
+   * export const GET = pawl.statusResponse({
+   *   authorize: async (request, execution) => execution.scope === (await userOf(request)).id,
+   * })
+   * ```
+   *
+   * Its promise rejects with PawlError `not-started`, and with what `authorize` throws.
+   *
+   * @throws PawlError `invalid-option`
+   */
+  statusResponse(options: StatusOptions<Request>): (request: Request) => Promise<Response> {
+    return statusResponse(this, options)
+  }
+
+  /** @internal What the status handlers look through. */
+  get observer(): Observer {
+    return this.#started().observer
   }
 
   /** @internal @throws PawlError `recovery-impossible` if nobody here could go on with a request */

@@ -91,7 +91,7 @@ export function timedOut(instance: string, resumable: boolean): Answer {
 }
 
 /** Where the framework leaves it to Pawl what a handler that throws has answered. */
-export function handlerFailed(instance: string): Answer {
+export function handlerFailed(instance?: string): Answer {
   return answer(
     'handler-failed',
     'The server failed while it carried out the request. Retrying with the same key is safe, and tells whether that is final.',
@@ -113,6 +113,27 @@ export function notRecorded(instance: string): Answer {
     'store-unavailable',
     'The request was carried out, but its outcome could not be recorded yet. Retry with the same key and the same request: you will get the outcome, and nothing runs twice.',
     instance,
+  )
+}
+
+/** The same where there is none and where it is somebody else's. */
+export function notFound(): Answer {
+  return answer(
+    'execution-not-found',
+    'There is no execution of that id here, or it is not yours, or it has expired.',
+  )
+}
+
+export function methodNotAllowed(allowed: string): Answer {
+  const refused = answer('method-not-allowed', `Only ${allowed} can be asked here.`)
+  return { ...refused, headers: [...refused.headers, ['Allow', allowed]] }
+}
+
+/** The store went away while somebody asked how an execution stands. */
+export function statusUnknown(): Answer {
+  return answer(
+    'store-unavailable',
+    'How the execution stands cannot be read now. Ask again after as long as Retry-After says.',
   )
 }
 
