@@ -4,6 +4,7 @@ import { silent } from '../../helpers/app.ts'
 import { withDatabase } from '../../helpers/database.ts'
 import { type Case, runCase } from './case.ts'
 import { answers } from './cases/answers.ts'
+import { asynchronous } from './cases/async.ts'
 import { connections } from './cases/connections.ts'
 import { endings } from './cases/endings.ts'
 import { ietfDraft } from './cases/ietf-draft.ts'
@@ -48,6 +49,7 @@ const cases: Case[] = [
   ...connections,
   ...steps,
   ...store,
+  ...asynchronous,
 ]
 
 for (const driver of drivers) {
