@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { migrate } from '../../lib/store/migrate.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
+import { bundle } from './bundle.ts'
 
 /** The database that every test file's database is a copy of. */
 export const TEMPLATE = 'pawl_template'
@@ -52,7 +53,7 @@ export interface TestPostgres {
 /** Starts an embedded PostgreSQL with its default durability on a free port. */
 export async function startPostgres(flags: string[] = []): Promise<TestPostgres> {
   const file = fileURLToPath(new URL('postgres-process.ts', import.meta.url))
-  const child = spawn(process.execPath, ['--import', 'tsx', file, ...flags], {
+  const child = spawn(process.execPath, [await bundle(file), ...flags], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   const lines = createInterface({ input: child.stdout })
