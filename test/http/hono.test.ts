@@ -13,7 +13,7 @@ const database = withDatabase()
 let pawl: Pawl
 
 beforeEach(async () => {
-  pawl = new Pawl({ database: database.url, drainTimeout: 0, logger: silent })
+  pawl = new Pawl({ database: database.apps, drainTimeout: 0, logger: silent })
   await pawl.start()
 })
 afterEach(() => pawl.stop())

@@ -94,7 +94,7 @@ export const asynchronous: Case[] = [
     name: 'the same key while it runs: 202 to whom prefers it, in each process, else 409',
     options,
     handle: slow,
-    act: async (app) => {
+    alone: async (app) => {
       const first = app.send({})
       await gate.reached()
       const peer = await app.peer()
