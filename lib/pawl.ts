@@ -144,6 +144,7 @@ export class Pawl {
       sealer,
       owner: id,
       storeTimeoutMs: storeTimeout,
+      limits: this.#options.limits,
       logger,
     })
     const retention = new Retention(db, schema, this.#options.retentionInterval, logger)

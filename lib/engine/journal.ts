@@ -3,15 +3,17 @@ import type { Entry, Recorded, StepKind, StepName, StepStore } from '../store/st
 import type { AttemptRef } from '../store/store.ts'
 import { EntryCodec, type Result } from './entry-codec.ts'
 import { Gate } from './gate.ts'
+import { checkStepCount, type JournalLimits } from './limits.ts'
 import { after, persist } from './persist.ts'
+import { type Divergence, idOf, RecordedEntries, WHOLE } from './recorded-entries.ts'
 import type { Sealer } from './seal.ts'
 import { decodeValue } from './value.ts'
 
 /** How long a transaction whose end is not known waits for a store that is away. */
 const LOOK_MS = 5000
 
-/** The name of the entry that says that compensations run. No step has it: a step's is not empty. */
-export const GIVING_UP = ''
+/** The entry that says that compensations run. */
+export const GIVING_UP: StepName = { name: WHOLE, occurrence: 1 }
 
 /** A use of a step's name, and what is recorded under it. */
 export interface Use extends StepName {
@@ -38,11 +40,13 @@ export class Journal {
   readonly #superseded: () => Error | null
   readonly #onSuperseded: () => void
   readonly #onCancelling: () => void
-  readonly #entries = new Map<string, { entry: Entry; position: number }>()
+  readonly #maxEntries: number
+  readonly #entries: RecordedEntries
   readonly #gate: Gate
-  readonly #unused = new Set<string>()
   readonly #uses = new Map<string, number>()
   #recorded: number
+  /** Entries that were there when the attempt began, and those that it has begun. */
+  #begun: number
   #hasFailure = false
   #hasStopped = false
   #closed = false
@@ -61,6 +65,7 @@ export class Journal {
     sealer: Sealer,
     ref: AttemptRef,
     recorded: readonly Entry[],
+    limits: JournalLimits,
     life: {
       stopped(): boolean
       superseded(): Error | null
@@ -69,21 +74,17 @@ export class Journal {
     },
   ) {
     this.#store = store
-    this.#codec = new EntryCodec(sealer, ref.id)
+    this.#codec = new EntryCodec(sealer, ref.id, limits.step)
     this.#ref = ref
     this.#stopped = () => life.stopped()
     this.#superseded = () => life.superseded()
     this.#onSuperseded = () => life.onSuperseded()
     this.#onCancelling = () => life.onCancelling()
-    let position = 0
-    for (const entry of recorded) {
-      // Nobody replays a bare intent: it has no turn.
-      if (entry.completed) position++
-      this.#entries.set(idOf(entry), { entry: this.#codec.open(entry), position })
-      this.#unused.add(idOf(entry))
-    }
-    this.#gate = new Gate(position)
+    this.#maxEntries = limits.steps
+    this.#entries = new RecordedEntries(recorded.map((entry) => this.#codec.open(entry)))
+    this.#gate = new Gate(this.#entries.turns)
     this.#recorded = recorded.length
+    this.#begun = recorded.length
     this.#now = ref.born
     this.#clock = { at: BigInt(ref.born), seen: performance.now() }
   }
@@ -110,11 +111,7 @@ export class Journal {
 
   /** Entries of earlier attempts that this one has not asked for. */
   get skipped(): string[] {
-    return [...this.#unused].flatMap((id) => {
-      const { name, occurrence, kind } = (this.#entries.get(id) as { entry: Entry }).entry
-      if (kind === 'compensation' || kind === 'giving-up') return []
-      return occurrence === 1 ? name : `${name} (${occurrence})`
-    })
+    return this.#entries.skipped
   }
 
   /** When the last entry that the handler has seen was recorded, in microseconds since 1970. */
@@ -124,7 +121,7 @@ export class Journal {
 
   /**
    * Takes the next occurrence of a name. Throws if this attempt must not go on.
-   * @throws PawlError `superseded`
+   * @throws PawlError `superseded`, `limit-exceeded`
    * @throws DivergenceError if an entry of another kind is recorded there
    */
   use(name: string, kind: StepKind): Use {
@@ -136,9 +133,8 @@ export class Journal {
   /** The same for an occurrence that is not the next. */
   useAt({ name, occurrence }: StepName, kind: StepKind): Use {
     this.check()
-    const entry = this.#entries.get(idOf({ name, occurrence }))?.entry
-    this.#unused.delete(idOf({ name, occurrence }))
-    const isHandlers = kind !== 'compensation' && kind !== 'giving-up'
+    const entry = this.#entries.use({ name, occurrence })
+    const isHandlers = kind !== 'compensation' && name !== WHOLE
     if (!entry?.completed && isHandlers && !this.isGivingUp) this.checkHalted()
     if (!entry && this.#closed && isHandlers) {
       throw new PawlError(
@@ -159,12 +155,19 @@ export class Journal {
         'Give the new step another name, or bring the old one back until executions in flight are done.',
       )
     }
+    if (!entry && isHandlers) checkStepCount(name, this.#begun++, this.#maxEntries)
     return { name, occurrence, kind, entry }
   }
 
   /** Whether an earlier attempt has given up, and compensations may have run. */
   get isGivingUp(): boolean {
-    return this.#entries.has(idOf({ name: GIVING_UP, occurrence: 1 }))
+    return this.#entries.get(GIVING_UP) !== undefined
+  }
+
+  /** Records that the code of this attempt does not fit, and what it has not asked for. */
+  async diverged(divergence: Divergence): Promise<void> {
+    const name = { name: WHOLE, occurrence: this.#ref.attempt + 1 }
+    await this.record(this.useAt(name, 'divergence'), { output: divergence }, 0)
   }
 
   /** Lets the handler begin no new steps: it has given its final answer. */
@@ -194,7 +197,7 @@ export class Journal {
 
   /** Whether something is recorded under this name. */
   has(name: string): boolean {
-    return this.#entries.has(idOf({ name, occurrence: 1 }))
+    return this.#entries.get({ name, occurrence: 1 }) !== undefined
   }
 
   /** How many entries there are. */
@@ -204,7 +207,7 @@ export class Journal {
 
   /** Resolves to the recorded output, or rejects with the recorded error, when it is its turn. */
   async replay(use: StepName, entry: Entry): Promise<unknown> {
-    const position = this.#entries.get(idOf(use))?.position
+    const position = this.#entries.turnOf(use)
     if (position !== undefined) await this.#gate.pass(position)
     return this.#open(entry)
   }
@@ -213,7 +216,7 @@ export class Journal {
    * Records what became of a step and resolves to what is recorded: this, or what was there first.
    * @returns the entry of another attempt if that was first; null if this one is recorded
    * @throws PawlError `superseded` if this attempt must not record it, `value-unkeepable`,
-   * `store-unavailable` once Pawl has stopped
+   * `limit-exceeded`, `store-unavailable` once Pawl has stopped
    */
   async record(use: Use, result: Result, tookMs: number): Promise<Entry | null> {
     const { output, error } = this.#codec.encode(use, result)
@@ -430,8 +433,4 @@ export class Journal {
   #noteFailure(error: unknown): void {
     if (!(error instanceof StepInterruptedError)) this.#hasFailure = true
   }
-}
-
-function idOf({ name, occurrence }: StepName): string {
-  return `${occurrence} ${name}`
 }
