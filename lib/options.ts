@@ -74,6 +74,8 @@ export const pawlOptions = z.strictObject({
     .strictObject({
       input: byteSize.default(1024 ** 2),
       output: byteSize.default(1024 ** 2),
+      step: byteSize.default(1024 ** 2),
+      steps: z.number('a whole number').int('a whole number').min(1, 'at least 1').default(10_000),
     })
     .prefault({}),
   retentionInterval: longerThanZero.default(60_000),

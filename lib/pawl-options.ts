@@ -32,8 +32,12 @@ export interface PawlOptions {
    * others run them (`npx pawl work`). Default `{ concurrency: 100 }`.
    */
   workers?: false | { concurrency?: number }
-  /** How large the input and the result of a workflow may be. Default 1 MiB each. */
-  limits?: { input?: ByteSize; output?: ByteSize }
+  /**
+   * How much may be stored of one execution, before an error (`limit-exceeded`) says so: the `input` and
+   * the `output` of a workflow, what one `step` of a request or a workflow gives (1 MiB each), and how many
+   * `steps` it may record (10,000).
+   */
+  limits?: { input?: ByteSize; output?: ByteSize; step?: ByteSize; steps?: number }
   /** How often this process deletes what has expired. Default `'1 minute'`. */
   retentionInterval?: Duration
   /**

@@ -144,6 +144,7 @@ export class Pawl extends WorkflowApi {
       sealer,
       owner: id,
       storeTimeoutMs: storeTimeout,
+      limits: this.#options.limits,
       logger,
     })
     const observer = new Observer({

@@ -152,4 +152,4 @@ select
 from (select queue from pawl.wakeups where queue is not null union select queue from pawl.slots) as q;
 
 comment on view pawl.queue_log is 'Each queue that something waits in or runs under: how many wait, and since when.';
-comment on column pawl.step_log.kind is 'step, transaction, sleep, signal, child (a start), result (of a child), state, patch, compensation, or giving-up (the answer that compensations run for)';
+comment on column pawl.step_log.kind is 'step, transaction, sleep, signal, child (a start), result (of a child), state, patch, compensation, giving-up (the answer that compensations run for), or divergence (the code of that attempt did not fit)';

@@ -5,6 +5,7 @@ import type { RunStatement, TransactionHost } from '../store/transaction-host.ts
 import { compensate, UndoLog } from './compensation.ts'
 import type { Execution } from './execution.ts'
 import { Journal } from './journal.ts'
+import type { JournalLimits } from './limits.ts'
 import { openOutcome, sealOutcome } from './outcome.ts'
 import { persist } from './persist.ts'
 import { type ExecutionParts, RunningExecution } from './running-execution.ts'
@@ -36,6 +37,7 @@ export interface AttemptTools {
   store: Store
   steps: StepStore
   sealer: Sealer
+  limits: JournalLimits
   /** Whether Pawl has stopped, and nothing may be tried any more. */
   stopped: () => boolean
 }
@@ -89,7 +91,7 @@ export class Attempt {
         resolve(settled)
       }
     })
-    this.#journal = new Journal(tools.steps, tools.sealer, ref, options.recorded, {
+    this.#journal = new Journal(tools.steps, tools.sealer, ref, options.recorded, tools.limits, {
       stopped: tools.stopped,
       superseded: () => this.#superseded,
       onSuperseded: () => this.#supersede(),

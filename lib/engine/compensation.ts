@@ -106,7 +106,7 @@ async function decide(
   undoable: readonly Undoable[],
   outcome: Outcome,
 ): Promise<GivingUp> {
-  const use = journal.useAt({ name: GIVING_UP, occurrence: 1 }, 'giving-up')
+  const use = journal.useAt(GIVING_UP, 'giving-up')
   if (use.entry) return journal.adopt(use.entry) as GivingUp
   const steps = undoable.map(({ name, occurrence }) => ({ name, occurrence }))
   const decision: GivingUp = { outcome, steps }

@@ -5,6 +5,7 @@ import type { AttemptRef, Claim, Found, Outcome, Store } from '../store/store.ts
 import type { Taken } from '../store/wakeup-store.ts'
 import type { Watch } from '../store/watch.ts'
 import { Attempt, type AttemptOptions, type AttemptTools } from './attempt.ts'
+import type { JournalLimits } from './limits.ts'
 import { openOutcome } from './outcome.ts'
 import { after, persist } from './persist.ts'
 import type { Sealer } from './seal.ts'
@@ -42,6 +43,7 @@ export interface EngineParts {
   owner: string
   /** How long a call may wait for a store that cannot be reached, in ms. */
   storeTimeoutMs: number
+  limits: JournalLimits
   logger: Logger
 }
 
@@ -71,13 +73,14 @@ export class Engine {
   #accepting = true
   #stopped = false
 
-  constructor({ store, steps, watch, sealer, owner, storeTimeoutMs, logger }: EngineParts) {
+  constructor(parts: EngineParts) {
+    const { store, steps, watch, sealer, owner, storeTimeoutMs, limits, logger } = parts
     this.#store = store
     this.#watch = watch
     this.#owner = owner
     this.#storeTimeoutMs = storeTimeoutMs
     this.#logger = logger
-    this.#tools = { store, steps, sealer, stopped: () => this.#stopped }
+    this.#tools = { store, steps, sealer, limits, stopped: () => this.#stopped }
   }
 
   /**

@@ -1,4 +1,5 @@
-import type { Entry, StepName } from '../store/step-store.ts'
+import type { Entry, StepKind, StepName } from '../store/step-store.ts'
+import { checkStepSize } from './limits.ts'
 import type { Sealer } from './seal.ts'
 import { encodeError, encodeValue } from './value.ts'
 
@@ -14,19 +15,27 @@ export type Result =
 export class EntryCodec {
   readonly #sealer: Sealer
   readonly #executionId: string
+  readonly #maxBytes: number
 
-  constructor(sealer: Sealer, executionId: string) {
+  /** @param maxBytes how large what a step gives may be */
+  constructor(sealer: Sealer, executionId: string, maxBytes: number) {
     this.#sealer = sealer
     this.#executionId = executionId
+    this.#maxBytes = maxBytes
   }
 
-  /** @throws PawlError `value-unkeepable` */
-  encode(use: StepName, result: Result): { output: Buffer | null; error: Buffer | null } {
+  /** @throws PawlError `value-unkeepable`, `limit-exceeded` */
+  encode(
+    use: StepName & { kind: StepKind },
+    result: Result,
+  ): { output: Buffer | null; error: Buffer | null } {
     if (result === 'intent') return { output: null, error: null }
     const seal = (bytes: Buffer | null, what: string) =>
       bytes && this.#sealer.seal(bytes, this.#executionId, purposeOf(use, what))
     if ('output' in result) {
-      return { output: seal(encodeValue(result.output), 'step'), error: null }
+      const bytes = encodeValue(result.output)
+      checkStepSize(use, bytes, this.#maxBytes)
+      return { output: seal(bytes, 'step'), error: null }
     }
     return { output: null, error: seal(encodeError(result.error), 'error') }
   }

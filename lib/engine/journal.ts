@@ -3,8 +3,10 @@ import type { Entry, Recorded, StepName, StepStore } from '../store/step-store.t
 import type { AttemptRef } from '../store/store.ts'
 import { EntryCodec, type Result } from './entry-codec.ts'
 import { Gate } from './gate.ts'
+import type { JournalLimits } from './limits.ts'
 import { after, persist } from './persist.ts'
-import { idOf, type Life, Replay, type Use } from './replay.ts'
+import { type Divergence, idOf, WHOLE } from './recorded-entries.ts'
+import { type Life, Replay, type Use } from './replay.ts'
 import type { Sealer } from './seal.ts'
 import { decodeValue } from './value.ts'
 
@@ -43,11 +45,13 @@ export class Journal extends Replay {
     sealer: Sealer,
     ref: AttemptRef,
     recorded: readonly Entry[],
+    limits: JournalLimits,
     life: Life,
   ) {
-    const codec = new EntryCodec(sealer, ref.id)
+    const codec = new EntryCodec(sealer, ref.id, limits.step)
     super(
       recorded.map((entry) => codec.open(entry)),
+      limits.steps,
       life,
     )
     this.#store = store
@@ -75,6 +79,12 @@ export class Journal extends Replay {
     return this.#now
   }
 
+  /** Records that the code of this attempt does not fit, and what it has not asked for. */
+  async diverged(divergence: Divergence): Promise<void> {
+    const name = { name: WHOLE, occurrence: this.#ref.attempt + 1 }
+    await this.record(this.useAt(name, 'divergence'), { output: divergence }, 0)
+  }
+
   /** How many entries there are. */
   get size(): number {
     return this.#recorded
@@ -91,7 +101,7 @@ export class Journal extends Replay {
    * Records what became of a step and resolves to what is recorded: this, or what was there first.
    * @returns the entry of another attempt if that was first; null if this one is recorded
    * @throws PawlError `superseded` if this attempt must not record it, `value-unkeepable`,
-   * `store-unavailable` once Pawl has stopped
+   * `limit-exceeded`, `store-unavailable` once Pawl has stopped
    */
   async record(use: Use, result: Result, tookMs: number): Promise<Entry | null> {
     const { output, error } = this.#codec.encode(use, result)

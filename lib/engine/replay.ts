@@ -1,8 +1,10 @@
 import { DivergenceError, PawlError } from '../errors.ts'
 import type { Entry, StepKind, StepName } from '../store/step-store.ts'
+import { checkStepCount } from './limits.ts'
+import { RecordedEntries, WHOLE } from './recorded-entries.ts'
 
-/** The name of the entry that says that compensations run. No step has it: a step's is not empty. */
-export const GIVING_UP = ''
+/** The entry that says that compensations run. */
+export const GIVING_UP: StepName = { name: WHOLE, occurrence: 1 }
 
 /** A use of a step's name, and what is recorded under it. */
 export interface Use extends StepName {
@@ -24,26 +26,24 @@ export interface Life {
 /** What earlier attempts recorded, and what the handler has asked for of it. */
 export class Replay {
   readonly #life: Life
-  readonly #entries = new Map<string, { entry: Entry; turn: number }>()
-  readonly #unused = new Set<string>()
+  readonly #recorded: RecordedEntries
   readonly #uses = new Map<string, number>()
-  /** How many of the entries have a turn when they are replayed. */
-  protected readonly turns: number
+  readonly #maxEntries: number
+  /** Entries that were there when the attempt began, and those that it has begun. */
+  #begun: number
   #hasStopped = false
   #closed = false
   #halted: Error | undefined
 
-  /** @param recorded decrypted, in the order of replay */
-  constructor(recorded: readonly Entry[], life: Life) {
+  /**
+   * @param recorded decrypted, in the order of replay
+   * @param maxEntries how many entries an execution may have
+   */
+  constructor(recorded: readonly Entry[], maxEntries: number, life: Life) {
+    this.#recorded = new RecordedEntries(recorded)
+    this.#begun = recorded.length
+    this.#maxEntries = maxEntries
     this.#life = life
-    let turns = 0
-    for (const entry of recorded) {
-      // Nobody replays a bare intent, or what was undone.
-      if (entry.completed && isHandlers(entry.kind)) turns++
-      this.#entries.set(idOf(entry), { entry, turn: turns })
-      this.#unused.add(idOf(entry))
-    }
-    this.turns = turns
   }
 
   /** Whether the handler has asked for a step. */
@@ -58,16 +58,12 @@ export class Replay {
 
   /** Entries of earlier attempts that this one has not asked for. */
   get skipped(): string[] {
-    return [...this.#unused].flatMap((id) => {
-      const { name, occurrence, kind } = (this.#entries.get(id) as { entry: Entry }).entry
-      if (!isHandlers(kind)) return []
-      return occurrence === 1 ? name : `${name} (${occurrence})`
-    })
+    return this.#recorded.skipped
   }
 
   /**
    * Takes the next occurrence of a name. Throws if this attempt must not go on.
-   * @throws PawlError `superseded`
+   * @throws PawlError `superseded`, `limit-exceeded`
    * @throws DivergenceError if an entry of another kind is recorded there
    */
   use(name: string, kind: StepKind): Use {
@@ -79,17 +75,17 @@ export class Replay {
   /** The same for an occurrence that is not the next. */
   useAt({ name, occurrence }: StepName, kind: StepKind): Use {
     this.check()
-    const entry = this.#entries.get(idOf({ name, occurrence }))?.entry
-    this.#unused.delete(idOf({ name, occurrence }))
-    if (!entry?.completed && isHandlers(kind) && !this.isGivingUp) this.checkHalted()
-    if (!entry && this.#closed && isHandlers(kind)) {
+    const entry = this.#recorded.use({ name, occurrence })
+    const isHandlers = kind !== 'compensation' && name !== WHOLE
+    if (!entry?.completed && isHandlers && !this.isGivingUp) this.checkHalted()
+    if (!entry && this.#closed && isHandlers) {
       throw new PawlError(
         'superseded',
         `"${name}" was started after the handler had given its final answer.`,
         'Wait for all branches before you answer: Promise.allSettled, in place of Promise.all.',
       )
     }
-    if (!entry && this.isGivingUp && isHandlers(kind)) {
+    if (!entry && this.isGivingUp && isHandlers) {
       throw new DivergenceError(
         `"${name}" is new, and the execution is giving up: its compensations have begun.`,
         'Nothing is to be done; the recorded answer is given when all of them have run.',
@@ -101,12 +97,13 @@ export class Replay {
         'Give the new step another name, or bring the old one back until executions in flight are done.',
       )
     }
+    if (!entry && isHandlers) checkStepCount(name, this.#begun++, this.#maxEntries)
     return { name, occurrence, kind, entry }
   }
 
   /** Whether an earlier attempt has given up, and compensations may have run. */
   get isGivingUp(): boolean {
-    return this.#entries.has(idOf({ name: GIVING_UP, occurrence: 1 }))
+    return this.#recorded.get(GIVING_UP) !== undefined
   }
 
   /** Lets the handler begin no new steps: it has given its final answer. */
@@ -136,11 +133,16 @@ export class Replay {
 
   /** Whether something is recorded under this name. */
   has(name: string): boolean {
-    return this.#entries.has(idOf({ name, occurrence: 1 }))
+    return this.#recorded.get({ name, occurrence: 1 }) !== undefined
+  }
+
+  /** How many of the entries have a turn when they are replayed. */
+  protected get turns(): number {
+    return this.#recorded.turns
   }
 
   protected turnOf(use: StepName): number | undefined {
-    return this.#entries.get(idOf(use))?.turn
+    return this.#recorded.turnOf(use)
   }
 
   /** @throws PawlError `superseded` if this attempt must not go on */
@@ -154,13 +156,4 @@ export class Replay {
     this.#life.onSuperseded()
     return this.#life.superseded() ?? new Error('The execution is over.')
   }
-}
-
-/** Whether the handler asks for entries of this kind. */
-function isHandlers(kind: StepKind): boolean {
-  return kind !== 'compensation' && kind !== 'giving-up'
-}
-
-export function idOf({ name, occurrence }: StepName): string {
-  return `${occurrence} ${name}`
 }

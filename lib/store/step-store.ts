@@ -20,6 +20,7 @@ export type StepKind =
   | 'patch'
   | 'compensation'
   | 'giving-up'
+  | 'divergence'
 
 /** Names an entry within its execution. */
 export interface StepName {

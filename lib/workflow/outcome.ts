@@ -1,5 +1,6 @@
+import { LimitError } from '../engine/limits.ts'
 import { decodeValue, encodeError, encodeValue } from '../engine/value.ts'
-import { CancelledError, PawlError, WorkflowFailedError } from '../errors.ts'
+import { CancelledError, WorkflowFailedError } from '../errors.ts'
 import type { Outcome } from '../store/store.ts'
 
 /** A workflow's outcome is stored as a response's is, with these in place of an HTTP status. */
@@ -45,8 +46,7 @@ export function resultOf(name: string, outcome: Outcome): unknown {
 /** @throws PawlError `limit-exceeded` */
 export function checkSize(bytes: Buffer | null, maxBytes: number, what: string): void {
   if (!bytes || bytes.length <= maxBytes) return
-  throw new PawlError(
-    'limit-exceeded',
+  throw new LimitError(
     `${what} takes ${bytes.length} bytes, and at most ${maxBytes} are allowed.`,
     'Keep what is large in a table or a file of the app and pass its name; or raise the limits option of Pawl.',
   )

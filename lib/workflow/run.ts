@@ -2,12 +2,17 @@ import type { Attempt } from '../engine/attempt.ts'
 import { pauseAfter } from '../engine/backoff.ts'
 import { runAs } from '../engine/current.ts'
 import type { Journal } from '../engine/journal.ts'
+import { LimitError } from '../engine/limits.ts'
+import { within } from '../engine/within.ts'
 import { CancelledError, DivergenceError, TerminalError, WorkflowTimeoutError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { Outcome } from '../store/store.ts'
 import type { Taken } from '../store/wakeup-store.ts'
 import { type Definition, fits } from './definition.ts'
 import { checkSize, errorOutcome, resultOutcome } from './outcome.ts'
+
+/** How long what runs beside the code that has ended may take to ask for what is recorded of it. */
+const PATIENCE_MS = 1000
 
 /** What running a workflow needs. */
 export interface RunParts {
@@ -35,7 +40,9 @@ export async function runWorkflow(parts: RunParts): Promise<void> {
     // Its code may never end: it sleeps, or somebody else goes on with it.
     const ended = await Promise.race([running.then(value), attempt.settled.then(() => null)])
     running.catch(() => {})
-    if (ended) await end(parts, await outcomeOf(parts, ended.value))
+    if (!ended) return
+    await checkAsked(parts)
+    await end(parts, await outcomeOf(parts, ended.value))
   } catch (error) {
     if (!attempt.isSettled) await fail(parts, error)
   } finally {
@@ -44,6 +51,36 @@ export async function runWorkflow(parts: RunParts): Promise<void> {
 }
 
 const value = (value: unknown) => ({ value })
+
+/**
+ * The code has ended: it must have asked for all that earlier attempts recorded. A branch that nobody waits
+ * for (the loser of a race) may be on its way to it.
+ * @throws DivergenceError
+ */
+async function checkAsked({ attempt, journal, definition }: RunParts): Promise<void> {
+  if (attempt.isGivingUp) return // What it ends with is decided.
+  const until = performance.now() + PATIENCE_MS
+  while (journal.isReplaying && performance.now() < until) {
+    await within(10, attempt.settled)
+    if (attempt.isSettled) return
+  }
+  const { skipped } = journal
+  if (skipped.length === 0) return
+  throw new Skipped(
+    skipped,
+    `Workflow "${definition.name}" has ended without asking for what is recorded of it: ${skipped.map((name) => `"${name}"`).join(', ')}.`,
+    'Bring back the code it was started with (see version and execution.patched) and release it; released under the same code, it ends without them.',
+  )
+}
+
+class Skipped extends DivergenceError {
+  readonly steps: string[]
+
+  constructor(steps: string[], message: string, hint: string) {
+    super(message, hint)
+    this.steps = steps
+  }
+}
 
 async function outcomeOf(parts: RunParts, returned: unknown): Promise<Outcome> {
   const { name, output } = parts.definition
@@ -66,10 +103,13 @@ async function fail(parts: RunParts, thrown: unknown): Promise<void> {
   const error = thrown instanceof Error ? thrown : new Error(String(thrown), { cause: thrown })
   // Told to stop: what it throws then says nothing of the execution.
   if (journal.hasStopped) return void (await attempt.release('released'))
-  if (error instanceof TerminalError) {
+  // Once an attempt has given up, there is one way to end, whatever the code makes of it.
+  if (error instanceof TerminalError || attempt.isGivingUp) {
     try {
+      await checkAsked(parts)
       return await end(parts, errorOutcome(error))
     } catch (undoing) {
+      if (undoing instanceof DivergenceError) return park(parts, undoing)
       logger.warn('a compensation failed; another attempt goes on with it', {
         error: undoing,
         execution: attempt.execution.id,
@@ -77,15 +117,30 @@ async function fail(parts: RunParts, thrown: unknown): Promise<void> {
       return retry(parts, undoing as Error)
     }
   }
+  if (error instanceof DivergenceError || error instanceof LimitError) return park(parts, error)
   const fields = { execution: attempt.execution.id, workflow: definition.name, error }
-  if (error instanceof DivergenceError) {
-    logger.warn('a workflow does not fit its journal and is parked; nothing was changed', fields)
-    return void (await attempt.release('parked', { error }))
-  }
   if (taken.maxAttempts <= taken.attempt) {
     logger.warn('a workflow has failed as often as it may and is parked; see pawl release', fields)
   } else logger.debug('a workflow failed and is tried again', fields)
   await retry(parts, error)
+}
+
+/** No other attempt can fare better, until somebody changes something. */
+async function park(
+  { attempt, journal, definition, logger }: RunParts,
+  error: Error,
+): Promise<void> {
+  // What it has recorded itself is no part of what the right code has to ask for.
+  const skipped = error instanceof Skipped ? error.steps : []
+  if (error instanceof DivergenceError) await journal.diverged({ skipped }).catch(() => {})
+  const fields = { execution: attempt.execution.id, workflow: definition.name, error }
+  logger.warn(
+    error instanceof DivergenceError
+      ? 'a workflow does not fit its journal and is parked; nothing was changed'
+      : 'a workflow is beyond a limit and is parked',
+    fields,
+  )
+  await attempt.release('parked', { error })
 }
 
 async function retry({ attempt, definition, taken }: RunParts, error: Error): Promise<void> {

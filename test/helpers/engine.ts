@@ -85,6 +85,7 @@ export async function startProcess(
     sealer: new Sealer(keys),
     owner: id,
     storeTimeoutMs,
+    limits: { step: 1024 ** 2, steps: 10_000 },
     logger,
   })
   const process: TestProcess = {

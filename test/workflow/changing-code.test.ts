@@ -1,0 +1,284 @@
+import { describe, expect, it } from 'vitest'
+import { TerminalError, type WorkflowExecution } from '../../lib/index.ts'
+import { withDatabase } from '../helpers/database.ts'
+import { freshKey } from '../helpers/request.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+import { withWorkflows } from '../helpers/workflows.ts'
+
+const database = withDatabase()
+const app = withWorkflows(database)
+
+type Code = (execution: WorkflowExecution) => Promise<unknown>
+
+/** Runs an execution under one code after the other, each deployed in place of the one before. */
+function deployments(name: string) {
+  let id = ''
+  let key = ''
+  let current: ReturnType<typeof app.pawl> | undefined
+  return {
+    async deploy(code: Code, options: { version?: string } = {}) {
+      await current?.stop()
+      const pawl = app.pawl()
+      const workflow = pawl.workflow(name, options, code)
+      await pawl.start()
+      current = pawl
+      if (!id) {
+        const started = await workflow.start(undefined, { key: freshKey() })
+        id = started.id
+        key = started.key
+      }
+      return { pawl, id, handle: workflow.handle(key) }
+    },
+  }
+}
+
+describe('Code that has changed under an execution', () => {
+  it('parks it if a step is of another kind now, and harms nothing: put back, it finishes', async () => {
+    const ran: string[] = []
+    const original: Code = async (execution) => {
+      const charge = await execution.step('charge', () => ran.push('charge'))
+      await execution.signal('go')
+      return charge
+    }
+    const { deploy } = deployments('another kind')
+    const first = await deploy(original)
+    await app.until(first.id, 'waiting')
+
+    const changed = await deploy(async (execution) => {
+      await execution.transaction('charge', () => ran.push('transaction'))
+    })
+    await changed.handle.signal('go')
+    await app.until(first.id, 'parked')
+    const { error } = await changed.handle.status()
+    expect(error).toMatchObject({ name: 'DivergenceError', code: 'divergence' })
+    expect(error?.message).toMatch(/"charge" is recorded as a step and is now a transaction/)
+
+    const back = await deploy(original)
+    expect(await back.pawl.release({ id: first.id })).toBe(true)
+    expect(await back.handle.result()).toBe(1)
+    expect(ran).toEqual(['charge'])
+    expect(await app.journal(first.id)).toContain('step charge')
+  })
+
+  it('parks it if it ends without asking for what is recorded, and names that; put back, it finishes', async () => {
+    const ran: string[] = []
+    const original: Code = async (execution) => {
+      await execution.step('charge', () => ran.push('charge'))
+      await execution.step('mail', () => ran.push('mail'))
+      await execution.signal('go')
+      return execution.step('ship', () => ran.push('ship'))
+    }
+    const { deploy } = deployments('renamed')
+    const first = await deploy(original)
+    await app.until(first.id, 'waiting')
+
+    const changed = await deploy(async (execution) => {
+      await execution.step('charge', () => ran.push('charge'))
+      await execution.step('send mail', () => ran.push('send mail'))
+      return 'changed'
+    })
+    await changed.handle.signal('go')
+    await app.until(first.id, 'parked')
+    const { error } = await changed.handle.status()
+    expect(error).toMatchObject({ code: 'divergence', steps: ['mail'] })
+    expect(error?.message).toMatch(/ended without asking for what is recorded of it: "mail"/)
+
+    const back = await deploy(original)
+    expect(await back.pawl.release({ id: first.id })).toBe(true)
+    expect(await back.handle.result()).toBe(4)
+    expect(ran).toEqual(['charge', 'mail', 'send mail', 'ship'])
+  })
+
+  it('parks it as well if it fails for good without asking for what could be undone', async () => {
+    const undone: string[] = []
+    const { deploy } = deployments('fails')
+    const first = await deploy(async (execution) => {
+      await execution.step('book', () => 1, { compensate: () => undone.push('book') })
+      await execution.signal('go')
+    })
+    await app.until(first.id, 'waiting')
+    const changed = await deploy(async () => {
+      throw new TerminalError('no')
+    })
+    await changed.handle.signal('go')
+    await app.until(first.id, 'parked')
+    const back = await deploy(async (execution) => {
+      await execution.step('book', () => 1, { compensate: () => undone.push('book') })
+      throw new TerminalError('no')
+    })
+    await back.pawl.release({ id: first.id })
+    await app.until(first.id, 'failed')
+    expect(undone).toEqual(['book'])
+  })
+
+  it('ends without those steps once somebody has looked, and released it under the same code', async () => {
+    const { deploy } = deployments('accepted')
+    const first = await deploy(async (execution) => {
+      await execution.step('old', () => 1)
+      await execution.signal('go')
+    })
+    await app.until(first.id, 'waiting')
+    const changed = await deploy(async (execution) => {
+      await execution.signal('go')
+      return 'without'
+    })
+    await changed.handle.signal('go')
+    await app.until(first.id, 'parked')
+    await changed.pawl.release({ id: first.id })
+    expect(await changed.handle.result()).toBe('without')
+  })
+
+  it('does not mistake the loser of a race for a step that is gone', async () => {
+    const raced: Code = async (execution) => {
+      const slow = async () => {
+        await execution.step('a', () => 1)
+        await execution.step('b', () => 1)
+        return 'slow'
+      }
+      const winner = await Promise.race([execution.step('fast', () => 'fast'), slow()])
+      // The first attempt ends here, once the loser has recorded all of its steps.
+      if (execution.attempt === 1) {
+        await waitFor('the loser', async () => (await app.journal(execution.id)).length === 3)
+        throw new Error('the process dies')
+      }
+      return winner
+    }
+    const pawl = app.pawl()
+    const race = pawl.workflow('race', { retry: { backoff: 1 } }, raced)
+    await pawl.start()
+    const handle = await race.start(undefined)
+    expect(['fast', 'slow']).toContain(await handle.result())
+    expect((await handle.status()).status).toBe('done')
+  })
+
+  it('gives up all the same if it was about to when it is run again', async () => {
+    const undone: string[] = []
+    let failing = true
+    const pawl = app.pawl()
+    const trip = pawl.workflow('trip', { retry: { backoff: 1 } }, async (execution) => {
+      await execution.step('book', () => 1, {
+        compensate: () => {
+          undone.push('book')
+          if (failing) throw new Error('the hotel does not answer')
+        },
+      })
+      await execution.signal('never')
+    })
+    await pawl.start()
+    const handle = await trip.start(undefined)
+    await app.until(handle.id, 'waiting')
+    await handle.cancel()
+    await waitFor('a compensation that failed', async () => {
+      const { rows } = await database.pool.query(
+        `select from pawl.executions where id = $1 and last_error is not null`,
+        [handle.id],
+      )
+      return rows.length > 0 && undone.length >= 3
+    })
+    failing = false
+    await app.until(handle.id, 'cancelled')
+  })
+})
+
+describe('A version', () => {
+  it('is run by processes that have it, and waits for one where there is none', async () => {
+    const old = app.pawl()
+    const oldCode = old.workflow('order', { version: '1' }, async (execution) => {
+      await execution.signal('go')
+      return 'under 1'
+    })
+    await old.start()
+    const drained = await oldCode.start(undefined)
+    const stuck = await oldCode.start(undefined)
+    await app.until(drained.id, 'waiting')
+
+    const ran: string[] = []
+    const next = app.pawl()
+    const newCode = next.workflow('order', { version: '2' }, async () => {
+      ran.push('under 2')
+      return 'under 2'
+    })
+    await next.start()
+    expect(await (await newCode.start(undefined)).result()).toBe('under 2')
+    // The old process is still there, and finishes what it has begun.
+    await next.signal(drained.id, 'go')
+    expect(await drained.result()).toBe('under 1')
+
+    await app.until(stuck.id, 'waiting')
+    await old.stop()
+    await next.signal(stuck.id, 'go')
+    // Enough for the process without it to look: one of its own that was started later is done.
+    for (let i = 0; i < 3; i++) await (await newCode.start(undefined)).result()
+    expect(await next.status(stuck.id)).toMatchObject({ status: 'waiting', version: '1' })
+    const { rows } = await database.pool.query(
+      `select status, version, due_at <= pawl.now() as due from pawl.execution_log where id = $1`,
+      [stuck.id],
+    )
+    expect(rows).toEqual([{ status: 'waiting', version: '1', due: true }])
+
+    const again = app.pawl()
+    const handle = again
+      .workflow('order', { version: '1' }, async (execution) => {
+        await execution.signal('go')
+        return 'under 1, again'
+      })
+      .handle(stuck.key)
+    await again.start()
+    expect(await handle.result()).toBe('under 1, again')
+    expect(ran).toHaveLength(4)
+  })
+
+  it('is refused if it is defined twice', () => {
+    const pawl = app.pawl()
+    pawl.workflow('twice', { version: '1' }, () => 1)
+    pawl.workflow('twice', { version: '2' }, () => 1)
+    expect(() => pawl.workflow('twice', { version: '1' }, () => 1)).toThrow(
+      /two definitions of "twice" of version "1"/,
+    )
+  })
+})
+
+describe('execution.patched', () => {
+  it('is false for those that are past it, true for the others, and the same in every attempt', async () => {
+    const seen: unknown[] = []
+    const { deploy } = deployments('patched')
+    const first = await deploy(async (execution) => {
+      await execution.step('charge', () => 1)
+      await execution.signal('go')
+      return execution.step('ship', () => 'shipped')
+    })
+    await app.until(first.id, 'waiting')
+    const patched: Code = async (execution) => {
+      const checks = await execution.patched('check fraud')
+      seen.push([execution.attempt, checks])
+      if (checks) await execution.step('check fraud', () => 1)
+      await execution.step('charge', () => 1)
+      await execution.signal('go')
+      const late = await execution.patched('mail')
+      seen.push([execution.attempt, 'mail', late])
+      if (late) await execution.step('mail', () => 1)
+      await execution.signal('again')
+      return execution.step('ship', () => `shipped, ${checks}, ${late}`)
+    }
+    const second = await deploy(patched)
+    await second.handle.signal('go')
+    // It has come past the first change, and not yet to the second.
+    await waitFor('the second wait', async () =>
+      (await app.journal(first.id)).includes('step mail'),
+    )
+    await app.until(first.id, 'waiting')
+    await second.handle.signal('again')
+    expect(await second.handle.result()).toBe('shipped, false, true')
+    const attempts = (seen as unknown[][]).filter((entry) => entry.length === 2)
+    expect(attempts.length).toBeGreaterThan(1)
+    expect(attempts.every(([, checks]) => checks === false)).toBe(true)
+    const mails = (seen as unknown[][]).filter((entry) => entry.length === 3)
+    expect(mails.every(([, , late]) => late === true)).toBe(true)
+
+    seen.length = 0
+    const { handle } = await deployments('patched').deploy(patched)
+    await handle.signal('go')
+    await handle.signal('again')
+    expect(await handle.result()).toBe('shipped, true, true')
+  })
+})

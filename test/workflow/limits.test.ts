@@ -1,0 +1,124 @@
+import { describe, expect, it } from 'vitest'
+import type { WorkflowExecution } from '../../lib/index.ts'
+import { withDatabase } from '../helpers/database.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+import { withWorkflows } from '../helpers/workflows.ts'
+
+const database = withDatabase()
+const app = withWorkflows(database)
+
+describe('Limits of an execution', () => {
+  it('refuse an input that is too large: nothing is started', async () => {
+    const pawl = app.pawl({ limits: { input: 100 } })
+    const workflow = pawl.workflow('input', () => 1)
+    await pawl.start()
+    const error = await workflow.start('x'.repeat(99)).catch((error) => error)
+    expect(error).toMatchObject({ code: 'limit-exceeded' })
+    expect(error.message).toMatch(
+      /The input of Workflow "input" takes 101 bytes, and at most 100 are/,
+    )
+    const handle = await workflow.start('x'.repeat(98))
+    expect(await handle.result()).toBe(1)
+    await expect(pawl.signal(handle.id, 'x', 'x'.repeat(99))).rejects.toMatchObject({
+      code: 'limit-exceeded',
+    })
+  })
+
+  it('park a workflow whose result is too large, at once; it ends once the limit is raised', async () => {
+    const pawl = app.pawl({ limits: { output: 100 } })
+    const code = () => 'x'.repeat(99)
+    const workflow = pawl.workflow('output', code)
+    await pawl.start()
+    const { id, key } = await workflow.start(undefined)
+    await app.until(id, 'parked')
+    expect(await pawl.status(id)).toMatchObject({
+      attempt: 1,
+      error: { code: 'limit-exceeded', message: expect.stringMatching(/takes 101 bytes/) },
+    })
+    await pawl.stop()
+    const larger = app.pawl()
+    const again = larger.workflow('output', code)
+    await larger.start()
+    await larger.release({ id })
+    expect(await again.handle(key).result()).toBe('x'.repeat(99))
+  })
+
+  it('name the step that gave too much, and lose nothing that is recorded', async () => {
+    const ran: string[] = []
+    const code = async (execution: WorkflowExecution) => {
+      await execution.step('small', () => ran.push('small'))
+      const large = await execution.step('large', () => {
+        ran.push('large')
+        return 'x'.repeat(999)
+      })
+      return large.length
+    }
+    const pawl = app.pawl({ limits: { step: '1kb' } })
+    const tight = app.pawl({ limits: { step: 1000 } })
+    const workflow = tight.workflow('step', code)
+    await tight.start()
+    const { id, key } = await workflow.start(undefined)
+    await app.until(id, 'parked')
+    const { error, attempt } = await tight.status(id)
+    expect(error).toMatchObject({ code: 'limit-exceeded' })
+    expect(error?.message).toMatch(/step "large" gave 1001 bytes, and at most 1000 are allowed/)
+    expect(attempt).toBe(1)
+    expect(await app.journal(id)).toEqual(['step small'])
+    await tight.stop()
+    const handle = pawl.workflow('step', code).handle(key)
+    await pawl.start()
+    await pawl.release({ id })
+    expect(await handle.result()).toBe(999)
+    expect(ran).toEqual(['small', 'large', 'large'])
+  })
+
+  it('roll back a transaction that gave too much', async () => {
+    await database.pool.query('create table rows (n integer)')
+    const pawl = app.pawl({ limits: { step: 100 } })
+    const workflow = pawl.workflow('transaction', (execution) =>
+      execution.transaction('insert', async (tx) => {
+        await tx.query('insert into rows values (1)')
+        return 'x'.repeat(200)
+      }),
+    )
+    await pawl.start()
+    const { id } = await workflow.start(undefined)
+    await app.until(id, 'parked')
+    expect((await pawl.status(id)).error?.message).toMatch(/transaction "insert" gave 202 bytes/)
+    expect((await database.pool.query('select from rows')).rows).toHaveLength(0)
+  })
+
+  it('refuse a step beyond the number an execution may have, before it begins', async () => {
+    const ran: number[] = []
+    const code = async (execution: WorkflowExecution) => {
+      await execution.step('book', () => 1, { compensate: () => void ran.push(-1) })
+      for (let i = 0; i < 3; i++) await execution.step('many', () => ran.push(i))
+      await execution.signal('go')
+      return ran.length
+    }
+    const pawl = app.pawl({ limits: { steps: 3 } })
+    const workflow = pawl.workflow('many', code)
+    await pawl.start()
+    const { id, key } = await workflow.start(undefined)
+    await app.until(id, 'parked')
+    const { error } = await pawl.status(id)
+    expect(error).toMatchObject({ code: 'limit-exceeded' })
+    expect(error?.message).toMatch(/"many" would be entry 4 of its execution, and at most 3 are/)
+    expect(ran).toEqual([0, 1])
+    await pawl.stop()
+
+    const larger = app.pawl({ limits: { steps: 5 } })
+    const handle = larger.workflow('many', code).handle(key)
+    await larger.start()
+    await larger.release({ id })
+    await app.until(id, 'waiting')
+    await handle.signal('go')
+    expect(await handle.result()).toBe(3)
+    await waitFor('nothing to be undone', () => !ran.includes(-1))
+  })
+
+  it('are checked when Pawl is made', () => {
+    expect(() => app.pawl({ limits: { steps: 0 } })).toThrow(/Option "limits.steps" is 0/)
+    expect(() => app.pawl({ limits: { step: 'big' } })).toThrow(/Option "limits.step" is "big"/)
+  })
+})
