@@ -1,3 +1,4 @@
+import type { Sight } from '../engine/observer.ts'
 import { PawlError } from '../errors.ts'
 import { statusOptions } from '../options.ts'
 import { type Duration, parseOptions } from '../parse-options.ts'
@@ -85,8 +86,9 @@ export class StatusEndpoint<Request> {
       const asked = preferred ?? secondsIn(query)
       const streams = method === 'GET' && /\btext\/event-stream\b/i.test(header('accept') ?? '')
       const waitMs = streams ? 0 : Math.min(asked ?? 0, this.#options.maxWait)
-      const isFinal = ({ outcome }: { outcome: unknown }) => outcome !== null
-      const sight = await observer.until(description, isFinal, waitMs, gone)
+      const isStuck = ({ status }: Sight) => description.kind === 'request' && STUCK.has(status)
+      const tellsNews = (sight: Sight) => sight.outcome !== null || isStuck(sight)
+      const sight = await observer.until(description, tellsNews, waitMs, gone)
       if (!sight) return answered(notFound())
       if (streams) {
         const lastId = header('last-event-id')
@@ -112,6 +114,9 @@ export class StatusEndpoint<Request> {
     return (await authorize(request, { id, kind, name, scope, key })) === true
   }
 }
+
+/** How a request stands that may wait for its client, who should hear of it at once. */
+const STUCK = new Set(['interrupted', 'released', 'parked', 'unknown'])
 
 /** Errors of the store, not of the app. */
 const UNREADABLE = new Set(['store-unavailable', 'store-refused', 'decryption-failed'])

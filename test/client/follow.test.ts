@@ -207,10 +207,13 @@ describe('followAsync', () => {
       key: 'order-7',
       headers: { Authorization: 'ann', 'Content-Type': 'text/plain' },
     })
+    await waitFor('the 202', () => statuses.length > 0)
     await gate.open()
-    await waitFor('the question', () => statuses.length > 1)
+    // It is told that the attempt has failed, sends the request again, and goes on asking.
     await gate.open()
     const response = await result
+    expect(statuses.at(0)).toBe(202)
+    expect(statuses).not.toContain(500)
     expect(response.status).toBe(201)
     expect(await response.json()).toEqual({ attempt: 2, key: 'order-7', body: 'a book' })
     expect(response.key).toBe('order-7')

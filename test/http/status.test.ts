@@ -8,6 +8,7 @@ import { silent, startApp } from '../helpers/app.ts'
 import { afterEachTest } from '../helpers/cleanup.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { openEvents } from '../helpers/events.ts'
+import { startProxy } from '../helpers/proxy.ts'
 import { freshKey, type RequestOptions, request } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { serveFetch } from './conformance/drivers/node-server.ts'
@@ -150,6 +151,20 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     await awaited(key)
     await gate.open()
     expect((await asked).json).toEqual({ done: true })
+  })
+
+  it('does not wait where nobody is at work: that may be news for its client', async () => {
+    const gate = new Gate()
+    const { post, get, key } = await start(async (_req, res) => {
+      await gate.pass()
+      res.sendStatus(500)
+    })
+    await post()
+    const asked = get({ headers: { Prefer: 'wait=30' } })
+    await awaited(key)
+    await gate.open()
+    expect((await asked).json).toMatchObject({ status: 'released' })
+    expect((await get({ headers: { Prefer: 'wait=30' } })).json.status).toBe('released')
   })
 
   it('waits no longer than maxWait, and says what it granted', async () => {
@@ -452,8 +467,11 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     const url = await serve(pawl, {})
     const asked = await request(`${url}/operations/${executionId('a', 'b')}`, { method: 'GET' })
     expect(asked.status).toBe(500) // It was never started: a mistake of the app.
-    const { app, get } = await start()
-    await app.pawl.stop()
+    const proxy = await startProxy(database.url)
+    closing.push(proxy.close)
+    const { get } = await start(undefined, {}, { database: proxy.url })
+    proxy.refuse()
+    proxy.cut()
     const answer = await get()
     expect([answer.status, answer.json.type]).toEqual([503, 'urn:pawl:problem:store-unavailable'])
     expect(answer.headers['retry-after']).toBe('2')
