@@ -29,7 +29,7 @@ export function unfinishedAnswer(
 
 /** What became of an execution: the response of a request as it is stored, a document of a workflow. */
 export function finalAnswer(description: Description, outcome: Outcome): Answer {
-  if (description.kind === 'workflow') {
+  if (description.kind !== 'request') {
     return jsonAnswer(200, workflowDocument(description, outcome))
   }
   const { headers, ...answer } = replayAnswer(outcome, `urn:uuid:${description.id}`)
@@ -41,7 +41,7 @@ export function finalAnswer(description: Description, outcome: Outcome): Answer 
 /** The same as one document, for those who have no other place for it. */
 export function finalDocument(description: Description, outcome: Outcome): object {
   const { id, kind, name } = description
-  if (kind === 'workflow') return workflowDocument(description, outcome)
+  if (kind !== 'request') return workflowDocument(description, outcome)
   const { status, body } = outcome
   const headers = Object.fromEntries(
     decodeHeaders(outcome.headers).map(([name, value]) => [name.toLowerCase(), value]),
