@@ -16,6 +16,8 @@ export interface RunParts {
   definition: Definition
   input: unknown
   taken: Pick<Taken, 'cancelling' | 'deadline' | 'maxAttempts' | 'attempt'>
+  /** Asks what it has started to end. */
+  cancelChildren: () => Promise<void>
   maxOutputBytes: number
   logger: Logger
 }
@@ -68,6 +70,8 @@ async function fail(parts: RunParts, thrown: unknown): Promise<void> {
   if (journal.hasStopped) return void (await attempt.release('released'))
   if (error instanceof TerminalError) {
     try {
+      // What it was starting when it was asked to end has not been asked.
+      if (journal.halted instanceof CancelledError) await parts.cancelChildren()
       return await end(parts, errorOutcome(error))
     } catch (undoing) {
       logger.warn('a compensation failed; another attempt goes on with it', {
