@@ -21,11 +21,11 @@ import { openDatabase } from './store/open-database.ts'
 import { Heartbeat } from './store/processes.ts'
 import { Retention } from './store/retention.ts'
 import { StepStore } from './store/step-store.ts'
-import { Store } from './store/store.ts'
+import { DUE, Store } from './store/store.ts'
 import type { TransactionHost } from './store/transaction-host.ts'
 import { type Taken, WakeupStore } from './store/wakeup-store.ts'
 import { Watch } from './store/watch.ts'
-import { DUE, WorkflowStore } from './store/workflow-store.ts'
+import { WorkflowStore } from './store/workflow-store.ts'
 import { WorkflowApi } from './workflow/api.ts'
 
 /** What {@link Pawl.find} tells of an execution. */

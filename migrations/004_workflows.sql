@@ -2,7 +2,7 @@
 --
 -- A workflow is an execution with a wakeup row: it goes on by itself, and no client has to retry it.
 --
---   signals   what was sent to an execution from outside and no journal entry has taken yet
+--   signals   what was sent to an execution from outside; its value until a journal entry has taken it
 --   slots     the right to run under a queue's limits: one row for each that is held
 --   state     the keyed state of objects
 
@@ -59,8 +59,13 @@ create table pawl.signals (
   sender       text not null,
   value        bytea,
   sent_at      timestamptz not null,
+  -- It is kept without its value, so that it does not arrive again if it is sent again.
+  taken_at     timestamptz,
   primary key (execution_id, name, sender)
 );
+
+-- Of a conversation of many signals, those that are to be read.
+create index signals_unread on pawl.signals (execution_id, name, sent_at) where taken_at is null;
 
 create table pawl.slots (
   queue        text not null,

@@ -139,7 +139,7 @@ export function statements(schema: string) {
       returning t.n::int4, e.awaited, e.id, e.input is not null as wakes, e.waiters, e.queue, e.lane
       ),
       ${ended('done')}
-      select n, awaited, queue, lane from done`,
+      select n, awaited, queue, lane, waiters is not null from done`,
 
     /**
      * Safe: only the current attempt can give its execution back, checked under the row's lock. Where

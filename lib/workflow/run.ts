@@ -21,6 +21,8 @@ export interface RunParts {
   definition: Definition
   input: unknown
   taken: Pick<Taken, 'cancelling' | 'deadline' | 'maxAttempts' | 'attempt'>
+  /** Asks what it has started to end. */
+  cancelChildren: () => Promise<void>
   maxOutputBytes: number
   logger: Logger
 }
@@ -107,6 +109,8 @@ async function fail(parts: RunParts, thrown: unknown): Promise<void> {
   if (error instanceof TerminalError || attempt.isGivingUp) {
     try {
       await checkAsked(parts)
+      // What it was starting when it was asked to end has not been asked.
+      if (journal.halted instanceof CancelledError) await parts.cancelChildren()
       return await end(parts, errorOutcome(error))
     } catch (undoing) {
       if (undoing instanceof DivergenceError) return park(parts, undoing)

@@ -6,7 +6,7 @@ import { type ExecutionParts, RunningExecution } from '../engine/running-executi
 import { PawlError } from '../errors.ts'
 import { type Duration, parseOptions } from '../parse-options.ts'
 import type { Outcome } from '../store/store.ts'
-import type { WorkflowStore } from '../store/workflow-store.ts'
+import type { Signal, WorkflowStore } from '../store/workflow-store.ts'
 import type { WorkflowHandle } from './handle.ts'
 import { signalOptions, sleepOptions } from './options.ts'
 import { resultOf } from './outcome.ts'
@@ -68,6 +68,8 @@ export interface WorkflowParts {
   version: string | null
   waits: Waits
   store: WorkflowStore
+  /** Its signals of that name that no entry has taken. */
+  unread: (name: string) => Promise<Signal[]>
   /** What is stored of another execution's end; null if it has not ended. */
   outcomeOf: (id: string) => Promise<Outcome | null>
   /** Says that a signal was refused. */
@@ -134,8 +136,9 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
       deadline = BigInt(begun.at) + BigInt((begun.known as { ms: number }).ms) * 1000n
     }
     const started = performance.now()
+    const refused = new Set<string>()
     const look = async (): Promise<Arrived | null> => {
-      const found = await this.#unread(name, schema)
+      const found = await this.#unread(name, schema, refused)
       if (found) {
         const { sender, value } = found
         try {
@@ -154,17 +157,21 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     return (await this.#own.waits.wait({ deadline, topic: this.id, look })) as T | undefined
   }
 
-  /** The first signal of this name that fits and that no other wait is about to take. */
-  async #unread(name: string, schema: z.ZodType | undefined) {
-    for (const { sender, value } of await this.#own.store.unread(this.id, name)) {
+  /**
+   * The first signal of this name that fits and that no other wait is about to take.
+   * @param refused the senders of those that this wait has refused; another may want them
+   */
+  async #unread(name: string, schema: z.ZodType | undefined, refused: Set<string>) {
+    for (const { sender, value } of await this.#own.unread(name)) {
       const claim = `${name}\0${sender}`
-      if (this.#claimed.has(claim)) continue
-      this.#claimed.add(claim)
+      if (this.#claimed.has(claim) || refused.has(sender)) continue
       const opened = this.#own.openSignal(name, value)
+      this.#claimed.add(claim)
       if (!schema) return { sender, value: opened }
       const result = await schema.safeParseAsync(opened)
       if (result.success) return { sender, value: result.data as unknown }
-      // It stays claimed: this attempt has looked at it.
+      this.#claimed.delete(claim)
+      refused.add(sender)
       this.#own.onRefused(name, result.error)
     }
     return null

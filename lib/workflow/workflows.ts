@@ -5,9 +5,9 @@ import { persist } from '../engine/persist.ts'
 import { decodeValue } from '../engine/value.ts'
 import { type Reservation, Worker } from '../engine/worker.ts'
 import { CancelledError, PawlError } from '../errors.ts'
+import { DUE } from '../store/store.ts'
 import type { Named, Taken } from '../store/wakeup-store.ts'
-import { DUE } from '../store/workflow-store.ts'
-import { Control } from './control.ts'
+import { Control, missing } from './control.ts'
 import { type Definition, handlerOf } from './definition.ts'
 import type { WorkflowParts } from './parts.ts'
 import { runWorkflow } from './run.ts'
@@ -50,6 +50,7 @@ export class Workflows {
   open(parts: WorkflowParts): void {
     this.#parts = parts
     parts.store.onFree = () => this.#worker?.kick()
+    parts.store.onDue = () => this.#worker?.kick()
     this.#startWorker()
   }
 
@@ -123,7 +124,17 @@ export class Workflows {
       const bytes = engine.open(taken)
       const input = decodeValue(bytes.length === 0 ? null : bytes)
       const maxOutputBytes = limits.output
-      await runWorkflow({ attempt, journal, definition, input, taken, maxOutputBytes, logger })
+      const cancelChildren = () => this.control.cancel(id)
+      await runWorkflow({
+        attempt,
+        journal,
+        definition,
+        input,
+        taken,
+        cancelChildren,
+        maxOutputBytes,
+        logger,
+      })
     } finally {
       // Whatever ended without recording anything gives it back; what has settled stays as it is.
       const settled = await attempt.release('released')
@@ -140,6 +151,7 @@ export class Workflows {
   ): RunningWorkflow {
     const { engine, store, workflows, watch, sealer, logger } = this.#started()
     const { id, born, attempt: number, inbox, deadline } = taken
+    const stopped = () => engine.isStopped
     const waits = new Waits({
       ref: { id, born, attempt: number },
       attempt,
@@ -149,18 +161,18 @@ export class Workflows {
       inbox,
       deadline: deadline === null ? null : BigInt(deadline),
       crowded: () => !engine.isAccepting || (this.#worker?.isFull ?? true),
-      stopped: () => engine.isStopped,
+      stopped,
     })
     return new RunningWorkflow(parts, {
       version: definition.version,
       waits,
       store: workflows,
+      unread: (name) => persist(() => workflows.unread(id, name), stopped),
       outcomeOf: async (id) => {
-        const found = await persist(
-          () => store.look(id),
-          () => engine.isStopped,
-        )
-        return found?.outcome ? openOutcome(sealer, id, found.outcome) : null
+        const found = await persist(() => store.look(id), stopped)
+        // Its outcome was kept for as long as it was to be: nothing else would ever come.
+        if (!found) throw missing(id)
+        return found.outcome ? openOutcome(sealer, id, found.outcome) : null
       },
       onRefused: (signal, error) =>
         logger.warn('a signal does not fit its schema, and is left unread', {
