@@ -15,6 +15,7 @@ import type { Database } from './store/database.ts'
 import { checkSchema, migrate } from './store/migrate.ts'
 import { openDatabase } from './store/open-database.ts'
 import { Heartbeat } from './store/processes.ts'
+import { QueueStore } from './store/queue-store.ts'
 import { Retention } from './store/retention.ts'
 import { StepStore } from './store/step-store.ts'
 import { Store } from './store/store.ts'
@@ -155,6 +156,7 @@ export class Pawl {
       engine,
       store,
       workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
+      queues: new QueueStore(db, schema),
       wakeups,
       watch,
       sealer,
@@ -288,7 +290,7 @@ export class Pawl {
    * @throws PawlError `invalid-option`
    */
   queue(name: string, options?: QueueOptions): Queue {
-    return defineQueue(name, options)
+    return defineQueue(name, options, () => this.#workflows.queues)
   }
 
   /**

@@ -31,11 +31,12 @@ export function fragments(schema: string) {
       news as (
         update ${schema}.executions set inbox = inbox + 1
         where id = any (array(select unnest(waiters) from ${done})) and status <> 'done'
+        returning id, status
       ),
       roused as (
         update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
         from clock
-        where w.execution_id = any (array(select unnest(waiters) from ${done}))
+        where w.execution_id = any (array(select id from news where status <> 'parked'))
       )`,
     ms: (column: string) => `${column} * interval '1 millisecond'`,
   }
