@@ -19,6 +19,7 @@ import { describe } from './store/describe.ts'
 import { checkSchema, migrate } from './store/migrate.ts'
 import { openDatabase } from './store/open-database.ts'
 import { Heartbeat } from './store/processes.ts'
+import { QueueStore } from './store/queue-store.ts'
 import { Retention } from './store/retention.ts'
 import { StepStore } from './store/step-store.ts'
 import { DUE, Store } from './store/store.ts'
@@ -172,6 +173,7 @@ export class Pawl extends WorkflowApi {
       engine,
       store,
       workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
+      queues: new QueueStore(db, schema),
       wakeups,
       watch,
       sealer,

@@ -36,11 +36,12 @@ export function fragments(schema: string) {
             where e.id = any (array(select unnest(waiters) from ${done})) and e.status <> 'done'
             order by e.id
             for no key update))
+        returning id, status
       ),
       roused as (
         update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
         from clock
-        where w.execution_id = any (array(select unnest(waiters) from ${done}))
+        where w.execution_id = any (array(select id from news where status <> 'parked'))
       )`,
     ms: (column: string) => `${column} * interval '1 millisecond'`,
   }

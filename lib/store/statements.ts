@@ -174,7 +174,8 @@ export function statements(schema: string) {
         delete from ${schema}.slots
         where execution_id = any (array(select id from released where status = 'parked'))
       )
-      select n, awaited, queue, lane from released`,
+      -- Only what is parked frees anything.
+      select n, awaited, case when status = 'parked' then queue end, lane from released`,
 
     /**
      * Gives back a claim whose reply was lost, if it was made at all. Safe: it names this process and

@@ -28,7 +28,9 @@ export function workflowStatements(schema: string) {
         insert into ${schema}.wakeups
           (execution_id, handler, due_at, max_attempts, admitted, priority, queue, lane, enqueued_at)
         select input.id, input.handler, clock.now + case when ${runs} then ${ms(lease)} else ${ms('delay')} end,
-          input.attempts, input.queue is null, input.priority, input.queue, input.lane, clock.now
+          input.attempts, input.queue is null, input.priority, input.queue, input.lane,
+          -- Those of one statement one after the other.
+          clock.now + ${ms('delay')} + input.arrival * interval '1 microsecond'
         from input join started using (id), clock
       )`
 
@@ -36,14 +38,14 @@ export function workflowStatements(schema: string) {
     /**
      * Starts executions. Safe: the primary key lets one insert win, in the order of the ids, so that two
      * batches that overlap cannot deadlock; the loser returns what is there, or looks again. What this
-     * process runs at once ($20) is its own from the start, and its wakeup is due when its lease is over.
+     * process runs at once is its own from the start, and its wakeup is due when its lease is over.
      */
     start: `${start(
       `select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
             $7::bytea[], $8::bytea[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::int4[],
-            $14::int2[], $15::int8[], $16::int8[], $17::bool[])
+            $14::int2[], $15::int8[], $16::int8[], $17::bool[], $20::int4[])
           with ordinality as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
-            lane, handler, attempts, priority, delay, timeout, runs, n)`,
+            lane, handler, attempts, priority, delay, timeout, runs, arrival, n)`,
       'runs',
       '$18::uuid',
       '$19::int8',
@@ -62,7 +64,7 @@ export function workflowStatements(schema: string) {
      * after this statement's snapshot was taken, and the next statement sees it.
      */
     startInTransaction: `${start(
-      `select * from (values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text,
+      `select *, 0 as arrival from (values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text,
             decode($7::text, 'base64'), decode($8::text, 'base64'), $9::uuid, $10::text, $11::text,
             $12::text, $13::int4, $14::int2, $15::int8, $16::int8))
           as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
@@ -139,7 +141,8 @@ export function workflowStatements(schema: string) {
       target as (
         update ${schema}.executions set inbox = inbox + 1
         where id = $1::uuid and status <> 'done' and kind <> 'request'
-        returning id
+        -- Parked, or still to begin at its time: it is kept for then.
+        returning id, status <> 'parked' and attempt > 0 as begun
       ),
       sent as (
         insert into ${schema}.signals (execution_id, name, sender, value, sent_at)
@@ -148,7 +151,7 @@ export function workflowStatements(schema: string) {
       ),
       roused as (
         update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
-        from clock where w.execution_id = any (array(select id from target))
+        from clock where w.execution_id = any (array(select id from target where begun))
       )
       select id from target`,
 
@@ -245,7 +248,7 @@ export function workflowStatements(schema: string) {
       ),
       roused as (
         update ${schema}.wakeups w
-        set due_at = least(w.due_at, clock.now), admitted = true,
+        set due_at = least(w.due_at, clock.now), admitted = true, blocked = false,
           max_attempts = greatest(w.max_attempts, marked.attempt + 1)
         from marked, clock
         where w.execution_id = any (array(select id from marked)) and w.execution_id = marked.id

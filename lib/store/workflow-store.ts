@@ -264,6 +264,8 @@ export class WorkflowStore {
       column('bool', starts, (s) => s.runs),
       this.#owner,
       this.#leaseMs,
+      // In the order in which they were asked for.
+      column('int4', starts, (s) => batch.indexOf(s)),
     ])
     const results = new Map<string, Started | null>()
     for (const [n, born, fingerprint, expired, at] of rows) {

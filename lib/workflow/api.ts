@@ -51,7 +51,7 @@ export class WorkflowApi {
    * @throws PawlError `invalid-option`
    */
   queue(name: string, options?: QueueOptions): Queue {
-    return defineQueue(name, options)
+    return defineQueue(name, options, () => this.workflows.queues)
   }
 
   /**

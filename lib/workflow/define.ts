@@ -1,5 +1,6 @@
 import { PawlError } from '../errors.ts'
 import { parseOptions } from '../parse-options.ts'
+import type { QueueStore } from '../store/queue-store.ts'
 import type { ExecutionKind } from '../store/store.ts'
 import {
   type Definition,
@@ -43,9 +44,13 @@ export function define(
 }
 
 /** @throws PawlError `invalid-option` */
-export function defineQueue(name: string, options: QueueOptions | undefined): Queue {
+export function defineQueue(
+  name: string,
+  options: QueueOptions | undefined,
+  store: () => QueueStore,
+): Queue {
   checkName(name, 'queue')
-  return new Queue(name, parseOptions(queueOptions, options, `queue "${name}"`))
+  return new Queue(name, parseOptions(queueOptions, options, `queue "${name}"`), store)
 }
 
 function checkName(name: unknown, what: string): void {

@@ -59,7 +59,10 @@ export class Starter {
     const prepared = await Promise.all(
       starts.map(({ input, options }) => this.#prepare(definition, input, options)),
     )
-    return Promise.all(prepared.map((start) => this.#startPrepared(definition, start)))
+    // All or none. Inside an execution each start is a step of its own, and may have happened.
+    const together = !currentExecution()
+    if (together) await this.#checkDepth(definition, prepared)
+    return Promise.all(prepared.map((start) => this.#startPrepared(definition, start, together)))
   }
 
   /** @throws PawlError `invalid-option`, `input-invalid`, `limit-exceeded`, `value-unkeepable` */
@@ -78,10 +81,16 @@ export class Starter {
     return { options, bytes }
   }
 
-  async #startPrepared(definition: Definition, { options, bytes }: Prepared): Promise<string> {
+  /** @param checked whether there is room for it in its queue */
+  async #startPrepared(
+    definition: Definition,
+    { options, bytes }: Prepared,
+    checked = false,
+  ): Promise<string> {
     const current = currentExecution()
     const parent = current?.id ?? null
     const begin = async (key: string) => {
+      if (!checked) await this.#checkDepth(definition, [{ options: { ...options, key }, bytes }])
       const start = this.#startOf(definition, key, bytes, parent, options)
       await (options.tx ? this.#startIn(options.tx, start) : this.#startNow(definition, start))
       return key
@@ -91,6 +100,26 @@ export class Starter {
     if (!isEntry) return begin(options.key ?? current?.uuid() ?? randomUUID())
     return current.entry('child', `start ${definition.name}`, ({ idempotencyKey }) =>
       begin(options.key ?? idempotencyKey),
+    )
+  }
+
+  /** @throws PawlError `limit-exceeded` if more would wait in its queue than may */
+  async #checkDepth({ kind, name, queue }: Definition, starts: Prepared[]): Promise<void> {
+    const { queues, store } = this.#parts()
+    const most = queue?.maxDepth ?? null
+    if (queue === null || most === null) return
+    const depth = await queues.depth(queue.name, most)
+    if (depth + starts.length <= most) return
+    // What was started before does not count twice.
+    const found = await Promise.all(
+      starts.map(({ options: { key } }) => key !== undefined && store.look(idOf(kind, name, key))),
+    )
+    if (found.every(Boolean)) return
+    if (depth + found.filter((one) => !one).length <= most) return
+    throw new PawlError(
+      'limit-exceeded',
+      `Queue "${queue.name}" has ${depth} waiting, and at most ${most} may wait; nothing was started.`,
+      'Start it again later, or raise maxDepth.',
     )
   }
 

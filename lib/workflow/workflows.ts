@@ -5,8 +5,10 @@ import { persist } from '../engine/persist.ts'
 import { decodeValue } from '../engine/value.ts'
 import { type Reservation, Worker } from '../engine/worker.ts'
 import { CancelledError, PawlError } from '../errors.ts'
+import type { QueueStore } from '../store/queue-store.ts'
 import { DUE } from '../store/store.ts'
 import type { Named, Taken } from '../store/wakeup-store.ts'
+import { Admission } from './admission.ts'
 import { Control, missing } from './control.ts'
 import { type Definition, handlerOf } from './definition.ts'
 import type { WorkflowParts } from './parts.ts'
@@ -20,6 +22,7 @@ export class Workflows {
   readonly #definitions = new Map<string, Definition>()
   #parts: WorkflowParts | null = null
   #worker: Worker | null = null
+  #admission: Admission | null = null
   #stopListening = () => {}
   /** Executions that were started here, and have recorded nothing yet. */
   readonly #fresh = new WeakSet<Taken>()
@@ -49,8 +52,14 @@ export class Workflows {
 
   open(parts: WorkflowParts): void {
     this.#parts = parts
-    parts.store.onFree = () => this.#worker?.kick()
     parts.store.onDue = () => this.#worker?.kick()
+    this.#admission = new Admission({
+      store: parts.queues,
+      definitions: () => this.#definitions.values(),
+      kick: () => this.kick(),
+      logger: parts.logger,
+    })
+    parts.store.onFree = (lane) => this.#admission?.freed(lane)
     this.#startWorker()
   }
 
@@ -58,6 +67,11 @@ export class Workflows {
   async stop(): Promise<void> {
     this.#stopListening()
     await this.#worker?.stop()
+  }
+
+  /** What is asked of queues. @throws PawlError `not-started` */
+  get queues(): QueueStore {
+    return this.#started().queues
   }
 
   /** Looks now whether there is something to do. */
@@ -78,6 +92,10 @@ export class Workflows {
       },
       concurrency,
       run: (taken) => this.#run(taken),
+      ...(this.#admission && {
+        admit: this.#admission.admit.bind(this.#admission),
+        onParked: this.#admission.sweepSoon.bind(this.#admission),
+      }),
       onCancelling: ({ id }: Named) => engine.attemptAt(id)?.halt(new CancelledError()),
       logger,
     })
