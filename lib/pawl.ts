@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { RequestListener } from 'node:http'
 import { Engine } from './engine/engine.ts'
-import { executionId } from './engine/execution-id.ts'
 import { Sealer } from './engine/seal.ts'
 import { Worker } from './engine/worker.ts'
 import { PawlError } from './errors.ts'
+import { type ExecutionName, type ExecutionState, idOf } from './execution-name.ts'
 import { replayRequest } from './http/recovery.ts'
 import type { Logger } from './logger.ts'
 import { pawlOptions } from './options.ts'
@@ -16,6 +16,7 @@ import { checkSchema, migrate } from './store/migrate.ts'
 import { openDatabase } from './store/open-database.ts'
 import { Heartbeat } from './store/processes.ts'
 import { Retention } from './store/retention.ts'
+import { ScheduleStore } from './store/schedule-store.ts'
 import { StepStore } from './store/step-store.ts'
 import { Store } from './store/store.ts'
 import type { TransactionHost } from './store/transaction-host.ts'
@@ -26,30 +27,9 @@ import { define, defineQueue } from './workflow/define.ts'
 import type { WorkflowCode, WorkflowOptions } from './workflow/definition.ts'
 import { statusOf, type WorkflowStatus } from './workflow/handle.ts'
 import type { Queue, QueueOptions } from './workflow/queue.ts'
+import type { ScheduleOptions, ScheduleStatus } from './workflow/schedule.ts'
 import { Workflow } from './workflow/workflow.ts'
 import { Workflows } from './workflow/workflows.ts'
-
-/** What {@link Pawl.find} tells of an execution. */
-export interface ExecutionState {
-  /** A UUID, derived from scope and key. */
-  id: string
-  /**
-   * `interrupted`: its process died. `unknown`: nobody can know what it did.
-   * `parked`: workers have given up. */
-  status: 'running' | 'interrupted' | 'waiting' | 'released' | 'unknown' | 'parked' | 'done'
-  attempt: number
-  /** The HTTP status of the outcome; null if there is none yet. */
-  responseStatus: number | null
-}
-
-/** Names an execution: a request by its scope and key, a workflow by its id. */
-export type ExecutionName =
-  | {
-      /** As the `scope` option gave it; default `''`. */
-      scope?: string
-      key: string
-    }
-  | { id: string }
 
 interface Parts {
   db: Database
@@ -156,6 +136,7 @@ export class Pawl {
       engine,
       store,
       workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
+      schedules: new ScheduleStore(db, schema),
       wakeups,
       watch,
       sealer,
@@ -166,6 +147,7 @@ export class Pawl {
     })
     this.#state = 'started'
     startedPawls.add(this)
+    await this.#workflows.schedules.open()
   }
 
   /**
@@ -293,6 +275,29 @@ export class Pawl {
   }
 
   /**
+   * Starts a workflow at the times of a cron expression: each tick starts it once, over all processes, under
+   * the key `<name> <tick in ISO 8601>`. Call it in every process that shall run it.
+   *
+   * ```ts
+   * pawl.schedule('report', { cron: '0 9 * * mon-fri', timezone: 'Europe/Berlin' }, sendReport)
+   * ```
+   *
+   * @throws PawlError `invalid-option`, also for an expression or a time zone that is none
+   */
+  schedule<Input>(
+    name: string,
+    options: ScheduleOptions<Input>,
+    workflow: Workflow<Input, unknown>,
+  ): void {
+    this.#workflows.schedules.add(name, options, workflow)
+  }
+
+  /** The schedules of this process, and when each comes next. @throws PawlError `store-unavailable` */
+  async schedules(): Promise<ScheduleStatus[]> {
+    return this.#workflows.schedules.list()
+  }
+
+  /**
    * Sends a signal to a workflow: `execution.signal(name)` there resolves to the value.
    * @param id the execution's: `handle.id`
    * @param value default `true`
@@ -384,10 +389,6 @@ export class Pawl {
     if (this.#parts) return this.#parts
     throw new PawlError('not-started', 'Pawl has not been started.', 'Await pawl.start() first.')
   }
-}
-
-function idOf(name: ExecutionName): string {
-  return 'id' in name ? name.id : executionId(name.scope ?? '', name.key)
 }
 
 const version: string = JSON.parse(

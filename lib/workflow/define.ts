@@ -48,7 +48,8 @@ export function defineQueue(name: string, options: QueueOptions | undefined): Qu
   return new Queue(name, parseOptions(queueOptions, options, `queue "${name}"`))
 }
 
-function checkName(name: unknown, what: string): void {
+/** @throws PawlError `invalid-option` */
+export function checkName(name: unknown, what: string): void {
   const result = nameSchema.safeParse(name)
   if (result.success) return
   throw new PawlError(

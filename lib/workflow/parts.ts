@@ -1,6 +1,7 @@
 import type { Engine } from '../engine/engine.ts'
 import type { Sealer } from '../engine/seal.ts'
 import type { Logger } from '../logger.ts'
+import type { ScheduleStore } from '../store/schedule-store.ts'
 import type { Store } from '../store/store.ts'
 import type { WakeupStore } from '../store/wakeup-store.ts'
 import type { Watch } from '../store/watch.ts'
@@ -11,6 +12,7 @@ export interface WorkflowParts {
   engine: Engine
   store: Store
   workflows: WorkflowStore
+  schedules: ScheduleStore
   wakeups: WakeupStore
   watch: Watch
   sealer: Sealer
