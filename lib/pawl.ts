@@ -2,11 +2,11 @@ import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage, RequestListener } from 'node:http'
 import { Engine } from './engine/engine.ts'
-import { executionId } from './engine/execution-id.ts'
 import { Observer } from './engine/observer.ts'
 import { Sealer } from './engine/seal.ts'
 import { Worker } from './engine/worker.ts'
 import { PawlError } from './errors.ts'
+import { type ExecutionName, type ExecutionState, idOf } from './execution-name.ts'
 import { replayRequest } from './http/recovery.ts'
 import type { StatusOptions } from './http/status.ts'
 import { type StatusHandler, statusHandler, statusResponse } from './http/status-handler.ts'
@@ -21,6 +21,7 @@ import { openDatabase } from './store/open-database.ts'
 import { Heartbeat } from './store/processes.ts'
 import { QueueStore } from './store/queue-store.ts'
 import { Retention } from './store/retention.ts'
+import { ScheduleStore } from './store/schedule-store.ts'
 import { StepStore } from './store/step-store.ts'
 import { DUE, Store } from './store/store.ts'
 import type { TransactionHost } from './store/transaction-host.ts'
@@ -28,28 +29,6 @@ import { type Taken, WakeupStore } from './store/wakeup-store.ts'
 import { Watch } from './store/watch.ts'
 import { WorkflowStore } from './store/workflow-store.ts'
 import { WorkflowApi } from './workflow/api.ts'
-
-/** What {@link Pawl.find} tells of an execution. */
-export interface ExecutionState {
-  /** A UUID, derived from scope and key. */
-  id: string
-  /**
-   * `interrupted`: its process died. `unknown`: nobody can know what it did.
-   * `parked`: workers have given up. */
-  status: 'running' | 'interrupted' | 'waiting' | 'released' | 'unknown' | 'parked' | 'done'
-  attempt: number
-  /** The HTTP status of the outcome; null if there is none yet. */
-  responseStatus: number | null
-}
-
-/** Names an execution: a request by its scope and key, a workflow by its id. */
-export type ExecutionName =
-  | {
-      /** As the `scope` option gave it; default `''`. */
-      scope?: string
-      key: string
-    }
-  | { id: string }
 
 interface Parts {
   db: Database
@@ -174,6 +153,7 @@ export class Pawl extends WorkflowApi {
       store,
       workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
       queues: new QueueStore(db, schema),
+      schedules: new ScheduleStore(db, schema),
       wakeups,
       watch,
       sealer,
@@ -184,6 +164,7 @@ export class Pawl extends WorkflowApi {
     })
     this.#state = 'started'
     startedPawls.add(this)
+    await this.workflows.schedules.open()
   }
 
   /**
@@ -380,10 +361,6 @@ export class Pawl extends WorkflowApi {
     if (this.#parts) return this.#parts
     throw new PawlError('not-started', 'Pawl has not been started.', 'Await pawl.start() first.')
   }
-}
-
-function idOf(name: ExecutionName): string {
-  return 'id' in name ? name.id : executionId(name.scope ?? '', name.key)
 }
 
 const version: string = JSON.parse(

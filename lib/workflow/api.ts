@@ -2,6 +2,7 @@ import { define, defineQueue } from './define.ts'
 import type { WorkflowCode, WorkflowOptions } from './definition.ts'
 import { statusOf, type WorkflowStatus } from './handle.ts'
 import type { Queue, QueueOptions } from './queue.ts'
+import type { ScheduleOptions, ScheduleStatus } from './schedule.ts'
 import { Workflow } from './workflow.ts'
 import { Workflows } from './workflows.ts'
 
@@ -52,6 +53,29 @@ export class WorkflowApi {
    */
   queue(name: string, options?: QueueOptions): Queue {
     return defineQueue(name, options, () => this.workflows.queues)
+  }
+
+  /**
+   * Starts a workflow at the times of a cron expression: each tick starts it once, over all processes, under
+   * the key `<name> <tick in ISO 8601>`. Call it in every process that shall run it.
+   *
+   * ```ts
+   * pawl.schedule('report', { cron: '0 9 * * mon-fri', timezone: 'Europe/Berlin' }, sendReport)
+   * ```
+   *
+   * @throws PawlError `invalid-option`, also for an expression or a time zone that is none
+   */
+  schedule<Input>(
+    name: string,
+    options: ScheduleOptions<Input>,
+    workflow: Workflow<Input, unknown>,
+  ): void {
+    this.workflows.schedules.add(name, options, workflow)
+  }
+
+  /** The schedules of this process, and when each comes next. @throws PawlError `store-unavailable` */
+  async schedules(): Promise<ScheduleStatus[]> {
+    return this.workflows.schedules.list()
   }
 
   /**

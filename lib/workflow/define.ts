@@ -53,7 +53,8 @@ export function defineQueue(
   return new Queue(name, parseOptions(queueOptions, options, `queue "${name}"`), store)
 }
 
-function checkName(name: unknown, what: string): void {
+/** @throws PawlError `invalid-option` */
+export function checkName(name: unknown, what: string): void {
   const result = nameSchema.safeParse(name)
   if (result.success) return
   throw new PawlError(

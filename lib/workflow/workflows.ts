@@ -13,6 +13,7 @@ import { Control, missing } from './control.ts'
 import { type Definition, handlerOf } from './definition.ts'
 import type { WorkflowParts } from './parts.ts'
 import { runWorkflow } from './run.ts'
+import { Schedules } from './schedules.ts'
 import { Starter } from './starter.ts'
 import { Waits } from './waits.ts'
 import { RunningWorkflow } from './workflow-execution.ts'
@@ -35,6 +36,15 @@ export class Workflows {
   readonly control = new Control(
     () => this.#started(),
     () => this.kick(),
+  )
+  /** Starts them when their time has come. */
+  readonly schedules = new Schedules(
+    () => {
+      const { schedules, engine, logger } = this.#started()
+      return { store: schedules, stopped: () => engine.isStopped, logger }
+    },
+    this.starter,
+    (definition) => this.define(definition),
   )
 
   /** @throws PawlError `invalid-option` if the name is taken */
@@ -65,6 +75,7 @@ export class Workflows {
 
   /** Takes no more; what is running is the engine's to drain. */
   async stop(): Promise<void> {
+    this.schedules.close()
     this.#stopListening()
     await this.#worker?.stop()
   }
