@@ -1,12 +1,16 @@
 import { readFile } from 'node:fs/promises'
-import { basename } from 'node:path'
+import { basename, dirname } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
+import { sources } from './sources.ts'
 
 // Under the root, so that packages are found; git does not see it.
 const FOLDER = fileURLToPath(new URL('../../node_modules/.cache/pawl-test/', import.meta.url))
 
 const bundles = new Map<string, Promise<string>>()
+
+// By their names in examples, which import `pawl` as everybody does.
+const published = new Map(sources().map(({ name, file }) => [name, file]))
 
 /**
  * A TypeScript program as one file that Node runs as it is: tests start many processes, and compiling in
@@ -19,7 +23,8 @@ export function bundle(file: string): Promise<string> {
 }
 
 async function make(file: string): Promise<string> {
-  const outfile = `${FOLDER}${basename(file, '.ts')}-${process.pid}.mjs`
+  const name = `${basename(dirname(file))}-${basename(file, '.ts')}`
+  const outfile = `${FOLDER}${name}-${process.pid}.mjs`
   await build({
     entryPoints: [file],
     outfile,
@@ -29,6 +34,14 @@ async function make(file: string): Promise<string> {
     target: 'node20',
     packages: 'external',
     plugins: [
+      {
+        name: 'pawl itself',
+        setup({ onResolve }) {
+          onResolve({ filter: /^pawl(\/|$)/ }, ({ path }) => ({
+            path: published.get(path) ?? path,
+          }))
+        },
+      },
       {
         name: 'where files were',
         setup({ onLoad }) {
