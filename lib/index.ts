@@ -16,6 +16,8 @@ export {
   WorkflowFailedError,
   WorkflowTimeoutError,
 } from './errors.ts'
+export type { ObservedExecution, StatusOptions } from './http/status.ts'
+export type { StatusHandler } from './http/status-handler.ts'
 export type { Logger } from './logger.ts'
 export type { ByteSize, Duration } from './parse-options.ts'
 export { type ExecutionName, type ExecutionState, Pawl } from './pawl.ts'

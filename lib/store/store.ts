@@ -279,11 +279,12 @@ export class Store {
   }
 
   /** Tells the processes that wait for these executions (or for work: DUE) that there is news. */
-  notify(ids: readonly string[]): void {
+  async notify(ids: readonly string[]): Promise<void> {
     if (ids.length === 0) return
     // In a statement of its own, after the commit: committing a notification takes a lock that all
     // notifying transactions of the cluster share. If this one is lost, polling finds the outcome.
-    this.#db.query(this.#sql.notify, [this.#channel, new PgArray('text', ids)]).catch(() => {})
+    const values = [this.#channel, new PgArray('text', ids)]
+    await this.#db.query(this.#sql.notify, values).catch(() => {})
   }
 }
 

@@ -37,7 +37,7 @@ export function wakeupStatements(schema: string) {
         limit $2::int4
       ),
       judged as (
-        select due.execution_id, due.max_attempts, e.attempt,
+        select due.execution_id, due.max_attempts, e.attempt, p.expires_at,
           case
             when e.id is null or e.status in ('done', 'unknown') or e.input is null then 'gone'
             when e.status = 'running' and e.owner = $3::uuid then 'ours'
@@ -75,7 +75,9 @@ export function wakeupStatements(schema: string) {
       ),
       moved as (
         update ${schema}.wakeups w
-        set due_at = case when judged.verdict = 'spent' then 'infinity'
+        set due_at = case judged.verdict when 'spent' then 'infinity'
+            -- When its owner is dead unless it says otherwise.
+            when 'running' then judged.expires_at
             else clock.now + ${ms('$4::int8')} end,
           admitted = judged.verdict <> 'spent' or w.queue is null
         from judged, clock

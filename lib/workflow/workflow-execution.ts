@@ -1,4 +1,5 @@
 import type { z } from 'zod'
+import { currentExecution, runAs } from '../engine/current.ts'
 import type { Execution } from '../engine/execution.ts'
 import type { Journal } from '../engine/journal.ts'
 import { type ExecutionParts, RunningExecution } from '../engine/running-execution.ts'
@@ -6,9 +7,11 @@ import { PawlError } from '../errors.ts'
 import { type Duration, parseOptions } from '../parse-options.ts'
 import type { Outcome } from '../store/store.ts'
 import type { WorkflowStore } from '../store/workflow-store.ts'
+import type { WorkflowHandle } from './handle.ts'
 import { signalOptions, sleepOptions } from './options.ts'
 import { resultOf } from './outcome.ts'
 import type { Arrived, Waits } from './waits.ts'
+import type { StartOptions, Workflow } from './workflow.ts'
 
 /** Options of {@link WorkflowExecution.signal}. */
 export interface SignalOptions<T> {
@@ -38,6 +41,16 @@ export interface WorkflowExecution extends Execution {
    * @returns its value; undefined if its time was up first
    */
   signal<T = unknown>(name: string, options?: SignalOptions<T>): Promise<T | undefined>
+
+  /**
+   * Starts another workflow, as `workflow.start(input, options)` does: once, however often this code runs.
+   * Cancelling this one cancels that one.
+   */
+  start<Input, Output>(
+    workflow: Workflow<Input, Output>,
+    input: Input,
+    options?: StartOptions,
+  ): Promise<WorkflowHandle<Output>>
 
   /**
    * Whether this execution has begun under code that has this change: true for new executions and
@@ -175,6 +188,16 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
       }
     }
     return this.#own.waits.wait({ deadline: null, topic: id, execution: id, look })
+  }
+
+  start<Input, Output>(
+    workflow: Workflow<Input, Output>,
+    input: Input,
+    options?: StartOptions,
+  ): Promise<WorkflowHandle<Output>> {
+    const begin = () => workflow.start(input, options)
+    // Also where a library has lost the async context.
+    return currentExecution() === this ? begin() : runAs(this, begin)
   }
 
   async patched(change: string): Promise<boolean> {
