@@ -2,7 +2,7 @@
  * An order is taken by a request, and fulfilled by a workflow that the request starts. The request is
  * short, and answers as soon as the card is charged; the workflow takes as long as packing takes.
  */
-import express, { type ErrorRequestHandler, type Express } from 'express'
+import express, { type ErrorRequestHandler, type Express, type Response } from 'express'
 import { step, TerminalError, transaction } from 'pawl'
 import { idempotency } from 'pawl/express'
 import { z } from 'zod'
@@ -51,23 +51,30 @@ export async function createApp({ pawl, pool }: AppParts): Promise<Express> {
       await fulfil.start({ id, item, address, charge }, { key: id, tx })
       return id
     })
-    res
-      .status(202)
-      .location(`/orders/${id}`)
-      .json({ id, status: `/orders/${id}` })
-  })
-
-  app.get('/orders/:id', async (req, res) => {
-    const { id } = orderId.parse(req.params)
-    const { status, attempt, result, error } = await fulfil.handle(id).status()
-    res.json({ id, status, attempt, result, error: error?.message })
+    accepted(res, id)
   })
 
   app.post('/orders/:id/cancel', async (req, res) => {
     const { id } = orderId.parse(req.params)
-    await fulfil.handle(id).cancel()
-    res.status(202).json({ id, status: `/orders/${id}` })
+    const handle = fulfil.handle(id)
+    await handle.status() // Throws if there is none.
+    await handle.cancel()
+    accepted(res, id)
   })
+
+  function accepted(res: Response, id: string) {
+    const status = `/operations/${fulfil.handle(id).id}`
+    res.status(202).location(status).json({ id, status })
+  }
+
+  // How the workflow stands, and what came of it; it waits with `Prefer: wait=30`.
+  app.get(
+    '/operations/:id',
+    pawl.statusHandler({
+      // Here everybody may see every order; yours may compare with what `req.user` has ordered.
+      authorize: (_req, { name }) => name === fulfil.name,
+    }),
+  )
 
   app.get(
     '/live',

@@ -10,7 +10,7 @@ await runExample({
     Order   curl -i ${url}/orders -H 'Idempotency-Key: first' -H 'Content-Type: application/json' \\
               -d '{"item":"Moka pot","amount":3400,"address":"Paris"}'
             Send it again: the same answer, one charge, one parcel.
-    Ask     curl ${url}/orders/<id>
+    Ask     curl ${url}/operations/<the end of its Location> -H 'Prefer: wait=30'
     Cancel  curl -X POST ${url}/orders/<id>/cancel    while it is being packed
     Kill    kill -9 the server, at any moment: curl ${url}/pid
 

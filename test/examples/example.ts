@@ -6,8 +6,7 @@ import { withDatabase } from '../helpers/database.ts'
 export interface Answer {
   id: string
   status: string
-  attempt: number
-  error?: string
+  error?: { message: string }
 }
 
 /** An example's server over the test file's database, and what one does to it. */
