@@ -4,17 +4,21 @@ import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
+import { sources } from './sources.ts'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 // Under the root, so that packages are found; git does not see it.
 const FOLDER = join(ROOT, 'node_modules/.cache/pawl-test')
 
 /** What a bundle is made of. */
-const SOURCES = ['package-lock.json', 'lib', 'test/apps', 'test/helpers']
+const SOURCES = ['package-lock.json', 'lib', 'examples', 'test/apps', 'test/helpers']
 
 const DAY_MS = 24 * 60 * 60 * 1000
 
 const bundles = new Map<string, Promise<string>>()
+
+// By their names in examples, which import `pawl` as everybody does.
+const published = new Map(sources().map(({ name, file }) => [name, file]))
 
 /**
  * A TypeScript program as one file that Node runs as it is, packages and all: tests start many processes,
@@ -51,6 +55,14 @@ async function make(file: string, outfile: string): Promise<void> {
       js: "import { createRequire as requireOf } from 'node:module'; const require = requireOf(import.meta.url);",
     },
     plugins: [
+      {
+        name: 'pawl itself',
+        setup({ onResolve }) {
+          onResolve({ filter: /^pawl(\/|$)/ }, ({ path }) => ({
+            path: published.get(path) ?? path,
+          }))
+        },
+      },
       {
         name: 'where files were',
         setup({ onLoad }) {

@@ -1,0 +1,36 @@
+import { el } from './dom.js'
+
+const TONES = { done: 'good', failed: 'bad', cancelled: 'bad', parked: 'bad', interrupted: 'bad' }
+
+/** A status, as a tag. */
+export const tag = (status) =>
+  el('span', { className: `tag ${TONES[status] ?? ''}`, textContent: status })
+
+/** The recorded steps of an execution, and when it goes on. */
+export function journal({ steps, due_at, status, error }) {
+  const rows = steps.map((step) =>
+    el(
+      'li',
+      {},
+      el('span', { className: 'kind', textContent: step.kind }),
+      el('span', { textContent: step.name }),
+      step.status !== 'done' &&
+        el('span', {
+          className: 'tag',
+          textContent: step.kind === 'sleep' ? 'asleep' : step.status,
+        }),
+      step.attempt > 1 && el('small', { textContent: `attempt ${step.attempt}` }),
+      el('span', {
+        className: 'output',
+        textContent: step.output == null ? '' : JSON.stringify(step.output),
+      }),
+    ),
+  )
+  const due = due_at && new Date(due_at).toLocaleTimeString()
+  if (status === 'released') rows.push(note(`is tried again at ${due}`))
+  if (status === 'waiting') rows.push(note(due ? `sleeps until ${due}` : 'waits for a signal'))
+  if (error?.message) rows.push(note(error.message))
+  return el('ol', { className: 'steps' }, ...rows)
+}
+
+const note = (text) => el('li', {}, el('small', { textContent: text }))
