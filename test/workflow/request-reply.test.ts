@@ -18,6 +18,13 @@ afterEachTest(async () => {
   for (const server of servers.splice(0)) server.close()
 })
 
+async function listen(app: express.Express): Promise<string> {
+  const server = app.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  servers.push(server)
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
 async function start() {
   const pawl = workflows.pawl()
   const report = pawl.workflow('report', async (execution, fails: boolean) => {
@@ -33,10 +40,7 @@ async function start() {
     res.status(202).location(`/reports/${handle.id}`).json({ id: handle.id })
   })
   app.get('/reports/:id', pawl.statusHandler({ authorize: () => true }))
-  const server = app.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  servers.push(server)
-  return { pawl, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }
+  return { pawl, url: await listen(app) }
 }
 
 describe('A request that starts a workflow', () => {
@@ -70,4 +74,27 @@ describe('A request that starts a workflow', () => {
       expect(rows[0].n).toBe(1)
     },
   )
+
+  it('that is a transaction itself starts it with its commit, or not at all', async () => {
+    const pawl = workflows.pawl()
+    const ran: string[] = []
+    const mail = pawl.workflow('mail', (_, to: string) => void ran.push(to))
+    await pawl.start()
+    const app = express()
+    let fails = true
+    app.post('/', idempotency(pawl, { transaction: true }), async (_req, res) => {
+      const handle = await mail.start('ada')
+      res.status(fails ? 500 : 201).json({ id: handle.id })
+    })
+    const url = await listen(app)
+    const key = freshKey()
+    const failed = await request(url, { key })
+    expect(failed.status).toBe(500)
+    expect(await workflows.status(failed.json.id)).toBeUndefined()
+    fails = false
+    const done = await request(url, { key })
+    expect(done.json).toEqual(failed.json)
+    await workflows.until(done.json.id, 'done')
+    expect(ran).toEqual(['ada'])
+  })
 })
