@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { afterEachFile } from './cleanup.ts'
+import { latch } from './latch.ts'
 
 /** What happens to a statement on its way. */
 export type Mishap =
@@ -68,4 +69,26 @@ export const isStatement = {
   heartbeat: (sql: string) => sql.includes('set heartbeat ='),
   /** What an idle worker asks. */
   poll: (sql: string) => /judged as|min\(found\.due_at\)/.test(sql),
+}
+
+/** Holds the first such statement: before it reaches Postgres, or its reply, when it is committed. */
+export function holdFirst(is: (sql: string) => boolean, where: 'before' | 'after') {
+  const reached = latch()
+  const go = latch()
+  let done = false
+  const mishap = (sql: string): Mishap => {
+    if (done || !is(sql)) return undefined
+    done = true
+    if (where === 'after') {
+      return {
+        after: () => {
+          reached.open()
+          return go.wait
+        },
+      }
+    }
+    reached.open()
+    return { before: go.wait }
+  }
+  return { mishap, reached: reached.wait, release: go.open }
 }
