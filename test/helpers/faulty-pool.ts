@@ -35,25 +35,27 @@ export function faultyPool(
 ): FaultyPool {
   const statements: string[] = []
   class Client extends pg.Client {
-    // As Pawl calls it: with one object, for a promise.
-    override query(config: unknown): never {
-      const { text } = config as { text: string }
+    // For a promise: as Pawl calls it, and as apps do.
+    override query(...args: unknown[]): never {
+      const [config] = args as [string | { text: string }]
+      const text = typeof config === 'string' ? config : config.text
       statements.push(text)
-      return this.#send(mishap(text), config) as never
-    }
-
-    async #send(what: Mishap, config: unknown): Promise<unknown> {
-      if (what === 'lose the statement') throw new Error('Connection terminated unexpectedly')
-      if (typeof what === 'object') await what.before
-      const result = await super.query(config as pg.QueryConfig)
-      if (typeof what === 'object') await what.after?.()
-      if (what === 'lose the reply') throw new Error('Connection terminated unexpectedly')
-      return result
+      const query = super.query as (...args: unknown[]) => Promise<unknown>
+      return send(mishap(text), () => query.apply(this, args)) as never
     }
   }
   const pool = new pg.Pool({ connectionString: url, max, Client })
   open.add(pool)
   return { pool, statements }
+}
+
+async function send(what: Mishap, query: () => Promise<unknown>): Promise<unknown> {
+  if (what === 'lose the statement') throw new Error('Connection terminated unexpectedly')
+  if (typeof what === 'object') await what.before
+  const result = await query()
+  if (typeof what === 'object') await what.after?.()
+  if (what === 'lose the reply') throw new Error('Connection terminated unexpectedly')
+  return result
 }
 
 /** Whether a statement is the one that does this. */
