@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { RequestListener } from 'node:http'
 import { Engine } from './engine/engine.ts'
-import { executionId } from './engine/execution-id.ts'
 import { Sealer } from './engine/seal.ts'
 import { Worker } from './engine/worker.ts'
 import { PawlError } from './errors.ts'
+import { type ExecutionName, type ExecutionState, idOf } from './execution-name.ts'
 import { replayRequest } from './http/recovery.ts'
 import type { Logger } from './logger.ts'
 import { pawlOptions } from './options.ts'
@@ -17,6 +17,7 @@ import { openDatabase } from './store/open-database.ts'
 import { Heartbeat } from './store/processes.ts'
 import { QueueStore } from './store/queue-store.ts'
 import { Retention } from './store/retention.ts'
+import { StateStore } from './store/state-store.ts'
 import { StepStore } from './store/step-store.ts'
 import { Store } from './store/store.ts'
 import type { TransactionHost } from './store/transaction-host.ts'
@@ -26,31 +27,17 @@ import { WorkflowStore } from './store/workflow-store.ts'
 import { define, defineQueue } from './workflow/define.ts'
 import type { WorkflowCode, WorkflowOptions } from './workflow/definition.ts'
 import { statusOf, type WorkflowStatus } from './workflow/handle.ts'
+import {
+  defineObject,
+  type Handlers,
+  type KeyedObject,
+  type ObjectOptions,
+  type ReadableObjectOptions,
+  type Readers,
+} from './workflow/object.ts'
 import type { Queue, QueueOptions } from './workflow/queue.ts'
 import { Workflow } from './workflow/workflow.ts'
 import { Workflows } from './workflow/workflows.ts'
-
-/** What {@link Pawl.find} tells of an execution. */
-export interface ExecutionState {
-  /** A UUID, derived from scope and key. */
-  id: string
-  /**
-   * `interrupted`: its process died. `unknown`: nobody can know what it did.
-   * `parked`: workers have given up. */
-  status: 'running' | 'interrupted' | 'waiting' | 'released' | 'unknown' | 'parked' | 'done'
-  attempt: number
-  /** The HTTP status of the outcome; null if there is none yet. */
-  responseStatus: number | null
-}
-
-/** Names an execution: a request by its scope and key, a workflow by its id. */
-export type ExecutionName =
-  | {
-      /** As the `scope` option gave it; default `''`. */
-      scope?: string
-      key: string
-    }
-  | { id: string }
 
 interface Parts {
   db: Database
@@ -157,6 +144,7 @@ export class Pawl {
       store,
       workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
       queues: new QueueStore(db, schema),
+      state: new StateStore(db, schema, id),
       wakeups,
       watch,
       sealer,
@@ -286,11 +274,26 @@ export class Pawl {
   }
 
   /**
+   * Defines an object: handlers, and what they keep for each key. Those of one key run one at a time, in
+   * the order of the calls; each call is as durable as a workflow. Call it in every process that shall run
+   * them: `await pawl.object('cart', { handlers: { add } }).of(userId).add(item)`.
+   * @throws PawlError `invalid-option`
+   */
+  object<H extends Handlers, R extends Readers>(
+    name: string,
+    options: ReadableObjectOptions<H, R>,
+  ): KeyedObject<H & R>
+  object<H extends Handlers>(name: string, options: ObjectOptions<H>): KeyedObject<H>
+  object(name: string, options: object): unknown {
+    return defineObject(this.#workflows, name, options)
+  }
+
+  /**
    * Defines a queue: workflows with `queue` run under its limits, over all processes.
    * @throws PawlError `invalid-option`
    */
   queue(name: string, options?: QueueOptions): Queue {
-    return defineQueue(name, options, () => this.#workflows.queues)
+    return defineQueue(name, options, () => this.#workflows.parts.queues)
   }
 
   /**
@@ -385,10 +388,6 @@ export class Pawl {
     if (this.#parts) return this.#parts
     throw new PawlError('not-started', 'Pawl has not been started.', 'Await pawl.start() first.')
   }
-}
-
-function idOf(name: ExecutionName): string {
-  return 'id' in name ? name.id : executionId(name.scope ?? '', name.key)
 }
 
 const version: string = JSON.parse(

@@ -2,6 +2,7 @@ import type { Engine } from '../engine/engine.ts'
 import type { Sealer } from '../engine/seal.ts'
 import type { Logger } from '../logger.ts'
 import type { QueueStore } from '../store/queue-store.ts'
+import type { StateStore } from '../store/state-store.ts'
 import type { Store } from '../store/store.ts'
 import type { WakeupStore } from '../store/wakeup-store.ts'
 import type { Watch } from '../store/watch.ts'
@@ -13,6 +14,7 @@ export interface WorkflowParts {
   store: Store
   workflows: WorkflowStore
   queues: QueueStore
+  state: StateStore
   wakeups: WakeupStore
   watch: Watch
   sealer: Sealer
