@@ -277,11 +277,6 @@ export class Pawl {
   /**
    * Starts a workflow at the times of a cron expression: each tick starts it once, over all processes, under
    * the key `<name> <tick in ISO 8601>`. Call it in every process that shall run it.
-   *
-   * ```ts
-   * pawl.schedule('report', { cron: '0 9 * * mon-fri', timezone: 'Europe/Berlin' }, sendReport)
-   * ```
-   *
    * @throws PawlError `invalid-option`, also for an expression or a time zone that is none
    */
   schedule<Input>(
@@ -362,6 +357,12 @@ export class Pawl {
   /** @internal What the adapters run on. */
   get engine(): Engine {
     return this.#started().engine
+  }
+
+  /** @internal What the command line works with. */
+  get inside() {
+    const isStarted = this.#state === 'started'
+    return { options: this.#options, workflows: this.#workflows, isStarted }
   }
 
   /** @internal The app's database, as a host of transactions. */
