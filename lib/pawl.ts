@@ -338,6 +338,12 @@ export class Pawl extends WorkflowApi {
     return this.#started().engine
   }
 
+  /** @internal What the command line works with. */
+  get inside() {
+    const isStarted = this.#state === 'started'
+    return { options: this.#options, workflows: this.workflows, isStarted }
+  }
+
   /** @internal The app's database, as a host of transactions. */
   get host(): TransactionHost<unknown> {
     return this.#started().db.host

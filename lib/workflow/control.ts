@@ -9,15 +9,20 @@ import type { Description } from '../store/workflow-store.ts'
 import { checkSize } from './outcome.ts'
 import type { WorkflowParts } from './parts.ts'
 
+/** What is asked of a process: it need not run anything itself. */
+type ControlParts = Pick<WorkflowParts, 'store' | 'workflows' | 'watch' | 'sealer' | 'limits'> & {
+  engine: Pick<WorkflowParts['engine'], 'attemptAt'>
+}
+
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 /** What can be asked of executions that were started, wherever they run. */
 export class Control {
-  readonly #parts: () => WorkflowParts
+  readonly #parts: () => ControlParts
   readonly #kick: () => void
 
   /** @param kick lets the worker of this process look */
-  constructor(parts: () => WorkflowParts, kick: () => void) {
+  constructor(parts: () => ControlParts, kick: () => void) {
     this.#parts = parts
     this.#kick = kick
   }
@@ -66,13 +71,15 @@ export class Control {
     }
   }
 
-  async cancel(id: string): Promise<void> {
+  /** @returns the ids of those that were asked to end */
+  async cancel(id: string): Promise<string[]> {
     const { workflows, engine, store } = this.#parts()
     if (!UUID.test(id)) throw missing(id)
     const ids = await workflows.cancel(id)
     for (const id of ids) engine.attemptAt(id)?.halt(new CancelledError())
     store.notify([...ids, DUE])
     this.#kick()
+    return ids
   }
 
   /** @throws PawlError `execution-missing`, `invalid-option`, `value-unkeepable`, `limit-exceeded` */

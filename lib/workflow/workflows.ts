@@ -60,6 +60,18 @@ export class Workflows {
     this.#startWorker()
   }
 
+  /** All that this process knows. */
+  get definitions(): Definition[] {
+    return [...this.#definitions.values()]
+  }
+
+  /** Lets a process that only started executions run them as well. */
+  employ(concurrency: number): void {
+    const parts = this.#started()
+    this.#parts = { ...parts, concurrency }
+    this.#startWorker()
+  }
+
   open(parts: WorkflowParts): void {
     this.#parts = parts
     parts.store.onDue = () => this.#worker?.kick()

@@ -78,17 +78,17 @@ describe('pawl list, show and release', () => {
       executionId('alice', 'given-up'),
     ])
     const list = await pawl(database.url, 'list')
-    expect(list.stdout).toMatch(/unknown +alice +stuck +POST \/orders/)
-    expect(list.stdout).toMatch(/parked +alice +given-up +POST \/orders +10/)
-    expect(list.stdout).toMatch(/interrupted +alice +died/)
+    expect(list.stdout).toMatch(/unknown +request +alice +stuck +POST \/orders/)
+    expect(list.stdout).toMatch(/parked +request +alice +given-up +POST \/orders +10/)
+    expect(list.stdout).toMatch(/interrupted +request +alice +died/)
     expect(list.stdout).not.toMatch(/fine/)
-    expect((await pawl(database.url, 'list', '--all')).stdout).toMatch(/done +alice +fine/)
+    expect((await pawl(database.url, 'list', '--all')).stdout).toMatch(/done +request +alice +fine/)
 
     const show = await pawl(database.url, 'show', 'fine')
     expect(show.stdout).toMatch(/response_body +\{"id":7\}/)
     const missing = await pawl(database.url, 'show', 'nothing')
     expect(missing.code).toBe(1)
-    expect(missing.stderr).toMatch(/no execution with the key "nothing"/)
+    expect(missing.stderr).toMatch(/no execution with the key or id "nothing"/)
 
     const done = await pawl(database.url, 'release', 'fine', '--scope', 'alice')
     expect(done.stdout).toMatch(/Nothing to release: the execution is done/)

@@ -27,7 +27,15 @@ export async function spawnApp(
   env: Record<string, string | undefined> = {},
 ): Promise<ChildApp> {
   const path = await bundle(fileURLToPath(new URL(`../apps/${file}`, import.meta.url)))
-  const child = spawn(process.execPath, [path], {
+  return spawnProgram([path], env)
+}
+
+/** Runs a program of Node's that prints something as its first line. */
+export async function spawnProgram(
+  args: string[],
+  env: Record<string, string | undefined> = {},
+): Promise<ChildApp> {
+  const child = spawn(process.execPath, args, {
     env: { ...process.env, ...env } as NodeJS.ProcessEnv,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -40,7 +48,7 @@ export async function spawnApp(
   const url = await Promise.race([
     once(lines, 'line').then(([line]) => line as string),
     exited.then((code) => {
-      throw new Error(`${file} ended with ${code} before it listened:\n${errors}`)
+      throw new Error(`${args.join(' ')} ended with ${code} before it listened:\n${errors}`)
     }),
   ])
   const app: ChildApp = {

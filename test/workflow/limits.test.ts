@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import type { WorkflowExecution } from '../../lib/index.ts'
+import { startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { freshKey, request } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { withWorkflows } from '../helpers/workflows.ts'
 
@@ -115,6 +117,42 @@ describe('Limits of an execution', () => {
     await handle.signal('go')
     expect(await handle.result()).toBe(3)
     await waitFor('nothing to be undone', () => !ran.includes(-1))
+  })
+
+  it('hold for requests as well: what is recorded stays, and a later attempt goes on behind it', async () => {
+    const ran: string[] = []
+    let size = 200
+    const { url } = await startApp(
+      database.url,
+      { resumable: true },
+      (app) => {
+        app.post('/', async (req, res, next) => {
+          try {
+            await req.execution?.step('small', () => ran.push('small'))
+            await req.execution?.step('large', () => {
+              ran.push('large')
+              return 'x'.repeat(size)
+            })
+            for (let i = 0; i < 2; i++) await req.execution?.step('many', () => ran.push('many'))
+            res.json(ran)
+          } catch (error) {
+            const { code, message } = error as { code?: string; message: string }
+            if (code === 'limit-exceeded') res.status(500).send(message)
+            else next(error)
+          }
+        })
+      },
+      { pawl: { limits: { step: 100, steps: 3 } } },
+    )
+    const key = freshKey()
+    const large = await request(url, { key })
+    expect(large.status).toBe(500)
+    expect(String(large.body)).toMatch(/step "large" gave 202 bytes, and at most 100/)
+    size = 10
+    const many = await request(url, { key })
+    expect(many.status).toBe(500)
+    expect(String(many.body)).toMatch(/"many" would be entry 4 of its execution/)
+    expect(ran).toEqual(['small', 'large', 'large', 'many'])
   })
 
   it('are checked when Pawl is made', () => {
