@@ -20,6 +20,7 @@ export function withExample(name: string, env: Record<string, string> = {}) {
 
   return {
     pool: database.pool,
+    databaseUrl: database.url,
 
     /** Starts the server; again, if it was killed. */
     async start(more: Record<string, string> = {}): Promise<string> {
