@@ -89,15 +89,17 @@ export class Starter {
   ): Promise<string> {
     const current = currentExecution()
     const parent = current?.id ?? null
+    const inHandler = current instanceof RunningExecution && !currentStep(current)
+    // Of a request that is a transaction the start is a part.
+    const tx = options.tx ?? (inHandler ? current.transactionOfRequest : undefined)
     const begin = async (key: string) => {
       if (!checked) await this.#checkDepth(definition, [{ options: { ...options, key }, bytes }])
       const start = this.#startOf(definition, key, bytes, parent, options)
-      await (options.tx ? this.#startIn(options.tx, start) : this.#startNow(definition, start))
+      await (tx ? this.#startIn(tx, start) : this.#startNow(definition, start))
       return key
     }
     // In a step or a transaction the start is a part of that; else it is a step itself.
-    const isEntry = current instanceof RunningExecution && !currentStep(current) && !options.tx
-    if (!isEntry) return begin(options.key ?? current?.uuid() ?? randomUUID())
+    if (!inHandler || tx) return begin(options.key ?? current?.uuid() ?? randomUUID())
     return current.entry('child', `start ${definition.name}`, ({ idempotencyKey }) =>
       begin(options.key ?? idempotencyKey),
     )
