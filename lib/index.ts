@@ -27,6 +27,15 @@ export { step, transaction } from './plain.ts'
 export type { IsolationLevel, RunStatement, TransactionHost } from './store/transaction-host.ts'
 export type { WorkflowCode, WorkflowOptions } from './workflow/definition.ts'
 export type { WorkflowHandle, WorkflowStatus } from './workflow/handle.ts'
+export type {
+  CallOptions,
+  KeyedObject,
+  ObjectOf,
+  ObjectOptions,
+  ReadableObjectOptions,
+} from './workflow/object.ts'
+export type { ObjectExecution, ReaderExecution } from './workflow/object-execution.ts'
+export type { ObjectState, ReadonlyState } from './workflow/object-state.ts'
 export type { Backlog, Queue, QueueOptions } from './workflow/queue.ts'
 export type { ScheduleOptions, ScheduleStatus } from './workflow/schedule.ts'
 export type { StartOptions, Workflow } from './workflow/workflow.ts'

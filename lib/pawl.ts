@@ -22,6 +22,7 @@ import { Heartbeat } from './store/processes.ts'
 import { QueueStore } from './store/queue-store.ts'
 import { Retention } from './store/retention.ts'
 import { ScheduleStore } from './store/schedule-store.ts'
+import { StateStore } from './store/state-store.ts'
 import { StepStore } from './store/step-store.ts'
 import { DUE, Store } from './store/store.ts'
 import type { TransactionHost } from './store/transaction-host.ts'
@@ -154,6 +155,7 @@ export class Pawl extends WorkflowApi {
       workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
       queues: new QueueStore(db, schema),
       schedules: new ScheduleStore(db, schema),
+      state: new StateStore(db, schema, id),
       wakeups,
       watch,
       sealer,

@@ -1,6 +1,14 @@
 import { define, defineQueue } from './define.ts'
 import type { WorkflowCode, WorkflowOptions } from './definition.ts'
 import { statusOf, type WorkflowStatus } from './handle.ts'
+import {
+  defineObject,
+  type Handlers,
+  type KeyedObject,
+  type ObjectOptions,
+  type ReadableObjectOptions,
+  type Readers,
+} from './object.ts'
 import type { Queue, QueueOptions } from './queue.ts'
 import type { ScheduleOptions, ScheduleStatus } from './schedule.ts'
 import { Workflow } from './workflow.ts'
@@ -48,11 +56,26 @@ export class WorkflowApi {
   }
 
   /**
+   * Defines an object: handlers, and what they keep for each key. Those of one key run one at a time, in
+   * the order of the calls; each call is as durable as a workflow. Call it in every process that shall run
+   * them: `await pawl.object('cart', { handlers: { add } }).of(userId).add(item)`.
+   * @throws PawlError `invalid-option`
+   */
+  object<H extends Handlers, R extends Readers>(
+    name: string,
+    options: ReadableObjectOptions<H, R>,
+  ): KeyedObject<H & R>
+  object<H extends Handlers>(name: string, options: ObjectOptions<H>): KeyedObject<H>
+  object(name: string, options: object): unknown {
+    return defineObject(this.workflows, name, options)
+  }
+
+  /**
    * Defines a queue: workflows with `queue` run under its limits, over all processes.
    * @throws PawlError `invalid-option`
    */
   queue(name: string, options?: QueueOptions): Queue {
-    return defineQueue(name, options, () => this.workflows.queues)
+    return defineQueue(name, options, () => this.workflows.parts.queues)
   }
 
   /**

@@ -17,6 +17,7 @@ export function define(
   name: string,
   options: WorkflowOptions<never, never> | WorkflowOptions<unknown, unknown> | undefined | object,
   code: WorkflowCode<never, unknown>,
+  object: Definition['object'] = null,
 ): Definition {
   checkName(name, kind)
   if (typeof code !== 'function') {
@@ -40,8 +41,12 @@ export function define(
     queue: (parsed.queue as Queue | undefined) ?? null,
     retentionMs: parsed.retention,
     code,
+    object,
   }
 }
+
+/** With what the names of objects' own queues begin. */
+export const OBJECT_QUEUE = 'object '
 
 /** @throws PawlError `invalid-option` */
 export function defineQueue(
@@ -50,6 +55,13 @@ export function defineQueue(
   store: () => QueueStore,
 ): Queue {
   checkName(name, 'queue')
+  if (name.startsWith(OBJECT_QUEUE)) {
+    throw new PawlError(
+      'invalid-option',
+      `The name of the queue is "${name}"; names that begin with "${OBJECT_QUEUE}" are those of objects.`,
+      'Give it another name.',
+    )
+  }
   return new Queue(name, parseOptions(queueOptions, options, `queue "${name}"`), store)
 }
 

@@ -3,6 +3,7 @@ import type { Sealer } from '../engine/seal.ts'
 import type { Logger } from '../logger.ts'
 import type { QueueStore } from '../store/queue-store.ts'
 import type { ScheduleStore } from '../store/schedule-store.ts'
+import type { StateStore } from '../store/state-store.ts'
 import type { Store } from '../store/store.ts'
 import type { WakeupStore } from '../store/wakeup-store.ts'
 import type { Watch } from '../store/watch.ts'
@@ -15,6 +16,7 @@ export interface WorkflowParts {
   workflows: WorkflowStore
   queues: QueueStore
   schedules: ScheduleStore
+  state: StateStore
   wakeups: WakeupStore
   watch: Watch
   sealer: Sealer

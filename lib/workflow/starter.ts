@@ -23,6 +23,7 @@ import type { StartOptions } from './workflow.ts'
 interface Prepared {
   options: z.output<typeof startOptions>
   bytes: Buffer
+  scope: string
 }
 
 /** The worker of this process, as whoever starts something needs it. */
@@ -42,13 +43,18 @@ export class Starter {
     this.#worker = worker
   }
 
-  /** @returns the key it is started under. @throws PawlError, see {@link Workflow.start} */
+  /**
+   * @param scope within which its key names it: of an object's handler, the object's key
+   * @returns the key it is started under
+   * @throws PawlError, see {@link Workflow.start}
+   */
   async start(
     definition: Definition,
     input: unknown,
     options: StartOptions | undefined,
+    scope = '',
   ): Promise<string> {
-    const prepared = await this.#prepare(definition, input, options)
+    const prepared = await this.#prepare(definition, input, options, scope)
     return this.#startPrepared(definition, prepared)
   }
 
@@ -70,6 +76,7 @@ export class Starter {
     definition: Definition,
     input: unknown,
     given: StartOptions | undefined,
+    scope = '',
   ): Promise<Prepared> {
     const { limits } = this.#parts()
     const what = `Workflow "${definition.name}"`
@@ -78,24 +85,22 @@ export class Starter {
     // Nothing is stored for undefined, and a workflow without an input would be nobody's.
     const bytes = encodeValue(value) ?? Buffer.alloc(0)
     checkSize(bytes, limits.input, `The input of ${what}`)
-    return { options, bytes }
+    return { options, bytes, scope }
   }
 
   /** @param checked whether there is room for it in its queue */
-  async #startPrepared(
-    definition: Definition,
-    { options, bytes }: Prepared,
-    checked = false,
-  ): Promise<string> {
+  async #startPrepared(definition: Definition, start: Prepared, checked = false): Promise<string> {
+    const { options } = start
     const current = currentExecution()
     const parent = current?.id ?? null
     const inHandler = current instanceof RunningExecution && !currentStep(current)
     // Of a request that is a transaction the start is a part.
     const tx = options.tx ?? (inHandler ? current.transactionOfRequest : undefined)
     const begin = async (key: string) => {
-      if (!checked) await this.#checkDepth(definition, [{ options: { ...options, key }, bytes }])
-      const start = this.#startOf(definition, key, bytes, parent, options)
-      await (tx ? this.#startIn(tx, start) : this.#startNow(definition, start))
+      const named = { ...start, options: { ...options, key } }
+      if (!checked) await this.#checkDepth(definition, [named])
+      const row = this.#startOf(definition, key, named, parent)
+      await (tx ? this.#startIn(tx, row) : this.#startNow(definition, row))
       return key
     }
     // In a step or a transaction the start is a part of that; else it is a step itself.
@@ -114,7 +119,10 @@ export class Starter {
     if (depth + starts.length <= most) return
     // What was started before does not count twice.
     const found = await Promise.all(
-      starts.map(({ options: { key } }) => key !== undefined && store.look(idOf(kind, name, key))),
+      starts.map(
+        ({ options: { key }, scope }) =>
+          key !== undefined && store.look(idOf(kind, name, key, scope)),
+      ),
     )
     if (found.every(Boolean)) return
     if (depth + found.filter((one) => !one).length <= most) return
@@ -128,19 +136,14 @@ export class Starter {
   #startOf(
     definition: Definition,
     key: string,
-    bytes: Buffer,
+    { options: { delay, priority, queueKey }, bytes, scope }: Prepared,
     parent: string | null,
-    {
-      delay,
-      priority,
-      queueKey,
-    }: { delay: number; priority: number; queueKey?: string | undefined },
   ): Start {
     const { kind, name, version, handler, queue, retry, timeoutMs } = definition
-    const id = idOf(kind, name, key)
+    const id = idOf(kind, name, key, scope)
     return {
       id,
-      scope: '',
+      scope,
       key,
       kind,
       name,
@@ -206,8 +209,9 @@ function takenOf(started: Start & { born: string; attempt: number; at: string })
 }
 
 /** Whatever version runs it: a key names one execution of a workflow. No request's scope begins with NUL. */
-export function idOf(kind: ExecutionKind, name: string, key: string): string {
-  return derivedUuid(`\0${kind}\0${name}\0${key}`)
+export function idOf(kind: ExecutionKind, name: string, key: string, scope = ''): string {
+  const path = scope === '' ? key : `${scope}\0${key}`
+  return derivedUuid(`\0${kind}\0${name}\0${path}`)
 }
 
 /** A version byte, then the SHA-256 of the input, however its JSON is ordered. */

@@ -8,6 +8,7 @@ import { type Duration, parseOptions } from '../parse-options.ts'
 import type { Outcome } from '../store/store.ts'
 import type { Signal, WorkflowStore } from '../store/workflow-store.ts'
 import type { WorkflowHandle } from './handle.ts'
+import type { ObjectState } from './object-state.ts'
 import { signalOptions, sleepOptions } from './options.ts'
 import { resultOf } from './outcome.ts'
 import type { Arrived, Waits } from './waits.ts'
@@ -214,6 +215,20 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     // Asked before the name is used: an entry that is there has not been used either.
     if (!journal.has(name) && journal.isReplaying) return false
     return this.entry('patch', name, async () => true)
+  }
+
+  /** @throws PawlError `no-state`: only objects keep something */
+  get state(): ObjectState {
+    throw new PawlError(
+      'no-state',
+      'execution.state was used in a workflow, which keeps none.',
+      'Make it a handler of an object: pawl.object(name, { handlers }).',
+    )
+  }
+
+  /** Whether a call of that object and key would wait for this execution to end. */
+  holds(_at: { object: string; key: string }): boolean {
+    return false
   }
 
   protected override track<T>(running: Promise<T>): Promise<T> {

@@ -5,12 +5,12 @@ import { persist } from '../engine/persist.ts'
 import { decodeValue } from '../engine/value.ts'
 import { type Reservation, Worker } from '../engine/worker.ts'
 import { CancelledError, PawlError } from '../errors.ts'
-import type { QueueStore } from '../store/queue-store.ts'
 import { DUE } from '../store/store.ts'
 import type { Named, Taken } from '../store/wakeup-store.ts'
 import { Admission } from './admission.ts'
 import { Control, missing } from './control.ts'
 import { type Definition, handlerOf } from './definition.ts'
+import { RunningObject } from './object-execution.ts'
 import type { WorkflowParts } from './parts.ts'
 import { runWorkflow } from './run.ts'
 import { Schedules } from './schedules.ts'
@@ -80,9 +80,9 @@ export class Workflows {
     await this.#worker?.stop()
   }
 
-  /** What is asked of queues. @throws PawlError `not-started` */
-  get queues(): QueueStore {
-    return this.#started().queues
+  /** What workflows need of this process. @throws PawlError `not-started` */
+  get parts(): WorkflowParts {
+    return this.#started()
   }
 
   /** Looks now whether there is something to do. */
@@ -178,7 +178,7 @@ export class Workflows {
     parts: ConstructorParameters<typeof RunningWorkflow>[0],
     attempt: Attempt,
   ): RunningWorkflow {
-    const { engine, store, workflows, watch, sealer, logger } = this.#started()
+    const { engine, store, workflows, state, watch, sealer, limits, logger } = this.#started()
     const { id, born, attempt: number, inbox, deadline } = taken
     const stopped = () => engine.isStopped
     const waits = new Waits({
@@ -192,24 +192,35 @@ export class Workflows {
       crowded: () => !engine.isAccepting || (this.#worker?.isFull ?? true),
       stopped,
     })
-    return new RunningWorkflow(parts, {
+    const own = {
       version: definition.version,
       waits,
       store: workflows,
-      unread: (name) => persist(() => workflows.unread(id, name), stopped),
-      outcomeOf: async (id) => {
+      unread: (name: string) => persist(() => workflows.unread(id, name), stopped),
+      outcomeOf: async (id: string) => {
         const found = await persist(() => store.look(id), stopped)
         // Its outcome was kept for as long as it was to be: nothing else would ever come.
         if (!found) throw missing(id)
         return found.outcome ? openOutcome(sealer, id, found.outcome) : null
       },
-      onRefused: (signal, error) =>
+      onRefused: (signal: string, error: unknown) =>
         logger.warn('a signal does not fit its schema, and is left unread', {
           execution: id,
           signal,
           error,
         }),
-      openSignal: (name, value) => decodeValue(value && sealer.open(value, id, `signal ${name}`)),
+      openSignal: (name: string, value: Buffer | null) =>
+        decodeValue(value && sealer.open(value, id, `signal ${name}`)),
+    }
+    if (!definition.object) return new RunningWorkflow(parts, own)
+    const { name: object, readOnly } = definition.object
+    return new RunningObject(parts, own, {
+      at: { object, key: taken.scope },
+      readOnly,
+      store: state,
+      sealer,
+      maxBytes: limits.output,
+      stopped: () => engine.isStopped,
     })
   }
 

@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { afterEachFile } from './cleanup.ts'
+import { latch } from './latch.ts'
 
 /** What happens to a statement on its way. */
 export type Mishap =
@@ -34,25 +35,27 @@ export function faultyPool(
 ): FaultyPool {
   const statements: string[] = []
   class Client extends pg.Client {
-    // As Pawl calls it: with one object, for a promise.
-    override query(config: unknown): never {
-      const { text } = config as { text: string }
+    // For a promise: as Pawl calls it, and as apps do.
+    override query(...args: unknown[]): never {
+      const [config] = args as [string | { text: string }]
+      const text = typeof config === 'string' ? config : config.text
       statements.push(text)
-      return this.#send(mishap(text), config) as never
-    }
-
-    async #send(what: Mishap, config: unknown): Promise<unknown> {
-      if (what === 'lose the statement') throw new Error('Connection terminated unexpectedly')
-      if (typeof what === 'object') await what.before
-      const result = await super.query(config as pg.QueryConfig)
-      if (typeof what === 'object') await what.after?.()
-      if (what === 'lose the reply') throw new Error('Connection terminated unexpectedly')
-      return result
+      const query = super.query as (...args: unknown[]) => Promise<unknown>
+      return send(mishap(text), () => query.apply(this, args)) as never
     }
   }
   const pool = new pg.Pool({ connectionString: url, max, Client })
   open.add(pool)
   return { pool, statements }
+}
+
+async function send(what: Mishap, query: () => Promise<unknown>): Promise<unknown> {
+  if (what === 'lose the statement') throw new Error('Connection terminated unexpectedly')
+  if (typeof what === 'object') await what.before
+  const result = await query()
+  if (typeof what === 'object') await what.after?.()
+  if (what === 'lose the reply') throw new Error('Connection terminated unexpectedly')
+  return result
 }
 
 /** Whether a statement is the one that does this. */
@@ -68,4 +71,26 @@ export const isStatement = {
   heartbeat: (sql: string) => sql.includes('set heartbeat ='),
   /** What an idle worker asks. */
   poll: (sql: string) => /judged as|min\(found\.due_at\)/.test(sql),
+}
+
+/** Holds the first such statement: before it reaches Postgres, or its reply, when it is committed. */
+export function holdFirst(is: (sql: string) => boolean, where: 'before' | 'after') {
+  const reached = latch()
+  const go = latch()
+  let done = false
+  const mishap = (sql: string): Mishap => {
+    if (done || !is(sql)) return undefined
+    done = true
+    if (where === 'after') {
+      return {
+        after: () => {
+          reached.open()
+          return go.wait
+        },
+      }
+    }
+    reached.open()
+    return { before: go.wait }
+  }
+  return { mishap, reached: reached.wait, release: go.open }
 }
