@@ -35,6 +35,11 @@ export function withExample(name: string, env: Record<string, string> = {}) {
       return server.url
     },
 
+    /** Of the server. */
+    get pid(): number {
+      return server?.pid ?? 0
+    },
+
     /** What a crash does. */
     async kill(): Promise<void> {
       await server?.kill()
