@@ -7,7 +7,7 @@ import { Supervisor } from './supervisor.ts'
 export interface Example {
   /** A program that calls `serve()`. */
   server: URL
-  /** Somebody else's servers: the server finds their URLs in its environment under these names. */
+  /** Other servers: the server finds their URLs in its environment under these names. */
   others?: Record<string, URL>
   /** What to try, once it runs at this URL. */
   hints: (url: string) => string
@@ -26,7 +26,7 @@ export async function runExample({ server, others = {}, hints }: Example): Promi
     const port = process.env.PORT ?? '3000'
     const env: Record<string, string> = { PORT: port, DATABASE_URL: await databaseUrl(program) }
     for (const [name, file] of Object.entries(others)) {
-      const other = startChild(file, {})
+      const other = startChild(file, { ...env, PORT: '0', INSTANCE: name })
       program.atEnd(() => endChild(other, 'SIGTERM'))
       env[name] = (await whenReady<{ url: string }>(other)).url
     }

@@ -14,10 +14,11 @@ export interface AppParts {
 
 /** An example's process: what its app needs around it. */
 export async function serve(makeApp: (parts: AppParts) => Promise<Express>): Promise<void> {
-  const { DATABASE_URL, HOST, PORT } = z
+  const { DATABASE_URL, HOST, INSTANCE, PORT } = z
     .object({
       DATABASE_URL: z.string(),
       HOST: z.string().default('localhost'),
+      INSTANCE: z.string().default('server'),
       PORT: z.coerce.number().default(0),
     })
     .parse(process.env)
@@ -28,7 +29,7 @@ export async function serve(makeApp: (parts: AppParts) => Promise<Express>): Pro
     database: pool,
     // The same name after every restart: what the killed process left unfinished goes on at once, without
     // waiting for its heartbeat to expire.
-    instance: 'server',
+    instance: INSTANCE,
     migrate: true,
   })
   // Its workflows are defined before Pawl starts to run them.

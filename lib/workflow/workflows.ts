@@ -165,7 +165,7 @@ export class Workflows {
       const bytes = engine.open(taken)
       const input = decodeValue(bytes.length === 0 ? null : bytes)
       const maxOutputBytes = limits.output
-      const cancelChildren = () => this.control.cancel(id)
+      const cancelChildren = async () => void (await this.control.cancel(id))
       await runWorkflow({
         attempt,
         journal,

@@ -20,6 +20,7 @@ export function withExample(name: string, env: Record<string, string> = {}) {
 
   return {
     pool: database.pool,
+    databaseUrl: database.url,
 
     /** Starts the server; again, if it was killed. */
     async start(more: Record<string, string> = {}): Promise<string> {
@@ -32,6 +33,11 @@ export function withExample(name: string, env: Record<string, string> = {}) {
       })
       port = new URL(server.url).port
       return server.url
+    },
+
+    /** Of the server. */
+    get pid(): number {
+      return server?.pid ?? 0
     },
 
     /** What a crash does. */

@@ -2,6 +2,9 @@ import { el } from './dom.js'
 
 const TONES = { done: 'good', failed: 'bad', cancelled: 'bad', parked: 'bad', interrupted: 'bad' }
 
+/** What has begun and is not over. */
+const WAITS = { sleep: 'asleep', signal: 'awaited', result: 'awaited' }
+
 /** A status, as a tag. */
 export const tag = (status) =>
   el('span', { className: `tag ${TONES[status] ?? ''}`, textContent: status })
@@ -15,18 +18,15 @@ export function journal({ steps, due_at, status, error }) {
       el('span', { className: 'kind', textContent: step.kind }),
       el('span', { textContent: step.name }),
       step.status !== 'done' &&
-        el('span', {
-          className: 'tag',
-          textContent: step.kind === 'sleep' ? 'asleep' : step.status,
-        }),
+        el('span', { className: 'tag', textContent: WAITS[step.kind] ?? step.status }),
       step.attempt > 1 && el('small', { textContent: `attempt ${step.attempt}` }),
       el('span', {
         className: 'output',
-        textContent: step.output == null ? '' : JSON.stringify(step.output),
+        textContent: outputOf(step),
       }),
     ),
   )
-  const due = due_at && new Date(due_at).toLocaleTimeString()
+  const due = due_at && new Date(due_at).toLocaleString()
   if (status === 'released') rows.push(note(`is tried again at ${due}`))
   if (status === 'waiting') rows.push(note(due ? `sleeps until ${due}` : 'waits for a signal'))
   if (error?.message) rows.push(note(error.message))
@@ -34,3 +34,6 @@ export function journal({ steps, due_at, status, error }) {
 }
 
 const note = (text) => el('li', {}, el('small', { textContent: text }))
+
+const outputOf = ({ status, output }) =>
+  status === 'begun' || output == null ? '' : JSON.stringify(output)

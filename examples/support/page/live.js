@@ -8,7 +8,7 @@ const away = el('p', {
 away.role = 'status'
 document.body.append(away)
 
-/** Calls `show` with what the server finds, whenever it is something else. */
+/** Calls `show` with the data of each event. */
 export function follow(url, show) {
   const source = new EventSource(url)
   source.onopen = () => {
@@ -19,6 +19,7 @@ export function follow(url, show) {
     away.hidden = false
   }
   source.onmessage = ({ data }) => show(JSON.parse(data))
+  return source
 }
 
 /**
