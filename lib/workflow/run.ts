@@ -2,7 +2,13 @@ import type { Attempt } from '../engine/attempt.ts'
 import { pauseAfter } from '../engine/backoff.ts'
 import { runAs } from '../engine/current.ts'
 import type { Journal } from '../engine/journal.ts'
-import { CancelledError, DivergenceError, TerminalError, WorkflowTimeoutError } from '../errors.ts'
+import {
+  CancelledError,
+  DivergenceError,
+  PawlError,
+  TerminalError,
+  WorkflowTimeoutError,
+} from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { Outcome } from '../store/store.ts'
 import type { Taken } from '../store/wakeup-store.ts'
@@ -66,9 +72,12 @@ async function fail(parts: RunParts, thrown: unknown): Promise<void> {
   const error = thrown instanceof Error ? thrown : new Error(String(thrown), { cause: thrown })
   // Told to stop: what it throws then says nothing of the execution.
   if (journal.hasStopped) return void (await attempt.release('released'))
-  if (error instanceof TerminalError) {
+  const diverges = error instanceof DivergenceError
+  // Told to end, it ends, whatever its code makes of that.
+  const final = error instanceof TerminalError ? error : diverges ? undefined : journal.halted
+  if (final) {
     try {
-      return await end(parts, errorOutcome(error))
+      return await end(parts, errorOutcome(final))
     } catch (undoing) {
       logger.warn('a compensation failed; another attempt goes on with it', {
         error: undoing,
@@ -78,7 +87,14 @@ async function fail(parts: RunParts, thrown: unknown): Promise<void> {
     }
   }
   const fields = { execution: attempt.execution.id, workflow: definition.name, error }
-  if (error instanceof DivergenceError) {
+  if (error instanceof PawlError && error.code === 'object-deadlock') {
+    logger.warn(
+      'a handler waits for itself and is parked; correct it, and see pawl release',
+      fields,
+    )
+    return void (await attempt.release('parked', { error }))
+  }
+  if (diverges) {
     logger.warn('a workflow does not fit its journal and is parked; nothing was changed', fields)
     return void (await attempt.release('parked', { error }))
   }
