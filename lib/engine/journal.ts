@@ -7,6 +7,7 @@ import { checkStepCount, type JournalLimits } from './limits.ts'
 import { after, persist } from './persist.ts'
 import { type Divergence, idOf, RecordedEntries, WHOLE } from './recorded-entries.ts'
 import type { Sealer } from './seal.ts'
+import { Survived } from './survived.ts'
 import { decodeValue } from './value.ts'
 
 /** How long a transaction whose end is not known waits for a store that is away. */
@@ -43,6 +44,7 @@ export class Journal {
   readonly #maxEntries: number
   readonly #entries: RecordedEntries
   readonly #gate: Gate
+  readonly #survived = new Survived()
   readonly #uses = new Map<string, number>()
   #recorded: number
   /** Entries that were there when the attempt began, and those that it has begun. */
@@ -162,6 +164,17 @@ export class Journal {
   /** Whether an earlier attempt has given up, and compensations may have run. */
   get isGivingUp(): boolean {
     return this.#entries.get(GIVING_UP) !== undefined
+  }
+
+  /** Notes that the code gets to see a failure of a step that is not recorded. */
+  failed(use: Use, error: unknown): void {
+    this.#survived.note(use, error, this.#gate.taken)
+  }
+
+  /** Records the failures that the code has survived: it is about to sleep. */
+  async keepFailures(): Promise<void> {
+    if (this.#superseded()) return
+    await persist(() => this.#survived.keep(this.#store, this.#codec, this.#ref), this.#stopped)
   }
 
   /** Records that the code of this attempt does not fit, and what it has not asked for. */
