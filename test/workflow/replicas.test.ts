@@ -152,3 +152,81 @@ describe('Two replicas of one workflow, both of which believe that they own it',
     240_000,
   )
 })
+
+/** Lets the statements of several processes through one by one, in an order that the seed decides. */
+function lockstep(seed: number) {
+  let state = seed
+  const random = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    return state / 2 ** 32
+  }
+  const waiting: (() => void)[] = []
+  let underWay = 0
+  let since = 0
+  let passes = 1
+  const timer = setInterval(() => {
+    // One that waits for a lock lets others go first.
+    if (waiting.length === 0 || (underWay > 0 && performance.now() - since < 200)) return
+    if (passes-- <= 0) return
+    const [go] = waiting.splice(Math.floor(random() * waiting.length), 1)
+    underWay++
+    since = performance.now()
+    go?.()
+  }, 2)
+  return {
+    mishap: (sql: string): Mishap => {
+      if (!isHeld(sql)) return undefined
+      const before = new Promise<void>((resolve) => waiting.push(resolve))
+      return {
+        before,
+        after: async () => {
+          underWay--
+        },
+      }
+    },
+    /** The first statement goes through; the others once there are two to choose from. */
+    async begin() {
+      await waitFor('both', () => waiting.length > 1)
+      passes = Number.POSITIVE_INFINITY
+    },
+    end() {
+      clearInterval(timer)
+      for (const go of waiting) go()
+    },
+  }
+}
+
+describe('Two replicas of one workflow whose statements alternate at random', () => {
+  it.each([
+    ['ends well', false],
+    ['fails', true],
+  ] as const)('that %s', async (_, fails) => {
+    await database.pool.query('create table if not exists effects (id uuid, replica text)')
+    let mishap: (sql: string) => Mishap = () => undefined
+    const replica = async (name: string) => {
+      const { pool } = faultyPool(database.url, (sql) => mishap(sql))
+      const pawl = app.pawl({ database: pool, processTimeout: '10 minutes' })
+      const all = define(pawl, name)
+      await pawl.start()
+      return { pawl, all }
+    }
+    const [one, two] = [await replica('one'), await replica('two')]
+    let both = 0
+    for (let seed = 1; seed <= 10; seed++) {
+      effects = []
+      await database.pool.query(`update pawl.processes set expires_at = 'infinity'`)
+      const steps = lockstep(seed)
+      mishap = steps.mishap
+      const handle = await one.all.start(fails)
+      await declareDead(handle.id)
+      await steps.begin()
+      await one.pawl.signal(handle.id, 'number', 21)
+      await waitFor('its end', async () => /done|failed/.test((await app.status(handle.id)) ?? ''))
+      mishap = () => undefined
+      steps.end()
+      if (new Set(effects.filter((effect) => effect.startsWith('book'))).size === 2) both++
+      await check(handle, fails, [one.pawl, two.pawl])
+    }
+    expect(both).toBeGreaterThan(0)
+  })
+})

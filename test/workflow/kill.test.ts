@@ -1,0 +1,182 @@
+import { beforeAll, describe, expect, it } from 'vitest'
+import { type ChildApp, spawnApp } from '../helpers/child.ts'
+import { withDatabase } from '../helpers/database.ts'
+import { withWorkflows } from '../helpers/killed-workers.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+
+// PAWL_PROOF=full runs as many as the promise says, in minutes.
+const full = process.env.PAWL_PROOF === 'full'
+
+const database = withDatabase()
+const app = withWorkflows(database)
+
+beforeAll(async () => {
+  await database.pool.query('create table effects (key text, pid int); create table go ()')
+})
+
+const spawn = (concurrency: number) =>
+  spawnApp('killed-workers.ts', {
+    DATABASE_URL: database.url,
+    PAWL: JSON.stringify({ processTimeout: '2s', workers: { concurrency }, drainTimeout: 0 }),
+  })
+
+/** The workflows of test/apps/killed-workers.ts, for a process that only starts them. */
+async function starter() {
+  const pawl = app.pawl({ workers: false })
+  const define = (name: string) =>
+    pawl.workflow<number, number>(name, { retry: 1000 }, () => {
+      throw new Error('not here')
+    })
+  await pawl.start()
+  return {
+    fiveSteps: define('five steps'),
+    held: define('held'),
+    fanOut: define('fan out'),
+  }
+}
+
+const one = async (sql: string, values: unknown[] = []) =>
+  (await database.pool.query(sql, values)).rows[0]
+
+const inStatus = async (name: string, status: string): Promise<number> =>
+  (
+    await one('select count(*)::int as n from pawl.executions where name = $1 and status = $2', [
+      name,
+      status,
+    ])
+  ).n
+
+const untilDone = (name: string, n: number) =>
+  waitFor(
+    `${n} results of ${name}`,
+    async () => {
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      return (await inStatus(name, 'done')) === n
+    },
+    600_000,
+  )
+
+describe('Workers that are killed (kill -9)', () => {
+  it('with a thousand running workflows: others finish all of them, and nothing recorded runs again', async () => {
+    const n = full ? 1000 : 200
+    const { held } = await starter()
+    const [victim, heirs] = [await spawn(2 * n), [spawn(n), spawn(n)]]
+    const handles = await held.startMany(
+      Array.from({ length: n }, (_, input) => ({ input, options: { key: `held ${input}` } })),
+    )
+    // Some run in the heirs by then: whoever is there takes what is due.
+    await waitFor(
+      'all to run',
+      async () => {
+        const { n: before } = await one(
+          `select count(*)::int as n from pawl.steps where name = 'before'`,
+        )
+        return before === n
+      },
+      120_000,
+    )
+    await victim.kill()
+    const { n: lost } = await one(
+      `select count(*)::int as n from pawl.executions e join pawl.processes p on p.id = e.owner
+       where p.pid = $1 and e.status = 'running'`,
+      [victim.pid],
+    )
+    expect(lost).toBeGreaterThan(0)
+    await Promise.all(heirs)
+    await database.pool.query('insert into go default values')
+    await untilDone('held', n)
+    for (const [i, handle] of handles.entries()) {
+      if (i % 20 === 0) expect(await handle.result()).toBe(2 * i)
+    }
+    // What was recorded ran once; what was under way may have run again.
+    const { again } = await one(
+      `select count(*)::int as again from (select key from effects where key like 'held % before'
+       group by key having count(*) > 1) as t`,
+    )
+    expect(again).toBe(0)
+    const { steps, wakeups } = await one(
+      `select (select count(*)::int from pawl.step_log where execution_name = 'held') as steps,
+         (select count(*)::int from pawl.wakeups) as wakeups`,
+    )
+    expect([steps, wakeups]).toEqual([3 * n, 0])
+    if (full) console.log(`${lost} of ${n} running workflows lost their process`)
+  }, 900_000)
+
+  it('at random, of four, under many workflows of five steps: each ends with one result', async () => {
+    const n = full ? 20_000 : 1500
+    const { fiveSteps } = await starter()
+    const workers: ChildApp[] = await Promise.all([1, 2, 3, 4].map(() => spawn(100)))
+    const began = performance.now()
+    let kills = 0
+    let over = false
+    const killing = (async () => {
+      while (!over) {
+        await new Promise((resolve) =>
+          setTimeout(resolve, 300 + Math.random() * (full ? 2500 : 700)),
+        )
+        if (over) return
+        const at = Math.floor(Math.random() * workers.length)
+        await workers[at]?.kill()
+        kills++
+        workers[at] = await spawn(100)
+      }
+    })()
+    for (let from = 0; from < n; from += 1000) {
+      const inputs = Array.from({ length: Math.min(1000, n - from) }, (_, i) => from + i)
+      await fiveSteps.startMany(
+        inputs.map((input) => ({ input, options: { key: `five ${input}` } })),
+      )
+    }
+    await untilDone('five steps', n)
+    over = true
+    await killing
+    const seconds = (performance.now() - began) / 1000
+    expect(kills).toBeGreaterThan(0)
+    const { results, steps, effects, least } = await one(
+      `select
+         (select count(*)::int from pawl.execution_log where name = 'five steps' and status = 'done'
+            and result::text::int = input::text::int + 10) as results,
+         (select count(*)::int from pawl.step_log where execution_name = 'five steps' and status = 'done') as steps,
+         (select count(*)::int from effects where key like 'five %') as effects,
+         (select count(distinct key)::int from effects where key like 'five %') as least`,
+    )
+    expect([results, steps, least]).toEqual([n, 5 * n, 5 * n])
+    const again = effects - least
+    // What was under way in a process that died ran again: at most what it ran at a time, for each death.
+    expect(again).toBeLessThanOrEqual(kills * 100)
+    if (full) {
+      console.log(
+        `${n} workflows: ${seconds.toFixed(0)} s, ${kills} kills, ${again} steps ran again`,
+      )
+    }
+  }, 900_000)
+
+  it('in the middle of a fan-out: the parent gets the results of all of its children', async () => {
+    const n = full ? 1000 : 300
+    const { fanOut } = await starter()
+    const workers = await Promise.all([spawn(50), spawn(50)])
+    const handle = await fanOut.start(n, { key: 'fan' })
+    const owner = await waitFor(
+      'half of its children',
+      async () => {
+        if ((await inStatus('square', 'done')) < n / 4) return null
+        return one(
+          `select p.pid from pawl.executions e left join pawl.processes p on p.id = e.owner where e.id = $1`,
+          [handle.id],
+        )
+      },
+      120_000,
+    )
+    // Where it runs; anywhere, if it sleeps.
+    const victim = workers.find(({ pid }) => pid === owner.pid) ?? workers[0]
+    await victim?.kill()
+    expect(await handle.result()).toBe(((n - 1) * n * (2 * n - 1)) / 6)
+    const { children, steps } = await one(
+      `select (select count(*)::int from pawl.executions where parent = $1) as children,
+         (select count(*)::int from pawl.steps where execution_id = $1) as steps`,
+      [handle.id],
+    )
+    expect([children, steps]).toEqual([n, 2 * n])
+    await Promise.all(workers.map((worker) => worker.kill()))
+  }, 300_000)
+})
