@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest'
 import { type ChildApp, spawnApp } from '../helpers/child.ts'
 import { withDatabase } from '../helpers/database.ts'
-import { withWorkflows } from '../helpers/killed-workers.ts'
+import { withWorkflows } from '../helpers/workflows.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
 // PAWL_PROOF=full runs as many as the promise says, in minutes.
