@@ -170,6 +170,8 @@ describe('options of new Pawl()', () => {
       drainTimeout: 10_000,
       retentionInterval: 60_000,
       encryptionKeys: [],
+      limits: { input: 1024 ** 2, output: 1024 ** 2, step: 1024 ** 2, steps: 10_000 },
+      workers: { concurrency: 100 },
     })
     expect(logger).toHaveProperty('warn')
   })

@@ -33,6 +33,11 @@ export class Gate {
     return ++this.#taken
   }
 
+  /** The last position that was taken. */
+  get taken(): number {
+    return this.#taken
+  }
+
   /** A step that took a position and was not recorded. */
   withdraw(position: number): void {
     this.#decide(position)

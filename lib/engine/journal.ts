@@ -8,6 +8,7 @@ import { after, persist } from './persist.ts'
 import { type Divergence, idOf, WHOLE } from './recorded-entries.ts'
 import { type Life, Replay, type Use } from './replay.ts'
 import type { Sealer } from './seal.ts'
+import { Survived } from './survived.ts'
 import { decodeValue } from './value.ts'
 
 /** How long a transaction whose end is not known waits for a store that is away. */
@@ -30,6 +31,7 @@ export class Journal extends Replay {
   readonly #ref: AttemptRef
   readonly #life: Life
   readonly #gate: Gate
+  readonly #survived = new Survived()
   #recorded: number
   #hasFailure = false
   #now: string
@@ -77,6 +79,18 @@ export class Journal extends Replay {
   /** When the last entry that the handler has seen was recorded, in microseconds since 1970. */
   get now(): string {
     return this.#now
+  }
+
+  /** Notes that the code gets to see a failure of a step that is not recorded. */
+  failed(use: Use, error: unknown): void {
+    this.#survived.note(use, error, this.#gate.taken)
+  }
+
+  /** Records the failures that the code has survived: it is about to sleep. */
+  async keepFailures(): Promise<void> {
+    if (this.#life.superseded()) return
+    const keep = () => this.#survived.keep(this.#store, this.#codec, this.#ref)
+    await persist(keep, () => this.#life.stopped())
   }
 
   /** Records that the code of this attempt does not fit, and what it has not asked for. */

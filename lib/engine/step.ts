@@ -35,7 +35,10 @@ export async function runStep(
     const other = await journal.record(use, { output }, performance.now() - started)
     return other ? fit(use.name, schema, journal.adopt(other), 'recorded') : output
   } catch (error) {
-    if (!(error instanceof TerminalError)) throw error
+    if (!(error instanceof TerminalError)) {
+      journal.failed(use, error)
+      throw error
+    }
     const other = await journal.record(use, { error }, performance.now() - started)
     if (other) return fit(use.name, schema, journal.adopt(other), 'recorded')
     throw error

@@ -65,7 +65,10 @@ export async function runTransaction(
         const other = await journal.record(use, { error }, performance.now() - started)
         if (other) return fit(name, schema, journal.adopt(other), 'recorded')
       }
-      if (tries >= MAX_TRIES || !isLost) throw error
+      if (tries >= MAX_TRIES || !isLost) {
+        if (!(error instanceof TerminalError)) journal.failed(use, error)
+        throw error
+      }
     }
     await backOff(tries, BACKOFF, execution.abortSignal)
   }

@@ -194,13 +194,15 @@ export class Waits {
   }
 
   async #sleep(): Promise<void> {
-    const { ref, store, attempt, stopped } = this.#parts
+    const { ref, store, attempt, journal, stopped } = this.#parts
     const waits = [...this.#open]
     await Promise.all(waits.map(({ looking }) => looking))
     // Whoever ends from here on wakes this one; who has ended before is seen by the look that follows.
     await Promise.all(waits.map((wait) => this.#subscribe(wait)))
     const inbox = this.#inbox
     await Promise.all(waits.map((wait) => this.#look(wait, true)))
+    if (!this.#isIdle || waits.some((wait) => !this.#open.has(wait))) return
+    await journal.keepFailures()
     if (!this.#isIdle || waits.some((wait) => !this.#open.has(wait))) return
     const due = this.#due()
     const suspended = await persist(

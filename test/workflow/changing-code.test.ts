@@ -151,6 +151,38 @@ describe('Code that has changed under an execution', () => {
     expect((await handle.status()).status).toBe('done')
   })
 
+  it('does not mistake for that what the code did about a step that had failed', async () => {
+    const ran: string[] = []
+    let isDown = true
+    const { deploy } = deployments('falls back')
+    const code: Code = async (execution) => {
+      await execution.step('before', () => ran.push('before'))
+      const way = await execution
+        .step('notify', () => {
+          ran.push('notify')
+          if (isDown) throw new Error('the mail server is down')
+          return 'mail'
+        })
+        .catch((error: Error) =>
+          execution.step('fall back', () => {
+            ran.push('fall back')
+            return `letter, since ${error.message}`
+          }),
+        )
+      await execution.signal('go')
+      await execution.step('after', () => ran.push('after'))
+      return way
+    }
+    const first = await deploy(code)
+    await app.until(first.id, 'waiting')
+    expect(await app.journal(first.id)).toEqual(['step before', 'step notify', 'step fall back'])
+    isDown = false
+    const second = await deploy(code)
+    await second.handle.signal('go')
+    expect(await second.handle.result()).toBe('letter, since the mail server is down')
+    expect(ran).toEqual(['before', 'notify', 'fall back', 'after'])
+  })
+
   it('gives up all the same if it was about to when it is run again', async () => {
     const undone: string[] = []
     let failing = true
