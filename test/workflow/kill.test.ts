@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, it } from 'vitest'
 import { type ChildApp, spawnApp } from '../helpers/child.ts'
 import { withDatabase } from '../helpers/database.ts'
-import { withWorkflows } from '../helpers/workflows.ts'
 import { waitFor } from '../helpers/wait-for.ts'
+import { withWorkflows } from '../helpers/workflows.ts'
 
 // PAWL_PROOF=full runs as many as the promise says, in minutes.
 const full = process.env.PAWL_PROOF === 'full'
