@@ -1,20 +1,14 @@
-import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
-
-const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
-const { exports } = JSON.parse(readFileSync(here('package.json'), 'utf8'))
-
-/** Examples import `pawl` as everybody does; what tests import of them runs on the sources. */
-const sources = Object.entries<{ default?: string }>(exports).flatMap(([subpath, target]) => {
-  const built = target.default
-  if (!built) return []
-  const source = built.replace('./dist/', './lib/').replace(/\.js$/, '.ts')
-  return [{ find: new RegExp(`^pawl${subpath.slice(1)}$`), replacement: here(source) }]
-})
+import { sources } from './test/helpers/sources.ts'
 
 export default defineConfig({
-  resolve: { alias: sources },
+  // Examples import `pawl` as everybody does; what tests import of them runs on the sources.
+  resolve: {
+    alias: sources().map(({ name, file }) => ({
+      find: new RegExp(`^${name}$`),
+      replacement: file,
+    })),
+  },
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/helpers/postgres.ts'],

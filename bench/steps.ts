@@ -1,5 +1,5 @@
 /**
- * Recorded steps a second, beside one insert for each (what a journal by hand costs) and, where it is
+ * Recorded steps a second, of requests and of workflows, beside one insert for each (what a journal by hand costs) and, where it is
  * installed, DBOS Transact: in alternating runs, as ratios. Usage: npm run bench:steps --
  * [--seconds 3] [--rounds 5] [--concurrency 64] [--steps 10]. DBOS: npm install --no-save
  * @dbos-inc/dbos-sdk.
@@ -58,6 +58,22 @@ const pawlSteps: Contender = {
   },
 }
 
+const pawlWorkflows: Contender = {
+  name: 'Pawl workflows',
+  async start(url) {
+    const pawl = new Pawl({ database: url, migrate: true })
+    const workflow = pawl.workflow('work', async (execution) => {
+      for (let i = 0; i < steps; i++) await execution.step('step', async () => value(i))
+    })
+    await pawl.start()
+    const work = async () => {
+      const handle = await workflow.start(undefined)
+      await handle.result()
+    }
+    return { work, stop: () => pawl.stop() }
+  },
+}
+
 /** Start, steps and result, one insert each, through a pool of 10: no owner, no takeover, no recovery. */
 const inserts: Contender = {
   name: 'an insert each',
@@ -105,7 +121,7 @@ const admin = new pg.Client({ connectionString: postgres.url })
 await admin.connect()
 
 const running: { name: string; work: Work; stop(): Promise<void>; rates: number[] }[] = []
-for (const [i, contender] of [pawlSteps, inserts, dbos].entries()) {
+for (const [i, contender] of [pawlSteps, pawlWorkflows, inserts, dbos].entries()) {
   const database = `bench_${i}`
   await admin.query(`create database ${database}`)
   try {

@@ -17,6 +17,8 @@ export {
   WorkflowTimeoutError,
 } from './errors.ts'
 export type { ExecutionName, ExecutionState } from './execution-name.ts'
+export type { ObservedExecution, StatusOptions } from './http/status.ts'
+export type { StatusHandler } from './http/status-handler.ts'
 export type { Logger } from './logger.ts'
 export type { ByteSize, Duration } from './parse-options.ts'
 export { Pawl } from './pawl.ts'
@@ -25,7 +27,16 @@ export { step, transaction } from './plain.ts'
 export type { IsolationLevel, RunStatement, TransactionHost } from './store/transaction-host.ts'
 export type { WorkflowCode, WorkflowOptions } from './workflow/definition.ts'
 export type { WorkflowHandle, WorkflowStatus } from './workflow/handle.ts'
-export type { Queue, QueueOptions } from './workflow/queue.ts'
+export type {
+  CallOptions,
+  KeyedObject,
+  ObjectOf,
+  ObjectOptions,
+  ReadableObjectOptions,
+} from './workflow/object.ts'
+export type { ObjectExecution, ReaderExecution } from './workflow/object-execution.ts'
+export type { ObjectState, ReadonlyState } from './workflow/object-state.ts'
+export type { Backlog, Queue, QueueOptions } from './workflow/queue.ts'
 export type { ScheduleOptions, ScheduleStatus } from './workflow/schedule.ts'
 export type { StartOptions, Workflow } from './workflow/workflow.ts'
 export type { SignalOptions, WorkflowExecution } from './workflow/workflow-execution.ts'

@@ -108,6 +108,20 @@ const transactionHost = z.custom<TransactionHost<unknown>>(
 /** How often a request runs before workers give up. */
 const RECOVERY_ATTEMPTS = 10
 
+const STATUS_URL =
+  "a path or http(s) URL with ':id' in it, like '/operations/:id', or a function (id, request) => string"
+/** Where `:id` stands for the id of an execution. */
+const statusUrl = z.union(
+  [
+    z
+      .string()
+      .regex(/^(\/(?!\/)|https?:\/\/)[\x21-\x7e]*$/, STATUS_URL)
+      .regex(/:id\b/, STATUS_URL),
+    callback,
+  ],
+  STATUS_URL,
+)
+
 const LIST = "'all', or an array of methods that Node knows, like ['POST', 'PATCH']"
 const method = z.string().refine((name) => METHODS.includes(name.toUpperCase()), LIST)
 
@@ -153,4 +167,15 @@ export const idempotencyOptions = z.strictObject({
     .optional(),
   timeout: longerThanZero.default(60_000),
   onStoreError: z.enum(['refuse', 'run'], "'refuse' or 'run'").default('refuse'),
+  statusUrl: statusUrl.optional(),
+  respondAsyncAfter: timer.optional(),
+})
+
+export const statusOptions = z.strictObject({
+  authorize: z.custom<(...args: never[]) => unknown>((value) => typeof value === 'function', {
+    message:
+      'a function (request, execution) => boolean. It has no default: ids are derived from scope and key and can be guessed, so it must say whose execution this is',
+  }),
+  maxWait: timer.default(30_000),
+  heartbeat: longerThanZero.default(15_000),
 })

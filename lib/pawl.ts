@@ -1,41 +1,42 @@
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { RequestListener } from 'node:http'
+import type { IncomingMessage, RequestListener } from 'node:http'
 import { Engine } from './engine/engine.ts'
+import { Observer } from './engine/observer.ts'
 import { Sealer } from './engine/seal.ts'
 import { Worker } from './engine/worker.ts'
 import { PawlError } from './errors.ts'
 import { type ExecutionName, type ExecutionState, idOf } from './execution-name.ts'
 import { replayRequest } from './http/recovery.ts'
+import type { StatusOptions } from './http/status.ts'
+import { type StatusHandler, statusHandler, statusResponse } from './http/status-handler.ts'
 import type { Logger } from './logger.ts'
 import { pawlOptions } from './options.ts'
 import { parseOptions } from './parse-options.ts'
 import type { PawlOptions } from './pawl-options.ts'
 import type { Database } from './store/database.ts'
+import { describe } from './store/describe.ts'
 import { checkSchema, migrate } from './store/migrate.ts'
 import { openDatabase } from './store/open-database.ts'
 import { Heartbeat } from './store/processes.ts'
+import { QueueStore } from './store/queue-store.ts'
 import { Retention } from './store/retention.ts'
 import { ScheduleStore } from './store/schedule-store.ts'
+import { StateStore } from './store/state-store.ts'
 import { StepStore } from './store/step-store.ts'
-import { Store } from './store/store.ts'
+import { DUE, Store } from './store/store.ts'
 import type { TransactionHost } from './store/transaction-host.ts'
 import { type Taken, WakeupStore } from './store/wakeup-store.ts'
 import { Watch } from './store/watch.ts'
 import { WorkflowStore } from './store/workflow-store.ts'
-import { define, defineQueue } from './workflow/define.ts'
-import type { WorkflowCode, WorkflowOptions } from './workflow/definition.ts'
-import { statusOf, type WorkflowStatus } from './workflow/handle.ts'
-import type { Queue, QueueOptions } from './workflow/queue.ts'
-import type { ScheduleOptions, ScheduleStatus } from './workflow/schedule.ts'
-import { Workflow } from './workflow/workflow.ts'
-import { Workflows } from './workflow/workflows.ts'
+import { WorkflowApi } from './workflow/api.ts'
 
 interface Parts {
   db: Database
   store: Store
   watch: Watch
   engine: Engine
+  observer: Observer
   heartbeat: Heartbeat
   retention: Retention
   wakeups: WakeupStore
@@ -64,15 +65,15 @@ export const startedPawls = new Set<Pawl>()
  * })
  * ```
  */
-export class Pawl {
+export class Pawl extends WorkflowApi {
   readonly #options
   #state: 'new' | 'started' | 'stopped' | 'abandoned' = 'new'
   #parts: Parts | null = null
   #listener: RequestListener | undefined
-  readonly #workflows = new Workflows()
 
   /** @throws PawlError `invalid-option` */
   constructor(options: PawlOptions) {
+    super()
     this.#options = parseOptions(pawlOptions, options, 'new Pawl()')
   }
 
@@ -127,16 +128,34 @@ export class Pawl {
       limits: this.#options.limits,
       logger,
     })
+    const observer = new Observer({
+      store,
+      watch,
+      sealer,
+      describe: (id) => describe(db, schema, id),
+    })
     const retention = new Retention(db, schema, this.#options.retentionInterval, logger)
     retention.start()
     const wakeups = new WakeupStore(db, schema, id, this.#options.processTimeout)
-    this.#parts = { db, store, watch, engine, heartbeat, retention, wakeups, worker: null }
+    this.#parts = {
+      db,
+      store,
+      watch,
+      engine,
+      observer,
+      heartbeat,
+      retention,
+      wakeups,
+      worker: null,
+    }
     this.#startWorker()
-    this.#workflows.open({
+    this.workflows.open({
       engine,
       store,
       workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
+      queues: new QueueStore(db, schema),
       schedules: new ScheduleStore(db, schema),
+      state: new StateStore(db, schema, id),
       wakeups,
       watch,
       sealer,
@@ -147,7 +166,7 @@ export class Pawl {
     })
     this.#state = 'started'
     startedPawls.add(this)
-    await this.#workflows.schedules.open()
+    await this.workflows.schedules.open()
   }
 
   /**
@@ -160,8 +179,11 @@ export class Pawl {
     if (this.#state !== 'started' || !parts) return
     this.#state = 'stopped'
     startedPawls.delete(this)
-    await Promise.all([parts.worker?.stop(), this.#workflows.stop()])
+    parts.observer.stop()
+    await Promise.all([parts.worker?.stop(), this.workflows.stop()])
     await parts.engine.stop(this.#options.drainTimeout)
+    // Whatever was given back goes on elsewhere at once.
+    await parts.store.notify([DUE])
     try {
       await parts.retention.stop()
       await parts.watch.close()
@@ -200,7 +222,7 @@ export class Pawl {
    */
   async release(name: ExecutionName): Promise<boolean> {
     const freed = await this.#started().store.free(idOf(name))
-    if (freed) this.#workflows.kick()
+    if (freed) this.workflows.kick()
     return freed
   }
 
@@ -231,91 +253,48 @@ export class Pawl {
   }
 
   /**
-   * Defines a workflow: code that goes on by itself until it has a result, whatever happens to the
-   * processes it runs in. Call it before or after `start()`, in every process that shall run it.
+   * Tells clients how an execution stands, and its outcome: where `statusUrl` points to. A route handler of
+   * Express, and a listener of Node's http; the last segment of the path is the execution's id.
    *
    * ```ts
-   * const fulfil = pawl.workflow('fulfil order', async (execution, { orderId }: Order) => {
-   *   await execution.step('reserve stock', () => warehouse.reserve(orderId))
-   *   const approved = await execution.signal('approved', { timeout: '3 days' })
-   *   …
-   * })
-   * await fulfil.start({ orderId }, { key: orderId })
+   * app.get('/operations/:id', pawl.statusHandler({
+   *   authorize: (req: express.Request, execution) => execution.scope === req.user.id,
+   * }))
    * ```
+   *
+   * Unfinished: 202 with `{ id, kind, name, status, attempt, createdAt }`, after as long as the client is
+   * ready to wait (`Prefer: wait=10` or `?wait=10`). A finished request: its stored response. A finished
+   * workflow: 200 with `{ id, kind, name, status, result }` or `error`. With `Accept: text/event-stream`:
+   * server-sent events. See docs/async.md.
    *
    * @throws PawlError `invalid-option`
    */
-  workflow<Input = unknown, Output = unknown>(
-    name: string,
-    code: WorkflowCode<Input, Output>,
-  ): Workflow<Input, Output>
-  workflow<Input = unknown, Output = unknown>(
-    name: string,
-    options: WorkflowOptions<Input, Output>,
-    code: WorkflowCode<Input, Output>,
-  ): Workflow<Input, Output>
-  workflow<Input, Output>(
-    name: string,
-    ...rest:
-      | [WorkflowCode<Input, Output>]
-      | [WorkflowOptions<Input, Output>, WorkflowCode<Input, Output>]
-  ): Workflow<Input, Output> {
-    const [options, code] = rest.length === 1 ? [undefined, rest[0]] : rest
-    const definition = define('workflow', name, options, code as WorkflowCode<never, unknown>)
-    this.#workflows.define(definition)
-    return new Workflow(this.#workflows, definition)
+  statusHandler<Request extends IncomingMessage = IncomingMessage>(
+    options: StatusOptions<Request>,
+  ): StatusHandler<Request> {
+    return statusHandler(this, options)
   }
 
   /**
-   * Defines a queue: workflows with `queue` run under its limits, over all processes.
+   * The same for whatever takes a Request and gives a Response (Hono, Next.js, SvelteKit).
+   *
+   * ```ts
+   * export const GET = pawl.statusResponse({
+   *   authorize: async (request, execution) => execution.scope === (await userOf(request)).id,
+   * })
+   * ```
+   *
+   * Its promise rejects with PawlError `not-started`, and with what `authorize` throws.
+   *
    * @throws PawlError `invalid-option`
    */
-  queue(name: string, options?: QueueOptions): Queue {
-    return defineQueue(name, options)
+  statusResponse(options: StatusOptions<Request>): (request: Request) => Promise<Response> {
+    return statusResponse(this, options)
   }
 
-  /**
-   * Starts a workflow at the times of a cron expression: each tick starts it once, over all processes, under
-   * the key `<name> <tick in ISO 8601>`. Call it in every process that shall run it.
-   * @throws PawlError `invalid-option`, also for an expression or a time zone that is none
-   */
-  schedule<Input>(
-    name: string,
-    options: ScheduleOptions<Input>,
-    workflow: Workflow<Input, unknown>,
-  ): void {
-    this.#workflows.schedules.add(name, options, workflow)
-  }
-
-  /** The schedules of this process, and when each comes next. @throws PawlError `store-unavailable` */
-  async schedules(): Promise<ScheduleStatus[]> {
-    return this.#workflows.schedules.list()
-  }
-
-  /**
-   * Sends a signal to a workflow: `execution.signal(name)` there resolves to the value.
-   * @param id the execution's: `handle.id`
-   * @param value default `true`
-   * @param options.id the sender's id of this signal: sent twice, it arrives once. Default: a new one
-   * @throws PawlError `execution-missing` if it has ended, `value-unkeepable`, `store-unavailable`
-   */
-  async signal(
-    id: string,
-    name: string,
-    value: unknown = true,
-    options?: { id?: string },
-  ): Promise<void> {
-    await this.#workflows.control.signal(id, name, value, options)
-  }
-
-  /** Asks an execution to end, and what it has started; see `handle.cancel()`. */
-  async cancel(id: string): Promise<void> {
-    await this.#workflows.control.cancel(id)
-  }
-
-  /** How a workflow stands. @throws PawlError `execution-missing` */
-  async status(id: string): Promise<WorkflowStatus> {
-    return statusOf(this.#workflows.control, id)
+  /** @internal What the status handlers look through. */
+  get observer(): Observer {
+    return this.#started().observer
   }
 
   /** @internal @throws PawlError `recovery-impossible` if nobody here could go on with a request */
@@ -362,7 +341,7 @@ export class Pawl {
   /** @internal What the command line works with. */
   get inside() {
     const isStarted = this.#state === 'started'
-    return { options: this.#options, workflows: this.#workflows, isStarted }
+    return { options: this.#options, workflows: this.workflows, isStarted }
   }
 
   /** @internal The app's database, as a host of transactions. */

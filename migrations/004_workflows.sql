@@ -2,7 +2,7 @@
 --
 -- A workflow is an execution with a wakeup row: it goes on by itself, and no client has to retry it.
 --
---   signals   what was sent to an execution from outside and no journal entry has taken yet
+--   signals   what was sent to an execution from outside; its value until a journal entry has taken it
 --   slots     the right to run under a queue's limits: one row for each that is held
 --   state     the keyed state of objects
 
@@ -42,15 +42,19 @@ alter table pawl.wakeups
   add column priority smallint not null default 0,
   add column queue    text,
   add column lane     text,
-  -- The order of arrival within a lane.
+  -- It waits for its lane: whatever ends there lets the first of them go on.
+  add column blocked  boolean not null default false,
+  -- When it arrived, or will: the order within a lane.
   add column enqueued_at timestamptz not null default pawl.now();
 
 comment on column pawl.wakeups.handler is 'the code that can go on with it: requests, or a workflow''s name and version';
 
 drop index pawl.wakeups_due_at;
 create index wakeups_due_at on pawl.wakeups (handler, priority, due_at) where admitted;
-create index wakeups_backlog on pawl.wakeups (queue, priority, due_at) where not admitted;
-create index wakeups_lanes on pawl.wakeups (queue, lane, enqueued_at) where not admitted;
+create index wakeups_backlog on pawl.wakeups (queue, handler, priority, due_at)
+  where not admitted and not blocked;
+create index wakeups_lanes on pawl.wakeups (queue, admitted, blocked, lane, enqueued_at, execution_id)
+  where queue is not null;
 
 create table pawl.signals (
   execution_id uuid not null,
@@ -59,12 +63,18 @@ create table pawl.signals (
   sender       text not null,
   value        bytea,
   sent_at      timestamptz not null,
+  -- It is kept without its value, so that it does not arrive again if it is sent again.
+  taken_at     timestamptz,
   primary key (execution_id, name, sender)
 );
 
+-- Of a conversation of many signals, those that are to be read.
+create index signals_unread on pawl.signals (execution_id, name, sent_at) where taken_at is null;
+
 create table pawl.slots (
   queue        text not null,
-  -- Empty: of the whole queue. 'rate': of its rate. Else 'key ' and the key within the queue.
+  -- Empty: of the whole queue. 'rate': of its rate. 'gate': of letting in, one process at a time. Else
+  -- 'key ' and the key within the queue.
   lane         text not null,
   n            integer not null,
   execution_id uuid not null,
@@ -142,14 +152,29 @@ comment on column pawl.execution_log.response_body is 'the stored body, if it is
 comment on column pawl.execution_log.duration is 'from the claim to the outcome, or until now';
 comment on column pawl.execution_log.expires_at is 'when retention may delete it and the key is new again; infinity for unfinished workflows';
 
+-- The keyed state of objects: the SQL interface to it.
+create view pawl.state_log as
+select object, key, name, pawl.readable_json(value) as value, updated_at from pawl.state;
+
+comment on view pawl.state_log is 'What objects keep, for people: one row for each (object, key, name).';
+
 -- What waits for its turn.
 create view pawl.queue_log as
 select
   q.queue,
-  (select count(*) from pawl.wakeups w where w.queue = q.queue and not w.admitted) as backlog,
-  (select count(*) from pawl.slots s where s.queue = q.queue and s.lane = '' and s.held_until > pawl.now()) as slots_held,
-  (select min(w.enqueued_at) from pawl.wakeups w where w.queue = q.queue and not w.admitted) as oldest
+  (select count(*) from pawl.wakeups w
+    where w.queue = q.queue and not w.admitted and (w.blocked or w.due_at <= pawl.now())) as backlog,
+  (select count(*) from pawl.wakeups w
+    where w.queue = q.queue and not w.admitted and not w.blocked
+      and w.due_at > pawl.now() and w.due_at < 'infinity') as delayed,
+  (select count(*) from pawl.wakeups w where w.queue = q.queue and w.admitted) as running,
+  (select min(w.enqueued_at) from pawl.wakeups w
+    where w.queue = q.queue and not w.admitted and (w.blocked or w.due_at <= pawl.now())) as oldest
 from (select queue from pawl.wakeups where queue is not null union select queue from pawl.slots) as q;
 
-comment on view pawl.queue_log is 'Each queue that something waits in or runs under: how many wait, and since when.';
+comment on view pawl.queue_log is 'Each queue that something waits in or has run under.';
+comment on column pawl.queue_log.backlog is 'how many wait for their turn';
+comment on column pawl.queue_log.delayed is 'how many begin later';
+comment on column pawl.queue_log.running is 'how many are under way, sleeping ones too';
+comment on column pawl.queue_log.oldest is 'since when the first of those that wait has waited';
 comment on column pawl.step_log.kind is 'step, transaction, sleep, signal, child (a start), result (of a child), state, patch, compensation, giving-up (the answer that compensations run for), or divergence (the code of that attempt did not fit)';

@@ -22,7 +22,7 @@ const log = async (key: string) => {
   return rows[0]
 }
 
-/** An app whose handlers wait until the test lets them go. */
+/** An app whose handlers wait until the test lets them go. Its Pawl has connections of its own, and closes them. */
 async function start(options: IdempotencyOptions<never> = {}, pawl: Partial<PawlOptions> = {}) {
   const held: (() => void)[] = []
   const app = await startApp(
@@ -34,7 +34,7 @@ async function start(options: IdempotencyOptions<never> = {}, pawl: Partial<Pawl
         res.status(201).json({ random: Math.random(), attempt: req.execution?.attempt })
       })
     },
-    { pawl },
+    { pawl: { database: database.url, ...pawl } },
   )
   const running = (n: number) => waitFor(`${n} handlers`, () => held.length === n)
   const letGo = () => held.splice(0).forEach((go) => void go())

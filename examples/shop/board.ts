@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
+import type { ServerState } from '../support/supervisor.ts'
 import type { Charge } from './provider.ts'
-import type { ShopState } from './supervisor.ts'
 
 export interface Order {
   id: string
@@ -32,7 +32,7 @@ export interface Journal {
 export interface Snapshot {
   /** Counts the changes. */
   version: number
-  shop: ShopState
+  shop: ServerState
   database: string | null
   providerPid: number | null
   orders: Order[]

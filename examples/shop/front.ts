@@ -23,6 +23,8 @@ const sabotage = z.object({
 })
 
 const page = fileURLToPath(new URL('./page/', import.meta.url))
+/** What the pages of all examples share. */
+const shared = fileURLToPath(new URL('../support/page/', import.meta.url))
 /** `pawl/client` as it is published: modules that a browser loads without a bundler. */
 const client = dirname(fileURLToPath(import.meta.resolve('pawl/client')))
 
@@ -36,7 +38,7 @@ export async function startFront(options: { host: string; port: number; board: B
     res.set({ 'cache-control': 'no-store', 'content-security-policy': "default-src 'self'" })
     next()
   })
-  app.use(express.static(page))
+  app.use(express.static(page), express.static(shared))
   app.use('/pawl/client', express.static(client))
 
   app.get('/live', (req, res) => {

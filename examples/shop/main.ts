@@ -3,16 +3,19 @@
  * process of its own, and takes them down again in the opposite order.
  */
 import { Pool } from 'pg'
+import { endChild, startChild, whenReady } from '../support/child.ts'
+import { freePort } from '../support/ports.ts'
+import { Program } from '../support/program.ts'
+import { databaseUrl as startDatabase } from '../support/start-database.ts'
+import { Supervisor } from '../support/supervisor.ts'
 import { Board } from './board.ts'
-import { endChild, startChild, whenReady } from './child.ts'
 import { startFront } from './front.ts'
 import { readJournal } from './journal.ts'
 import { lineTo } from './line.ts'
 import { listOrders } from './orders.ts'
-import { freePort } from './ports.ts'
+import { PACE } from './pace.ts'
 import type { LedgerNews } from './provider.ts'
 import { lieInWait } from './saboteur.ts'
-import { Supervisor } from './supervisor.ts'
 import { createTables, databaseName } from './tables.ts'
 
 const host = process.env.HOST ?? 'localhost'
@@ -20,61 +23,42 @@ const port = Number(process.env.PORT ?? 3000)
 
 /** How often the page sees what is new in the database. */
 const LOOK_MS = 150
+/** How long the shop stays dead: long enough to be seen on the page. */
+const DEAD_MS = 600 * PACE
 
-/** How to end what has been started, last one first. */
-const endings: (() => unknown)[] = []
 const ended = new AbortController()
-let exiting: Promise<void> | undefined
-let exitingSince = 0
-
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.on(signal, () => {
-    // npm and tsx pass on a Ctrl-C that the terminal has sent already: that is one and the same.
-    if (exiting && performance.now() - exitingSince < 500) return
-    // Pressed again: leave. The others end by themselves when they find that nobody is here.
-    if (exiting) process.exit(1)
-    console.log('\n  Ending: the shop finishes its work, then the provider and PostgreSQL stop.')
-    exit(0)
-  })
-}
-
-try {
-  await start()
-} catch (error) {
-  if (!exiting) {
-    console.error(`\n  The example could not start: ${(error as Error).message}\n`)
-    exit(1)
-  }
-}
+const program = new Program(
+  'Ending: the shop finishes its work, then the provider and PostgreSQL stop.',
+)
+await program.run(start)
 
 async function start() {
   const board = new Board()
   const front = await listen(board)
-  endings.push(() => front.close())
+  program.atEnd(() => front.close())
 
-  const databaseUrl = process.env.DATABASE_URL ?? (await startDatabase())
+  const databaseUrl = await startDatabase(program)
   const pool = new Pool({ connectionString: databaseUrl, max: 3 })
   pool.on('error', () => {}) // An idle connection that breaks is replaced by the next query.
-  endings.push(() => pool.end())
+  program.atEnd(() => pool.end())
   await createTables(pool)
   board.update({ database: await databaseName(pool) })
 
-  const provider = startChild('./provider.ts', {})
-  endings.push(() => endChild(provider, 'SIGTERM'))
+  const provider = startChild(new URL('./provider.ts', import.meta.url), {})
+  program.atEnd(() => endChild(provider, 'SIGTERM'))
   const { url: providerUrl } = await whenReady<{ url: string }>(provider)
   board.update({ providerPid: provider.pid ?? null })
 
   const shopPort = await freePort()
   const shopUrl = `http://127.0.0.1:${shopPort}`
-  const supervisor = new Supervisor(
-    { DATABASE_URL: databaseUrl, PROVIDER_URL: providerUrl, SHOP_PORT: String(shopPort) },
-    (shop) => board.update({ shop }),
-    (error) => {
-      console.error(`\n  The shop does not start any more: ${error.message}\n`)
-      exit(1)
-    },
-  )
-  endings.push(() => supervisor.stop())
+  const supervisor = new Supervisor({
+    file: new URL('./shop.ts', import.meta.url),
+    env: { DATABASE_URL: databaseUrl, PROVIDER_URL: providerUrl, SHOP_PORT: String(shopPort) },
+    pauseMs: DEAD_MS,
+    changed: (shop) => board.update({ shop }),
+    gaveUp: (error) => program.fail(`The shop does not start any more: ${error.message}`),
+  })
+  program.atEnd(() => supervisor.stop())
 
   provider.on('message', ({ ledger, held }: LedgerNews) => {
     board.update({ ledger })
@@ -103,7 +87,7 @@ async function start() {
 
   await supervisor.start()
   const polling = setInterval(() => look().catch(() => {}), LOOK_MS)
-  endings.push(() => {
+  program.atEnd(() => {
     clearInterval(polling)
     ended.abort()
   })
@@ -124,20 +108,4 @@ async function listen(board: Board) {
     if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
     throw new Error(`port ${port} is in use. Choose another one: PORT=${port + 1} npm start`)
   }
-}
-
-async function startDatabase(): Promise<string> {
-  console.log('\n  Starting PostgreSQL …')
-  const database = startChild('./database.ts', {})
-  endings.push(() => endChild(database, 'disconnect'))
-  const { url } = await whenReady<{ url: string }>(database)
-  return url
-}
-
-function exit(code: number) {
-  exitingSince = performance.now()
-  exiting ??= (async () => {
-    for (const end of endings.reverse()) await end()
-    process.exit(code)
-  })()
 }

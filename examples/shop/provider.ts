@@ -7,8 +7,8 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import express from 'express'
 import { z } from 'zod'
+import { endWithParent, tellParent } from '../support/parent.ts'
 import { PACE } from './pace.ts'
-import { endWithParent, tellParent } from './parent.ts'
 
 export interface Charge {
   id: string

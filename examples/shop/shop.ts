@@ -2,8 +2,8 @@
 import { Pawl } from 'pawl'
 import { Pool } from 'pg'
 import { z } from 'zod'
+import { endWithParent, tellParent } from '../support/parent.ts'
 import { createShop } from './app.ts'
-import { endWithParent, tellParent } from './parent.ts'
 
 const { DATABASE_URL, PROVIDER_URL, SHOP_PORT } = z
   .object({ DATABASE_URL: z.string(), PROVIDER_URL: z.url(), SHOP_PORT: z.coerce.number() })

@@ -3,8 +3,8 @@ import { PawlError } from '../errors.ts'
 import type { Database, Row } from '../store/database.ts'
 import { checkSchema, migrate } from '../store/migrate.ts'
 import { statements } from '../store/statements.ts'
+import { DUE } from '../store/store.ts'
 import { PgArray } from '../store/values.ts'
-import { DUE } from '../store/workflow-store.ts'
 
 export async function migrateCommand(db: Database, schema: string): Promise<void> {
   const applied = await migrate(db, schema)

@@ -55,10 +55,12 @@ export class Gate {
 
   #release(): void {
     if (this.#busy || this.#waiting.size === 0) return
-    const position = [this.#replayed + 1, this.#decided + 1].find((p) => this.#waiting.has(p))
-    if (position === undefined) {
-      // Replayed steps wait for one that was recorded before them: it comes soon, or never again since
-      // the code has changed.
+    // What is new comes after all that was recorded: it had not happened by then.
+    const position = (this.#replayed < this.#recorded ? this.#replayed : this.#decided) + 1
+    if (!this.#waiting.has(position)) {
+      if (this.#replayed >= this.#recorded) return
+      // They wait for one that was recorded before them: it comes soon, or never again since the code
+      // has changed.
       this.#patience ??= setTimeout(() => this.#skip(), PATIENCE_MS).unref()
       return
     }
@@ -79,8 +81,8 @@ export class Gate {
   /** Waits no longer for recorded steps that nobody has asked for. */
   #skip(): void {
     this.#patience = undefined
-    const first = Math.min(...[...this.#waiting.keys()].filter((p) => p <= this.#recorded))
-    if (Number.isFinite(first)) this.#replayed = first - 1
+    const recorded = [...this.#waiting.keys()].filter((p) => p <= this.#recorded)
+    this.#replayed = Math.min(this.#recorded, ...recorded.map((p) => p - 1))
     this.#release()
   }
 

@@ -1,26 +1,18 @@
-import { DivergenceError, PawlError, StepInterruptedError } from '../errors.ts'
-import type { Entry, Recorded, StepKind, StepName, StepStore } from '../store/step-store.ts'
+import { StepInterruptedError } from '../errors.ts'
+import type { Entry, Recorded, StepName, StepStore } from '../store/step-store.ts'
 import type { AttemptRef } from '../store/store.ts'
 import { EntryCodec, type Result } from './entry-codec.ts'
 import { Gate } from './gate.ts'
-import { checkStepCount, type JournalLimits } from './limits.ts'
+import type { JournalLimits } from './limits.ts'
 import { after, persist } from './persist.ts'
-import { type Divergence, idOf, RecordedEntries, WHOLE } from './recorded-entries.ts'
+import { type Divergence, idOf, WHOLE } from './recorded-entries.ts'
+import { type Life, Replay, type Use } from './replay.ts'
 import type { Sealer } from './seal.ts'
 import { Survived } from './survived.ts'
 import { decodeValue } from './value.ts'
 
 /** How long a transaction whose end is not known waits for a store that is away. */
 const LOOK_MS = 5000
-
-/** The entry that says that compensations run. */
-export const GIVING_UP: StepName = { name: WHOLE, occurrence: 1 }
-
-/** A use of a step's name, and what is recorded under it. */
-export interface Use extends StepName {
-  kind: StepKind
-  entry: Entry | undefined
-}
 
 /** An entry as a statement of another kind writes it. */
 export interface Sent extends AttemptRef, StepName {
@@ -33,32 +25,20 @@ export interface Sent extends AttemptRef, StepName {
  * the attempt began, and what it records itself. The first recorded entry wins; an attempt that comes
  * second adopts it.
  */
-export class Journal {
+export class Journal extends Replay {
   readonly #store: StepStore
   readonly #codec: EntryCodec
   readonly #ref: AttemptRef
-  readonly #stopped: () => boolean
-  readonly #superseded: () => Error | null
-  readonly #onSuperseded: () => void
-  readonly #onCancelling: () => void
-  readonly #maxEntries: number
-  readonly #entries: RecordedEntries
+  readonly #life: Life
   readonly #gate: Gate
   readonly #survived = new Survived()
-  readonly #uses = new Map<string, number>()
   #recorded: number
-  /** Entries that were there when the attempt began, and those that it has begun. */
-  #begun: number
   #hasFailure = false
-  #hasStopped = false
-  #closed = false
-  #halted: Error | undefined
   #now: string
   #clock: { at: bigint; seen: number }
 
   /**
    * @param recorded what earlier attempts recorded, in the order of replay
-   * @param life what the attempt knows of its own standing
    * @throws PawlError `decryption-failed` if one of the entries does not open: no handler may run and
    * take that for the failure of a step
    */
@@ -68,25 +48,20 @@ export class Journal {
     ref: AttemptRef,
     recorded: readonly Entry[],
     limits: JournalLimits,
-    life: {
-      stopped(): boolean
-      superseded(): Error | null
-      onSuperseded(): void
-      onCancelling(): void
-    },
+    life: Life,
   ) {
+    const codec = new EntryCodec(sealer, ref.id, limits.step)
+    super(
+      recorded.map((entry) => codec.open(entry)),
+      limits.steps,
+      life,
+    )
     this.#store = store
-    this.#codec = new EntryCodec(sealer, ref.id, limits.step)
+    this.#codec = codec
     this.#ref = ref
-    this.#stopped = () => life.stopped()
-    this.#superseded = () => life.superseded()
-    this.#onSuperseded = () => life.onSuperseded()
-    this.#onCancelling = () => life.onCancelling()
-    this.#maxEntries = limits.steps
-    this.#entries = new RecordedEntries(recorded.map((entry) => this.#codec.open(entry)))
-    this.#gate = new Gate(this.#entries.turns)
+    this.#life = life
+    this.#gate = new Gate(this.turns)
     this.#recorded = recorded.length
-    this.#begun = recorded.length
     this.#now = ref.born
     this.#clock = { at: BigInt(ref.born), seen: performance.now() }
   }
@@ -96,74 +71,14 @@ export class Journal {
     return this.#recorded === 0
   }
 
-  /** Whether the handler has asked for a step. */
-  get isUsed(): boolean {
-    return this.#uses.size > 0
-  }
-
   /** Whether the handler has seen a step fail for good: an answer it gives now is final. */
   get hasFailure(): boolean {
     return this.#hasFailure
   }
 
-  /** Whether the handler has been told that this attempt must not go on: its answer is worth nothing. */
-  get hasStopped(): boolean {
-    return this.#hasStopped
-  }
-
-  /** Entries of earlier attempts that this one has not asked for. */
-  get skipped(): string[] {
-    return this.#entries.skipped
-  }
-
   /** When the last entry that the handler has seen was recorded, in microseconds since 1970. */
   get now(): string {
     return this.#now
-  }
-
-  /**
-   * Takes the next occurrence of a name. Throws if this attempt must not go on.
-   * @throws PawlError `superseded`, `limit-exceeded`
-   * @throws DivergenceError if an entry of another kind is recorded there
-   */
-  use(name: string, kind: StepKind): Use {
-    const occurrence = (this.#uses.get(name) ?? 0) + 1
-    this.#uses.set(name, occurrence)
-    return this.useAt({ name, occurrence }, kind)
-  }
-
-  /** The same for an occurrence that is not the next. */
-  useAt({ name, occurrence }: StepName, kind: StepKind): Use {
-    this.check()
-    const entry = this.#entries.use({ name, occurrence })
-    const isHandlers = kind !== 'compensation' && name !== WHOLE
-    if (!entry?.completed && isHandlers && !this.isGivingUp) this.checkHalted()
-    if (!entry && this.#closed && isHandlers) {
-      throw new PawlError(
-        'superseded',
-        `"${name}" was started after the handler had given its final answer.`,
-        'Wait for all branches before you answer: Promise.allSettled, in place of Promise.all.',
-      )
-    }
-    if (!entry && this.isGivingUp && isHandlers) {
-      throw new DivergenceError(
-        `"${name}" is new, and the execution is giving up: its compensations have begun.`,
-        'Nothing is to be done; the recorded answer is given when all of them have run.',
-      )
-    }
-    if (entry && entry.kind !== kind) {
-      throw new DivergenceError(
-        `"${name}" is recorded as a ${entry.kind} and is now a ${kind}.`,
-        'Give the new step another name, or bring the old one back until executions in flight are done.',
-      )
-    }
-    if (!entry && isHandlers) checkStepCount(name, this.#begun++, this.#maxEntries)
-    return { name, occurrence, kind, entry }
-  }
-
-  /** Whether an earlier attempt has given up, and compensations may have run. */
-  get isGivingUp(): boolean {
-    return this.#entries.get(GIVING_UP) !== undefined
   }
 
   /** Notes that the code gets to see a failure of a step that is not recorded. */
@@ -173,44 +88,15 @@ export class Journal {
 
   /** Records the failures that the code has survived: it is about to sleep. */
   async keepFailures(): Promise<void> {
-    if (this.#superseded()) return
-    await persist(() => this.#survived.keep(this.#store, this.#codec, this.#ref), this.#stopped)
+    if (this.#life.superseded()) return
+    const keep = () => this.#survived.keep(this.#store, this.#codec, this.#ref)
+    await persist(keep, () => this.#life.stopped())
   }
 
   /** Records that the code of this attempt does not fit, and what it has not asked for. */
   async diverged(divergence: Divergence): Promise<void> {
     const name = { name: WHOLE, occurrence: this.#ref.attempt + 1 }
     await this.record(this.useAt(name, 'divergence'), { output: divergence }, 0)
-  }
-
-  /** Lets the handler begin no new steps: it has given its final answer. */
-  close(): void {
-    this.#closed = true
-  }
-
-  /** Lets the handler begin nothing new: the execution was asked to end, or its time is up. */
-  halt(error: Error): void {
-    this.#halted ??= error
-  }
-
-  /** Why the handler may begin nothing new. */
-  get halted(): Error | undefined {
-    return this.#halted
-  }
-
-  /** @throws why the handler may begin nothing new */
-  checkHalted(): void {
-    if (this.#halted) throw this.#halted
-  }
-
-  /** Whether earlier attempts have recorded more than the handler has asked for by now. */
-  get isReplaying(): boolean {
-    return this.skipped.length > 0
-  }
-
-  /** Whether something is recorded under this name. */
-  has(name: string): boolean {
-    return this.#entries.get({ name, occurrence: 1 }) !== undefined
   }
 
   /** How many entries there are. */
@@ -220,7 +106,7 @@ export class Journal {
 
   /** Resolves to the recorded output, or rejects with the recorded error, when it is its turn. */
   async replay(use: StepName, entry: Entry): Promise<unknown> {
-    const position = this.#entries.turnOf(use)
+    const position = this.turnOf(use)
     if (position !== undefined) await this.#gate.pass(position)
     return this.#open(entry)
   }
@@ -283,10 +169,13 @@ export class Journal {
   ): Promise<Entry | null | undefined> {
     const position = this.#gate.take()
     try {
-      const { won, current, cancelling, at } = await persist(() => send(position), this.#stopped)
+      const { won, current, cancelling, at } = await persist(
+        () => send(position),
+        () => this.#life.stopped(),
+      )
       if (at) this.synchronize(at)
-      if (!current) this.#onSuperseded()
-      if (cancelling) this.#onCancelling()
+      if (!current) this.#life.onSuperseded()
+      if (cancelling) this.#life.onCancelling()
       const first = won ? null : await whatIsThere(current)
       this.#recorded++
       await this.#gate.pass(position)
@@ -330,8 +219,8 @@ export class Journal {
         })
         return recorded.won
       })
-      if (recorded?.current === false) this.#onSuperseded()
-      if (recorded?.cancelling) this.#onCancelling()
+      if (recorded?.current === false) this.#life.onSuperseded()
+      if (recorded?.cancelling) this.#life.onCancelling()
       this.#recorded++
       if (position !== undefined) await this.#gate.pass(position)
       this.#now = recorded?.at ?? this.#now
@@ -349,7 +238,7 @@ export class Journal {
    */
   async lookAgain(use: StepName, inDoubt: boolean): Promise<Entry | undefined> {
     const giveUp = after(LOOK_MS)
-    const done = () => this.#stopped() || giveUp()
+    const done = () => this.#life.stopped() || giveUp()
     const entries = await persist(async () => {
       if (inDoubt) await this.#store.awaitTransaction(this.#ref, use)
       return this.#store.journal(this.#ref)
@@ -403,20 +292,8 @@ export class Journal {
   /** The value of an entry that was adopted, or its error. */
   adopt(entry: Entry): unknown {
     // Somebody has taken over: this is the last thing that this attempt gets to see.
-    if (entry.attempt > this.#ref.attempt) this.#onSuperseded()
+    if (entry.attempt > this.#ref.attempt) this.#life.onSuperseded()
     return this.#open(this.#codec.open(entry))
-  }
-
-  /** @throws PawlError `superseded` if this attempt must not go on */
-  check(): void {
-    if (this.#superseded()) throw this.over()
-  }
-
-  /** Notes that the execution takes no more entries from this attempt. */
-  over(): Error {
-    this.#hasStopped = true
-    this.#onSuperseded()
-    return this.#superseded() ?? new Error('The execution is over.')
   }
 
   /** What is there in place of what was to be recorded; null if that is what is there. */
@@ -430,7 +307,10 @@ export class Journal {
   }
 
   async #find(use: StepName): Promise<Entry | undefined> {
-    const entries = await persist(() => this.#store.journal(this.#ref), this.#stopped)
+    const entries = await persist(
+      () => this.#store.journal(this.#ref),
+      () => this.#life.stopped(),
+    )
     return entries.find((entry) => idOf(entry) === idOf(use))
   }
 

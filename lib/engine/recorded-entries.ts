@@ -24,8 +24,8 @@ export class RecordedEntries {
   constructor(entries: readonly Entry[]) {
     let position = 0
     for (const entry of entries) {
-      // Nobody replays a bare intent: it has no turn.
-      if (entry.completed && entry.kind !== 'divergence') position++
+      // Nobody replays a bare intent, what was undone, or what is said of the whole: they have no turn.
+      if (entry.completed && entry.kind !== 'compensation' && entry.name !== WHOLE) position++
       this.#entries.set(idOf(entry), { entry, position })
       this.#unused.add(idOf(entry))
       if (entry.kind !== 'divergence') continue

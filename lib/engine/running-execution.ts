@@ -72,6 +72,11 @@ export class RunningExecution implements Execution {
     )
   }
 
+  /** The transaction that the request is; undefined if it is none. */
+  get transactionOfRequest(): unknown {
+    return this.parts.transactionOfRequest()?.tx
+  }
+
   step: RunStep = async <T>(
     name: string,
     fn: (context: StepContext) => unknown,

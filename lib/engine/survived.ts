@@ -2,7 +2,7 @@ import { PawlError, type PawlErrorCode } from '../errors.ts'
 import type { StepStore } from '../store/step-store.ts'
 import type { AttemptRef } from '../store/store.ts'
 import type { EntryCodec } from './entry-codec.ts'
-import type { Use } from './journal.ts'
+import type { Use } from './replay.ts'
 
 /** Errors that say nothing of the step. */
 const OTHERS = new Set<PawlErrorCode>([

@@ -49,6 +49,16 @@ export function decodeValue(bytes: Buffer | null): unknown {
   return parseRichJson(bytes.toString('utf8', 1))
 }
 
+/**
+ * The value as plain JSON, for people and other languages: a Date is its ISO text, a Map its entries, a
+ * Set its items, a BigInt its digits; undefined is null.
+ */
+export function plainJson(bytes: Buffer | null): unknown {
+  if (bytes === null) return null
+  if (bytes[0] !== RICH) return JSON.parse(bytes.toString('utf8'))
+  return JSON.parse(bytes.toString('utf8', 1)).json ?? null
+}
+
 function reduced(error: Error, causes: number): Error {
   const { cause, errors, own, ...parts } = partsOf(error)
   const reduce = (value: unknown) =>

@@ -5,6 +5,9 @@ import type { Engine } from './engine.ts'
 const FIRST_POLL_MS = 1000
 const MAX_POLL_MS = 5000
 
+/** When to look again at what somebody else was writing to, in ms. */
+const BUSY_MS = 50
+
 /** What a worker is made of. */
 export interface WorkerParts {
   engine: Engine
@@ -15,12 +18,24 @@ export interface WorkerParts {
   concurrency: number
   /** Runs an execution that was taken. Resolves when this process has nothing to do with it any more. */
   run: (taken: Taken) => Promise<void>
-  /** What comes before it asks: executions may have to be let in first. Resolves to how many were. */
-  admit?: (room: number) => Promise<number>
+  /** What comes before it asks: executions may have to be let in first. */
+  admit?: (room: number) => Promise<Admitted>
+  /** Told of executions that were given up, since their attempts had been used up by processes that died. */
+  onParked?: (execution: Named) => void
   /** Told of executions that run here and were asked to end. */
   onCancelling?: (execution: Named) => void
   logger: Logger
 }
+
+/** What came of letting executions in. */
+export interface Admitted {
+  /** Whether there may be more to let in, now. */
+  again: boolean
+  /** In how many ms there may be; null if nobody knows. */
+  nextMs: number | null
+}
+
+const NOTHING: Admitted = { again: false, nextMs: null }
 
 /**
  * Goes on with executions that nobody works on: takes what is due and runs it here. Every process may
@@ -34,6 +49,8 @@ export class Worker {
   #pollMs = FIRST_POLL_MS
   #kicked = false
   #reserved = 0
+  /** For how many the database is being asked. */
+  #asked = 0
   #started = false
   #stopped = false
 
@@ -66,7 +83,7 @@ export class Worker {
 
   /** Keeps room for an execution that this process is about to start; null if there is none. */
   reserve(): Reservation | null {
-    if (!this.#started || this.#stopped || this.isFull) return null
+    if (!this.#started || this.#stopped || this.#room <= 0) return null
     this.#reserved++
     let open = true
     const release = () => {
@@ -86,6 +103,11 @@ export class Worker {
     return this.#running.size + this.#reserved >= this.#parts.concurrency
   }
 
+  /** For how many more there is room that nobody has asked for. */
+  get #room(): number {
+    return this.#parts.concurrency - this.#running.size - this.#reserved - this.#asked
+  }
+
   #next(): void {
     if (this.#stopped) return
     if (this.isFull) {
@@ -102,30 +124,39 @@ export class Worker {
 
   async #poll(): Promise<void> {
     this.#kicked = false
-    const { engine, wakeups, handlers, concurrency, admit, onCancelling, logger } = this.#parts
-    const room = concurrency - this.#running.size - this.#reserved
+    const { engine, wakeups, handlers, admit, onParked, onCancelling, logger } = this.#parts
+    // Half of it, so that what is started here meanwhile can run here at once.
+    const room = Math.ceil(Math.max(this.#room, 0) / 2)
+    this.#asked = room
     try {
       const names = handlers()
       if (names.length === 0) return
-      const admitted = (await admit?.(Math.max(room, 0))) ?? 0
-      const { taken, parked, cancelling } = await wakeups.takeDue(names, room, engine.busy)
+      const { again, nextMs } = (await admit?.(room)) ?? NOTHING
+      const due = await wakeups.takeDue(names, room, engine.busy)
+      this.#asked = 0
+      const { taken, parked, cancelling } = due
       for (const execution of parked) {
         logger.warn('gave up on an execution; see pawl list, and pawl release', { ...execution })
+        onParked?.(execution)
       }
       for (const execution of cancelling) onCancelling?.(execution)
       for (const execution of taken) this.#begin(execution)
-      if (taken.length > 0 || admitted > 0) {
-        this.#pollMs = FIRST_POLL_MS
-        // As many as were asked for, or some that others let in: there may be more.
-        if (taken.length === room || admitted > 0) this.#kicked = true
-      } else this.#pollMs = Math.min(this.#pollMs + FIRST_POLL_MS, MAX_POLL_MS)
+      if (taken.length > 0 || again) this.#pollMs = FIRST_POLL_MS
+      else this.#pollMs = Math.min(this.#pollMs + FIRST_POLL_MS, MAX_POLL_MS)
+      // As many as were asked for, or some that others let in: there may be more.
+      if ((room > 0 && due.looked >= room) || again) this.#kicked = true
+      else if (due.busy > 0) this.#pollMs = BUSY_MS
       if (!this.#kicked && !this.isFull) {
         const dueMs = await wakeups.nextDue(names)
-        if (dueMs !== null) this.#pollMs = Math.min(this.#pollMs, Math.max(dueMs, 5))
+        for (const ms of [dueMs, nextMs]) {
+          if (ms !== null) this.#pollMs = Math.min(this.#pollMs, Math.max(ms, 5))
+        }
       }
     } catch (error) {
       this.#pollMs = FIRST_POLL_MS
       logger.warn('looking for executions to resume failed; trying again', { error })
+    } finally {
+      this.#asked = 0
     }
   }
 

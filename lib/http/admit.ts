@@ -16,13 +16,20 @@ import type { Body } from './fingerprint.ts'
 import type { ParsedKey } from './idempotency-key.ts'
 import { fingerprintOf, scopeOf } from './identify.ts'
 import type { BodyFailure, RequestView } from './request-view.ts'
+import { type Later, laterOf } from './respond-async.ts'
 import type { RouteOptions } from './route-options.ts'
 import { storedRequest } from './stored-request.ts'
 
+/** An attempt whose handler runs. */
+export interface Admitted {
+  attempt: Attempt
+  /** How its client is answered if that takes long; undefined: it waits. */
+  later?: Later | undefined
+}
+
 /** What is to be done with a keyed request. */
 export type Admission =
-  /** The handler runs, as this attempt. */
-  | { kind: 'run'; attempt: Attempt }
+  | ({ kind: 'run' } & Admitted)
   /** The handler runs without protection: the store is away, and the app chose so. */
   | { kind: 'unprotected' }
   | { kind: 'answer'; answer: Answer }
@@ -33,8 +40,8 @@ export type Admission =
  * Decides about a keyed request before its handler.
  *
  * @param request the framework's own, for the app's functions
- * @throws PawlError `not-started`, `scope-invalid`, `fingerprint-invalid`, `body-unreadable`, and what
- * the app's functions throw: mistakes of the app, for its error handler
+ * @throws PawlError `not-started`, `scope-invalid`, `fingerprint-invalid`, `body-unreadable`,
+ * `invalid-option`, and what the app's functions throw: mistakes of the app, for its error handler
  */
 export async function admit<Request>(
   pawl: Pawl,
@@ -61,6 +68,7 @@ export async function admit<Request>(
     const id = executionId(scope, key)
     const recovery = options.recover ? await recoveryOf(pawl, options, id, view, readBody) : null
     if (typeof recovery === 'string') return withoutBody(recovery, options)
+    const later = laterOf(options, request, view, id)
     const begun = await engine.begin({
       claim: {
         id,
@@ -73,10 +81,11 @@ export async function admit<Request>(
       },
       // What a transaction did not commit, it did not do.
       resumable: options.transaction || options.recover ? true : options.resumable,
-      waitMs: options.wait,
+      waitMs: later ? later.afterMs : options.wait,
       signal: () => view.gone(),
     })
-    if (begun.kind === 'run') return begun
+    if (begun.kind === 'run') return { ...begun, later }
+    if (begun.kind === 'running' && later) return { kind: 'answer', answer: later.answer }
     return { kind: 'answer', answer: answerOf(begun, `urn:uuid:${id}`, Boolean(options.scope)) }
   } catch (error) {
     return withoutStore(pawl, options, error)

@@ -9,6 +9,8 @@ export interface Answer {
   status: number
   headers: Header[]
   body: Buffer
+  /** Headers that browsers may read, beside those of all answers. */
+  exposed?: readonly string[]
 }
 
 /** What browsers may read only if a response says so (Fetch standard, section 3.3.4). */
@@ -89,7 +91,7 @@ export function timedOut(instance: string, resumable: boolean): Answer {
 }
 
 /** Where the framework leaves it to Pawl what a handler that throws has answered. */
-export function handlerFailed(instance: string): Answer {
+export function handlerFailed(instance?: string): Answer {
   return answer(
     'handler-failed',
     'The server failed while it carried out the request. Retrying with the same key is safe, and tells whether that is final.',
@@ -111,6 +113,27 @@ export function notRecorded(instance: string): Answer {
     'store-unavailable',
     'The request was carried out, but its outcome could not be recorded yet. Retry with the same key and the same request: you will get the outcome, and nothing runs twice.',
     instance,
+  )
+}
+
+/** The same where there is none and where it is somebody else's. */
+export function notFound(): Answer {
+  return answer(
+    'execution-not-found',
+    'There is no execution of that id here, or it is not yours, or it has expired.',
+  )
+}
+
+export function methodNotAllowed(allowed: string): Answer {
+  const refused = answer('method-not-allowed', `Only ${allowed} can be asked here.`)
+  return { ...refused, headers: [...refused.headers, ['Allow', allowed]] }
+}
+
+/** The store went away while somebody asked how an execution stands. */
+export function statusUnknown(): Answer {
+  return answer(
+    'store-unavailable',
+    'How the execution stands cannot be read now. Ask again after as long as Retry-After says.',
   )
 }
 
@@ -158,12 +181,12 @@ export function closing(answer: Answer): Answer {
  * The Access-Control-Expose-Headers of a response that browsers may read.
  * @param given what it says already
  */
-export function exposedHeaders(given: unknown): string {
+export function exposedHeaders(given: unknown, { exposed = [] }: Answer): string {
   const listed = String(given ?? '')
     .split(',')
     .map((name) => name.trim())
   const lower = new Set(listed.map((name) => name.toLowerCase()))
-  const missing = EXPOSED.filter((name) => !lower.has(name.toLowerCase()))
+  const missing = [...EXPOSED, ...exposed].filter((name) => !lower.has(name.toLowerCase()))
   return [...listed.filter(Boolean), ...missing].join(', ')
 }
 

@@ -13,6 +13,7 @@ import {
   toBytes,
 } from './native-response.ts'
 import { currentHeaders, isSame, mergeHeaders } from './node-headers.ts'
+import { seemOpen } from './seem-open.ts'
 import { send } from './send.ts'
 import { shadowHeaders } from './shadow-headers.ts'
 
@@ -47,6 +48,8 @@ export class Capture {
   #sealed = false
   /** A `close` event that came while the handler was in the middle of its answer. */
   #closed = false
+  /** The response was answered for the handler, which goes on as if its client were there. */
+  #goesOn = false
   #letGoOfSocket: () => void = () => {}
   /** `answered`: something else was sent in the handler's place. */
   #state: 'holding' | 'deciding' | 'open' | 'answered' = 'holding'
@@ -101,8 +104,10 @@ export class Capture {
   /**
    * Answers in the handler's place. What the handler answers later is still captured and decided
    * about, but not sent.
+   * @param goesOn whether the handler shall not notice
    */
-  answer(answer: Answer): void {
+  answer(answer: Answer, goesOn = false): void {
+    this.#goesOn = goesOn
     const response = this.#response
     const own = { statusCode: response.statusCode, ...reason(response) }
     const shadow = shadowHeaders(response)
@@ -169,8 +174,10 @@ export class Capture {
       const capture = this[CAPTURE]
       // The client is gone, but the handler is in the middle of its answer, and the answer is still
       // wanted: a pipe would stop at this event. It comes when the answer is complete.
-      if (event === 'close' && capture.#head && !capture.#ended && capture.#state !== 'open') {
+      const wanted = (capture.#head || capture.#goesOn) && !capture.#ended
+      if (event === 'close' && wanted && capture.#state !== 'open') {
         capture.#closed = true
+        if (capture.#goesOn) seemOpen(this, () => capture.#ended)
         return true
       }
       return capture.#native.emit.call(this, event, ...args)
@@ -283,6 +290,7 @@ export class Capture {
       this.#native.end.call(response, whole, encoding as never, callback)
     })
     if (!this.#flows) this.#finish(Buffer.concat(this.#chunks))
+    if (this.#state === 'answered' && callback) process.nextTick(callback) // No event will come.
     if (this.#state === 'deciding') this.#holdSocket()
     this.#releaseClose()
   }

@@ -4,6 +4,7 @@ import type { Execution } from '../engine/execution.ts'
 import { within } from '../engine/within.ts'
 import type { Pawl } from '../pawl.ts'
 import type { Outcome } from '../store/store.ts'
+import type { Admitted } from './admit.ts'
 import {
   type Answer,
   inProgress,
@@ -14,6 +15,7 @@ import {
 } from './answers.ts'
 import { encodeHeaders, type Header } from './headers.ts'
 import { fate, isError, isFailure } from './policy.ts'
+import type { Later } from './respond-async.ts'
 import type { RouteOptions } from './route-options.ts'
 
 /** A response that is complete, or about to flow. */
@@ -35,8 +37,11 @@ export type Verdict = 'send' | Answer
 export interface Responding {
   /** Whether the handler has answered, or its answer already flows. */
   readonly answered: boolean
-  /** Answers in the handler's place; what it answers later is still concluded. */
-  answer(answer: Answer): void
+  /**
+   * Answers in the handler's place; what it answers later is still concluded.
+   * @param goesOn whether the handler goes on as if its client were still there
+   */
+  answer(answer: Answer, goesOn?: boolean): void
 }
 
 type Concluding = Pick<
@@ -50,15 +55,20 @@ export class Conclusion {
   readonly #options: Concluding
   readonly #attempt: Attempt
   readonly #instance: string
+  readonly #later: Later | undefined
   #timer: NodeJS.Timeout | undefined
+  #laterTimer: NodeJS.Timeout | undefined
+  /** The client has been told to come back, and hears no more of this attempt. */
+  #detached = false
   /** Of a request that is a transaction: its end, and what lets it end. */
   #transaction: Promise<Settled> | undefined
   #endTransaction: (outcome: Outcome | null) => void = () => {}
 
-  constructor(pawl: Pawl, options: Concluding, attempt: Attempt) {
+  constructor(pawl: Pawl, options: Concluding, { attempt, later }: Admitted) {
     this.#pawl = pawl
     this.#options = options
     this.#attempt = attempt
+    this.#later = later
     this.#instance = `urn:uuid:${attempt.execution.id}`
   }
 
@@ -69,6 +79,10 @@ export class Conclusion {
   begin(response: Responding, run: (execution: Execution) => void): void {
     this.#timer = setTimeout(() => this.#timeUp(response), this.#options.timeout)
     this.#timer.unref()
+    if (this.#later) {
+      this.#laterTimer = setTimeout(() => this.#detach(response), this.#later.afterMs)
+      this.#laterTimer.unref()
+    }
     const { execution } = this.#attempt
     const handle = () => runAs(execution, () => run(execution))
     if (this.#options.transaction) this.#beginTransaction(response, handle)
@@ -78,6 +92,7 @@ export class Conclusion {
   /** Records or releases; resolves when the response, or what takes its place, may be seen. */
   async conclude(captured: Captured): Promise<Verdict> {
     clearTimeout(this.#timer)
+    clearTimeout(this.#laterTimer)
     const execution = this.#attempt.execution.id
     try {
       const settled = await this.#settle(captured)
@@ -170,12 +185,20 @@ export class Conclusion {
     return within(this.#pawl.storeTimeoutMs, work, undefined, false)
   }
 
+  /** Lets the client go, which can come back for the outcome: its execution is in the database. */
+  #detach(response: Responding): void {
+    if (response.answered || !this.#later) return
+    this.#detached = true
+    response.answer(this.#later.answer, true)
+  }
+
   async #timeUp(response: Responding): Promise<void> {
-    if (response.answered) return
+    clearTimeout(this.#laterTimer)
+    if (response.answered && !this.#detached) return
     const attempt = this.#attempt
     const ended = this.#transaction ? this.#end(null) : this.#inTime(attempt.interrupt())
     await ended.catch(() => null)
-    if (response.answered) return
+    if (response.answered || this.#detached) return
     response.answer(timedOut(this.#instance, Boolean(this.#transaction) || attempt.isResumable))
   }
 

@@ -1,8 +1,8 @@
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 import { Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
-import type { Attempt } from '../engine/attempt.ts'
 import type { Pawl } from '../pawl.ts'
+import type { Admitted } from './admit.ts'
 import { type Answer, exposedHeaders } from './answers.ts'
 import { Capture } from './capture.ts'
 import { type Captured, Conclusion, type Responding } from './conclude.ts'
@@ -49,11 +49,11 @@ export class RunningReply implements GuardedReply, Responding {
   readonly #capture: Capture
   #state: 'running' | 'answering' | 'concluded' = 'running'
 
-  constructor(pawl: Pawl, options: RouteOptions<never>, reply: FastifyReply, attempt: Attempt) {
+  constructor(pawl: Pawl, options: RouteOptions<never>, reply: FastifyReply, admitted: Admitted) {
     this.#reply = reply
     this.#maxBody = options.maxBody
     this.#initial = headerMap(reply.getHeaders())
-    const conclusion = new Conclusion(pawl, options, attempt)
+    const conclusion = new Conclusion(pawl, options, admitted)
     this.#conclusion = conclusion
     const decide = async (captured: Captured) =>
       this.#state === 'concluded' ? 'send' : conclusion.conclude(captured)
@@ -70,8 +70,8 @@ export class RunningReply implements GuardedReply, Responding {
   }
 
   /** On the raw response, so that what the handler sends later still comes by here. */
-  answer(answer: Answer): void {
-    this.#capture.answer(answer)
+  answer(answer: Answer, goesOn?: boolean): void {
+    this.#capture.answer(answer, goesOn)
   }
 
   async send(payload: unknown): Promise<unknown> {
@@ -143,12 +143,13 @@ export class RunningReply implements GuardedReply, Responding {
 }
 
 /** Sets an answer on top of the headers that the reply already has. */
-function put(reply: FastifyReply, { status, headers, body }: Answer): Buffer | null {
+function put(reply: FastifyReply, answer: Answer): Buffer | null {
+  const { status, headers, body } = answer
   reply.code(status)
   for (const [name, value] of headers) reply.removeHeader(name).header(name, value)
   if (reply.hasHeader('access-control-allow-origin')) {
     const given = reply.getHeader('access-control-expose-headers')
-    reply.header('access-control-expose-headers', exposedHeaders(given))
+    reply.header('access-control-expose-headers', exposedHeaders(given, answer))
   }
   return body.length > 0 ? body : null
 }

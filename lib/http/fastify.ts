@@ -83,7 +83,7 @@ async function plugin(
     const admission = await admit(pawl, options, request, view, key)
     if (admission.kind === 'run') {
       request.execution = admission.attempt.execution
-      const running = new RunningReply(pawl, options, reply, admission.attempt)
+      const running = new RunningReply(pawl, options, reply, admission)
       guarded.set(request, running)
       running.begin(next)
     } else if (admission.kind === 'answer') answer(request, reply, admission.answer)

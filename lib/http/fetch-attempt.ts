@@ -1,5 +1,5 @@
-import type { Attempt } from '../engine/attempt.ts'
 import type { Pawl } from '../pawl.ts'
+import type { Admitted } from './admit.ts'
 import { type Answer, handlerFailed } from './answers.ts'
 import { Conclusion, type Responding } from './conclude.ts'
 import { holdResponse, toResponse } from './fetch-response.ts'
@@ -10,19 +10,18 @@ import { thrownResponse } from './thrown-response.ts'
 export interface FetchAttempt {
   pawl: Pawl
   options: RouteOptions<never>
-  attempt: Attempt
+  admitted: Admitted
   /** Headers that were there before the handler. */
   initial?: ReadonlyMap<string, Header>
   handle(): Promise<Response>
-  /** Whether a response that comes after the timeout still is the handler's. */
-  lateCounts?: boolean
 }
 
 /** Runs a handler that gives a Response, and resolves to what is sent. Never rejects. */
 export function runFetchAttempt(run: FetchAttempt): Promise<Response> {
-  const { pawl, options, attempt, initial, handle, lateCounts = true } = run
-  const conclusion = new Conclusion(pawl, options, attempt)
-  let timedOut = false
+  const { pawl, options, admitted, initial, handle } = run
+  const conclusion = new Conclusion(pawl, options, admitted)
+  const execution = admitted.attempt.execution.id
+  let answeredForIt = false
   let answered = false
   let resolve!: (response: Response) => void
   const sent = new Promise<Response>((settle) => {
@@ -33,32 +32,31 @@ export function runFetchAttempt(run: FetchAttempt): Promise<Response> {
       return answered
     },
     answer(answer: Answer) {
-      timedOut = true
+      answeredForIt = true
       resolve(toResponse(answer, initial))
     },
   }
 
-  const respond = async (): Promise<Response | null> => {
+  const respond = async (): Promise<Response> => {
     const response = await handle().catch(failed)
-    if (timedOut && !lateCounts) return null
     const held = await holdResponse(response, options.maxBody, initial).catch((error) =>
       holdResponse(failed(error), options.maxBody),
     )
     answered = true
     const verdict = await conclusion.conclude(held.captured)
-    if (timedOut || verdict !== 'send') held.drop()
+    if (answeredForIt || verdict !== 'send') held.drop()
     return verdict === 'send' ? held.response : toResponse(verdict, initial)
   }
 
   const failed = (error: unknown): Response => {
     const response = thrownResponse(error)
     if (response) return response
-    pawl.logger.warn('a handler threw', { error, execution: attempt.execution.id })
-    return toResponse(handlerFailed(`urn:uuid:${attempt.execution.id}`))
+    pawl.logger.warn('a handler threw', { error, execution })
+    return toResponse(handlerFailed(`urn:uuid:${execution}`))
   }
 
   conclusion.begin(responding, () => {
-    respond().then((response) => response && resolve(response))
+    respond().then(resolve)
   })
   return sent
 }

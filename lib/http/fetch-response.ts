@@ -42,9 +42,10 @@ export async function holdResponse(
 
 /** An answer of Pawl's own, on top of the headers that were there before. */
 export function toResponse(
-  { status, headers, body }: Answer,
+  answer: Answer,
   initial: ReadonlyMap<string, Header> = new Map(),
 ): Response {
+  const { status, headers, body } = answer
   const result = new Headers()
   for (const [name, value] of [...initial.values(), ...headers]) {
     result.delete(name)
@@ -52,7 +53,7 @@ export function toResponse(
   }
   if (result.has('access-control-allow-origin')) {
     const name = 'access-control-expose-headers'
-    result.set(name, exposedHeaders(result.get(name)))
+    result.set(name, exposedHeaders(result.get(name), answer))
   }
   const empty = body.length === 0 || status === 204 || status === 205 || status === 304
   return new Response(empty ? null : bytesOf(body), { status, headers: result })

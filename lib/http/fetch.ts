@@ -73,10 +73,9 @@ export function idempotency<Subject = Request>(
       if (admission.kind === 'unprotected') return handler(subject, ...rest)
       if (admission.kind === 'answer') return toResponse(admission.answer)
       if (admission.kind === 'gone') return new Response(null, { status: 400 }) // Nobody reads it.
-      const { attempt } = admission
-      executions.set(request, attempt.execution)
+      executions.set(request, admission.attempt.execution)
       const handle = async () => handler(subject, ...rest)
-      return runFetchAttempt({ pawl, options, attempt, handle })
+      return runFetchAttempt({ pawl, options, admitted: admission, handle })
     }
 }
 

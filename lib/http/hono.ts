@@ -11,6 +11,7 @@ import { headersOf, toResponse } from './fetch-response.ts'
 import { FetchView } from './fetch-view.ts'
 import type { Body } from './fingerprint.ts'
 import type { Header } from './headers.ts'
+import { answerBesideHandler, replaceResponse, runBehind } from './hono-context.ts'
 import { recoveredAttempt } from './recovery.ts'
 import type { BodyFailure } from './request-view.ts'
 import { type IdempotencyOptions, routeOptions } from './route-options.ts'
@@ -37,8 +38,7 @@ const inCharge = new WeakSet<Request>()
  * ```
  *
  * Mistakes of the app (`not-started`, `scope-invalid`, `body-unreadable`) go to `app.onError` as
- * PawlError. An answer that comes after the `timeout` does not count any more, since Hono takes one
- * response for a request; around `app.fetch`, `pawl/fetch` has no such limit.
+ * PawlError.
  *
  * @throws PawlError `invalid-option`
  */
@@ -61,15 +61,19 @@ export function idempotency<E extends Env = Env>(
     if (admission.kind === 'unprotected') return next()
     if (admission.kind === 'answer') return answer(c, admission.answer)
     if (admission.kind === 'gone') return c.body(null, 400) // Nobody reads it.
-    const { attempt } = admission
-    ;(c as unknown as Context).set('execution', attempt.execution)
+    const context = c as unknown as Context
+    context.set('execution', admission.attempt.execution)
     const initial = initialHeaders(c)
-    const handle = async () => {
-      await next()
-      return c.res
-    }
-    const run = { pawl, options, attempt, initial, handle, lateCounts: false }
-    replace(c, await runFetchAttempt(run))
+    let ended = false
+    const handle = () =>
+      runBehind(context, async () => {
+        await next()
+        ended = true
+        return c.res
+      })
+    const response = await runFetchAttempt({ pawl, options, admitted: admission, initial, handle })
+    if (ended) replaceResponse(context, response)
+    else answerBesideHandler(context, response)
   }
 }
 
@@ -101,13 +105,7 @@ class HonoView extends FetchView {
 }
 
 function answer(c: Context, what: Answer): void {
-  replace(c, toResponse(what, initialHeaders(c)))
-}
-
-/** Hono would merge the headers of a response that is there into the next. */
-function replace(c: Context, response: Response): void {
-  c.res = undefined
-  c.res = response
+  replaceResponse(c, toResponse(what, initialHeaders(c)))
 }
 
 /** What middleware before this one has set, such as CORS; the type is that of a body to come. */

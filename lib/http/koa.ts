@@ -50,20 +50,31 @@ export function idempotency(pawl: Pawl, given?: IdempotencyOptions<Context>): Mi
     }
     if (selected.kind === 'answer') return answer(selected.answer)
     inCharge.add(req)
-    let outcome: Promise<unknown> | undefined
-    const run = (execution?: Execution) => {
-      if (execution) {
-        ctx.state.execution = execution
-        answersAlways(ctx)
+    return new Promise<unknown>((resolve, reject) => {
+      let runs = false
+      const over = () => {
+        if (runs) return
+        ctx.respond = false
+        resolve(undefined)
       }
-      outcome = next()
-    }
-    const fail = (error: unknown) => {
-      outcome = Promise.reject(error)
-    }
-    const exchange = { request: ctx, view, response: res, run, answer, fail }
-    await handleKeyed(pawl, options, exchange, selected.key)
-    return outcome
+      const run = (execution?: Execution) => {
+        runs = true
+        if (execution) {
+          ctx.state.execution = execution
+          answersAlways(ctx)
+        }
+        resolve(next())
+      }
+      const exchange = {
+        ...{ request: ctx, view, response: res, run, fail: reject },
+        answer(what: Answer) {
+          answer(what)
+          resolve(undefined)
+        },
+      }
+      res.once('close', over)
+      handleKeyed(pawl, options, exchange, selected.key).then(() => res.closed && over())
+    })
   }
 }
 

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Attempt } from '../engine/attempt.ts'
 import type { Execution } from '../engine/execution.ts'
 import type { Pawl } from '../pawl.ts'
-import { admit } from './admit.ts'
+import { type Admitted, admit } from './admit.ts'
 import type { Answer } from './answers.ts'
 import { Capture } from './capture.ts'
 import { Conclusion } from './conclude.ts'
@@ -110,7 +110,7 @@ export async function handleKeyed<Request>(
   const { answer = (what) => send(response, what) } = exchange
   try {
     const admission = await admit(pawl, options, request, view, key)
-    if (admission.kind === 'run') runAttempt(pawl, options, exchange, admission.attempt)
+    if (admission.kind === 'run') runAttempt(pawl, options, exchange, admission)
     else if (response.headersSent) return
     else if (admission.kind === 'answer') answer(admission.answer)
     else if (admission.kind === 'unprotected') run()
@@ -123,9 +123,9 @@ function runAttempt<Request>(
   pawl: Pawl,
   options: RouteOptions<Request>,
   { response, initial, run }: NodeExchange<Request>,
-  attempt: Attempt,
+  admitted: Admitted,
 ): void {
-  const conclusion = new Conclusion(pawl, options, attempt)
+  const conclusion = new Conclusion(pawl, options, admitted)
   const decide = conclusion.conclude.bind(conclusion)
   conclusion.begin(new Capture(response, options.maxBody, decide, initial), run)
 }

@@ -11,6 +11,8 @@ export type ProblemCode =
   | 'body-unreadable'
   | 'body-not-kept'
   | 'handler-failed'
+  | 'execution-not-found'
+  | 'method-not-allowed'
 
 /** A problem document (RFC 9457), and the headers that go with it. */
 export interface Problem {
@@ -46,6 +48,8 @@ const SITUATIONS: Record<ProblemCode, Situation> = {
   'body-unreadable': { status: 400, title: 'The request body cannot be read' },
   'body-not-kept': { status: 200, title: 'The response body was not kept' },
   'handler-failed': { status: 500, title: 'The request could not be carried out' },
+  'execution-not-found': { status: 404, title: 'There is no such execution' },
+  'method-not-allowed': { status: 405, title: 'The method is not allowed' },
 }
 
 /**

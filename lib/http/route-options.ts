@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http'
+import type { z } from 'zod'
 import { PawlError } from '../errors.ts'
 import { idempotencyOptions } from '../options.ts'
 import { type ByteSize, type Duration, parseOptions } from '../parse-options.ts'
@@ -84,6 +85,20 @@ export interface IdempotencyOptions<Request = IncomingMessage> {
    * Default `'refuse'`.
    */
   onStoreError?: 'refuse' | 'run'
+  /**
+   * Where `pawl.statusHandler()` is mounted: a path or URL in which `:id` stands for the execution's id, or
+   * a function of it. With it, a client that sends `Prefer: respond-async, wait=5` (RFC 7240) to a route
+   * that is `resumable: true` or has `recover` is answered 202 when the handler takes longer, with
+   * `Location`; the handler goes on. Elsewhere the preference is ignored. Default: none.
+   */
+  statusUrl?: string | ((id: string, request: Request) => string)
+  /**
+   * Answer 202 to every client when the handler has not answered within this time, as if it had asked for
+   * it; of two times the shorter counts. `0`: at once. Needs `statusUrl`, and `resumable: true` or
+   * `recover`; not possible with `transaction`. The handler's time is still limited by `timeout`. Default:
+   * never.
+   */
+  respondAsyncAfter?: Duration
 }
 
 /** The options of one route, resolved. */
@@ -108,6 +123,15 @@ export interface RouteOptions<Request> {
   storedHeaders: HeaderFilter
   timeout: number
   onStoreError: 'refuse' | 'run'
+  /** Undefined where a handler's answer cannot come later than the client's. */
+  respondAsync: RespondAsync<Request> | undefined
+}
+
+/** How a client is answered before its handler. */
+export interface RespondAsync<Request> {
+  /** In ms; undefined: only a client that asks for it. */
+  afterMs: number | undefined
+  statusUrl: string | ((id: string, request: Request) => unknown)
 }
 
 /** @throws PawlError `invalid-option` */
@@ -116,9 +140,10 @@ export function routeOptions<Request>(
 ): RouteOptions<Request> {
   const parsed = parseOptions(idempotencyOptions, options, 'idempotency()')
   type Callback = (request: Request) => unknown
-  const { scope, key, skip, fingerprint } = parsed
+  const { scope, key, skip, fingerprint, statusUrl, respondAsyncAfter, ...rest } = parsed
   return {
-    ...parsed,
+    ...rest,
+    respondAsync: respondAsyncOf(parsed) as RespondAsync<Request> | undefined,
     scope: scope && atOnce('scope', scope as Callback),
     key: typeof key === 'string' ? key.toLowerCase() : atOnce('key', key as Callback),
     keyHeader: typeof key === 'string' ? key : undefined,
@@ -129,6 +154,38 @@ export function routeOptions<Request>(
     transaction: parsed.transaction || undefined,
     storedHeaders: headerFilter(parsed.storedHeaders as string[] | undefined),
   }
+}
+
+/** @throws PawlError `invalid-option` */
+function respondAsyncOf({
+  statusUrl,
+  respondAsyncAfter: afterMs,
+  resumable,
+  recover,
+  transaction,
+}: z.output<typeof idempotencyOptions>): RespondAsync<never> | undefined {
+  const impossible = (why: string, hint: string) => {
+    if (afterMs === undefined) return undefined
+    const message = `idempotency(): Option "respondAsyncAfter" is ${afterMs} ms; ${why}.`
+    throw new PawlError('invalid-option', message, hint)
+  }
+  if (transaction) {
+    return impossible(
+      'with "transaction" the answer and what the handler writes commit together, while the client waits',
+      'Use steps instead, with resumable: true or recover: true.',
+    )
+  }
+  if (!recover && !resumable) {
+    return impossible(
+      'a handler that nobody may run again could be lost after its client was told to come back',
+      'Say recover: true (or resumable: true) if running the handler again is safe.',
+    )
+  }
+  if (statusUrl) return { afterMs, statusUrl: statusUrl as RespondAsync<never>['statusUrl'] }
+  return impossible(
+    'without "statusUrl" there is nowhere to send the client',
+    "Mount pawl.statusHandler() and name its place: statusUrl: '/operations/:id'.",
+  )
 }
 
 /**

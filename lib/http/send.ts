@@ -8,12 +8,13 @@ import { isHttp2 } from './native-response.ts'
  */
 export function send(
   response: ServerResponse,
-  { status, headers, body }: Answer,
+  answer: Answer,
   methods: Pick<ServerResponse, 'setHeader' | 'writeHead' | 'write' | 'end'> = response,
   onEnd?: (error?: Error | null) => void,
 ): void {
+  const { status, headers, body } = answer
   for (const [name, value] of headers) methods.setHeader.call(response, name, value)
-  exposeHeaders(response, methods.setHeader)
+  exposeHeaders(response, answer, methods.setHeader)
   if (status !== 204 && status !== 304 && response.req.method !== 'HEAD') {
     methods.setHeader.call(response, 'Content-Length', body.length)
   }
@@ -26,8 +27,12 @@ export function send(
   methods.end.call(response, rest, undefined as never, onEnd as never)
 }
 
-function exposeHeaders(response: ServerResponse, setHeader: ServerResponse['setHeader']): void {
+function exposeHeaders(
+  response: ServerResponse,
+  answer: Answer,
+  setHeader: ServerResponse['setHeader'],
+): void {
   if (!response.hasHeader('Access-Control-Allow-Origin')) return
   const given = response.getHeader('Access-Control-Expose-Headers')
-  setHeader.call(response, 'Access-Control-Expose-Headers', exposedHeaders(given))
+  setHeader.call(response, 'Access-Control-Expose-Headers', exposedHeaders(given, answer))
 }

@@ -16,7 +16,8 @@ export function fragments(schema: string) {
     /**
      * What follows from the end of executions (id, wakes, waiters): they need no wakeup and hold no slots,
      * and whoever sleeps until then is woken. The slots only after the wakeups, so that this cannot
-     * wait in a circle with a worker, which locks them in that order.
+     * wait in a circle with a worker, which locks them in that order; and the sleepers in the order of their
+     * ids, so that two batches cannot wait for each other.
      */
     ended: (done: string) => `asleep as (
         delete from ${schema}.wakeups
@@ -30,12 +31,17 @@ export function fragments(schema: string) {
       ),
       news as (
         update ${schema}.executions set inbox = inbox + 1
-        where id = any (array(select unnest(waiters) from ${done})) and status <> 'done'
+        where id = any (array(
+            select e.id from ${schema}.executions e
+            where e.id = any (array(select unnest(waiters) from ${done})) and e.status <> 'done'
+            order by e.id
+            for no key update))
+        returning id, status
       ),
       roused as (
         update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
         from clock
-        where w.execution_id = any (array(select unnest(waiters) from ${done}))
+        where w.execution_id = any (array(select id from news where status <> 'parked'))
       )`,
     ms: (column: string) => `${column} * interval '1 millisecond'`,
   }

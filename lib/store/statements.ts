@@ -139,7 +139,7 @@ export function statements(schema: string) {
       returning t.n::int4, e.awaited, e.id, e.input is not null as wakes, e.waiters, e.queue, e.lane
       ),
       ${ended('done')}
-      select n, awaited, queue, lane from done`,
+      select n, awaited, queue, lane, waiters is not null from done`,
 
     /**
      * Safe: only the current attempt can give its execution back, checked under the row's lock. Where
@@ -174,7 +174,8 @@ export function statements(schema: string) {
         delete from ${schema}.slots
         where execution_id = any (array(select id from released where status = 'parked'))
       )
-      select n, awaited, queue, lane from released`,
+      -- Only what is parked frees anything.
+      select n, awaited, case when status = 'parked' then queue end, lane from released`,
 
     /**
      * Gives back a claim whose reply was lost, if it was made at all. Safe: it names this process and

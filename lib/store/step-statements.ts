@@ -93,14 +93,19 @@ export function stepStatements(schema: string) {
       select recorded.name is not null, ${micros('clock.now')}::text
       from target cross join clock left join recorded on true`,
 
-    /** All that is recorded of one execution. Safe: reads. */
+    /**
+     * All that is recorded of executions. Safe: reads. One look-up for each of them (offset 0), whatever the
+     * planner thinks of the table.
+     */
     journal: `
-      select s.name, s.occurrence, s.kind, s.output, s.error, s.attempt,
+      select input.n::int4, s.name, s.occurrence, s.kind, s.output, s.error, s.attempt,
         s.completed_at is not null, ${micros('coalesce(s.completed_at, s.started_at)')}::text
-      from ${schema}.executions e
-      join ${schema}.steps s on s.execution_id = e.id and s.life = e.created_at
-      where e.id = $1::uuid and ${born('e')} = $2::int8
-      order by s.position, s.completed_at, s.name, s.occurrence`,
+      from unnest($1::uuid[], $2::int8[]) with ordinality as input (id, born, n)
+      join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born
+      cross join lateral (
+        select * from ${schema}.steps s where s.execution_id = e.id and s.life = e.created_at offset 0
+      ) as s
+      order by input.n, s.position, s.completed_at, s.name, s.occurrence`,
 
     /**
      * The journal entry of a transaction step, as the last statement of the app's own transaction. Safe:

@@ -71,6 +71,9 @@ export interface Entry extends StepName {
   at: string
 }
 
+/** One life of an execution. */
+type Life = Pick<AttemptRef, 'id' | 'born'>
+
 const REFUSED: Recorded = { won: false, current: false, cancelling: false, at: '' }
 
 /** What the engine asks of the journal in Postgres. */
@@ -80,6 +83,7 @@ export class StepStore {
   readonly #owner: string
   readonly #records = this.#group(() => this.#sql.record)
   readonly #guarded = this.#group(() => this.#sql.recordGuarded)
+  readonly #journals = new GroupCommit<Life, Entry[]>((batch) => this.#journal(batch))
 
   /**
    * @param schema the schema's name, as given by the user
@@ -108,18 +112,29 @@ export class StepStore {
   }
 
   /** All that is recorded, in the order in which it is to be replayed. */
-  async journal({ id, born }: Pick<AttemptRef, 'id' | 'born'>): Promise<Entry[]> {
-    const rows = await translate(this.#db.query(this.#sql.journal, [id, born]))
-    return rows.map(([name, occurrence, kind, output, error, attempt, completed, at]) => ({
-      name: name as string,
-      occurrence: occurrence as number,
-      kind: kind as StepKind,
-      output: toBytes(output),
-      error: toBytes(error),
-      attempt: attempt as number,
-      completed: completed as boolean,
-      at: at as string,
-    }))
+  journal(life: Life): Promise<Entry[]> {
+    return translate(this.#journals.run(life))
+  }
+
+  async #journal(batch: Life[]): Promise<Entry[][]> {
+    const rows = await this.#db.query(this.#sql.journal, [
+      column('uuid', batch, ({ id }) => id),
+      column('int8', batch, ({ born }) => born),
+    ])
+    const results = batch.map((): Entry[] => [])
+    for (const [n, name, occurrence, kind, output, error, attempt, completed, at] of rows) {
+      results[(n as number) - 1]?.push({
+        name: name as string,
+        occurrence: occurrence as number,
+        kind: kind as StepKind,
+        output: toBytes(output),
+        error: toBytes(error),
+        attempt: attempt as number,
+        completed: completed as boolean,
+        at: at as string,
+      })
+    }
+    return results
   }
 
   /**

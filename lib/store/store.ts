@@ -95,10 +95,15 @@ export interface Lane {
   lane: string | null
 }
 
+/** The payload of the notification that something is due. */
+export const DUE = 'due'
+
 /** Everything the engine asks of Postgres. Hot operations of concurrent requests share statements. */
 export class Store {
   /** Called when an execution that was under a queue's limits has ended here. */
   onFree: (lane: Lane) => void = () => {}
+  /** Called when what has ended here was slept for, and somebody is to go on. */
+  onDue: () => void = () => {}
   readonly #db: Database
   readonly #sql: Statements
   readonly #channel: string
@@ -112,6 +117,7 @@ export class Store {
     weigh: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0),
   })
   readonly #releases = new GroupCommit<Release, boolean>((batch) => this.#release(batch))
+  readonly #news = new GroupCommit<string, null>((batch) => this.#tell(batch))
 
   /**
    * @param schema the schema's name, as given by the user
@@ -232,20 +238,28 @@ export class Store {
   }
 
   async #complete(batch: Completion[]): Promise<boolean[]> {
-    return this.#settled(
-      batch,
+    // In the order of their ids, as whoever subscribes to many.
+    const order = [...batch.keys()].sort((a, b) => (batch[a]!.id < batch[b]!.id ? -1 : 1))
+    const completions = order.map((i) => batch[i]!)
+    const settled = this.#settled(
+      completions,
       await this.#db.query(this.#sql.complete, [
-        column('uuid', batch, (c) => c.id),
-        column('int8', batch, (c) => c.born),
-        column('int4', batch, (c) => c.attempt),
-        column('bool', batch, (c) => c.onlyIfCurrent),
-        column('int2', batch, (c) => c.outcome.status),
-        column('bytea', batch, (c) => c.outcome.headers),
-        column('bytea', batch, (c) => c.outcome.body),
-        column('int8', batch, (c) => c.retentionMs),
+        column('uuid', completions, (c) => c.id),
+        column('int8', completions, (c) => c.born),
+        column('int4', completions, (c) => c.attempt),
+        column('bool', completions, (c) => c.onlyIfCurrent),
+        column('int2', completions, (c) => c.outcome.status),
+        column('bytea', completions, (c) => c.outcome.headers),
+        column('bytea', completions, (c) => c.outcome.body),
+        column('int8', completions, (c) => c.retentionMs),
         this.#owner,
       ]),
     )
+    const results = new Array<boolean>(batch.length)
+    order.forEach((i, at) => {
+      results[i] = settled[at]!
+    })
+    return results
   }
 
   async #release(batch: Release[]): Promise<boolean[]> {
@@ -268,22 +282,31 @@ export class Store {
   #settled(batch: AttemptRef[], rows: Row[]): boolean[] {
     const results = new Array<boolean>(batch.length).fill(false)
     const awaited: string[] = []
-    for (const [n, isAwaited, queue, lane] of rows) {
+    for (const [n, isAwaited, queue, lane, wakes] of rows) {
       const at = (n as number) - 1
       results[at] = true
       if (isAwaited) awaited.push(batch[at]!.id)
+      if (wakes) awaited.push(DUE)
       if (queue) this.onFree({ queue: queue as string, lane: lane as string | null })
     }
     this.notify(awaited)
+    if (awaited.includes(DUE)) this.onDue()
     return results
   }
 
-  /** Tells the processes that wait for these executions (or for work: DUE) that there is news. */
-  notify(ids: readonly string[]): void {
-    if (ids.length === 0) return
-    // In a statement of its own, after the commit: committing a notification takes a lock that all
-    // notifying transactions of the cluster share. If this one is lost, polling finds the outcome.
-    this.#db.query(this.#sql.notify, [this.#channel, new PgArray('text', ids)]).catch(() => {})
+  /**
+   * Tells the processes that wait for these executions (or for work: DUE) that there is news. In a
+   * statement of its own, after the commit: committing a notification takes a lock that all notifying
+   * transactions of the cluster share. If this one is lost, polling finds the news.
+   */
+  async notify(ids: readonly string[]): Promise<void> {
+    await Promise.allSettled([...new Set(ids)].map((id) => this.#news.run(id)))
+  }
+
+  async #tell(batch: string[]): Promise<null[]> {
+    const ids = new PgArray('text', [...new Set(batch)])
+    await this.#db.query(this.#sql.notify, [this.#channel, ids])
+    return batch.map(() => null)
   }
 }
 

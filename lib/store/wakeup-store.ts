@@ -43,6 +43,10 @@ export interface Due {
   parked: Named[]
   /** Of those that run in this process. */
   cancelling: Named[]
+  /** How many were looked at. As many as were asked for: there may be more. */
+  looked: number
+  /** How many more are due and are being written to: they are to be looked at again at once. */
+  busy: number
 }
 
 /** What workers ask of Postgres. */
@@ -78,8 +82,13 @@ export class WakeupStore {
       new PgArray('uuid', busy),
     ]
     const rows = await translate(this.#db.query(this.#sql.takeDue, values))
-    const due: Due = { taken: [], parked: [], cancelling: [] }
+    const due: Due = { taken: [], parked: [], cancelling: [], looked: 0, busy: 0 }
     for (const [what, id, attempt, born, kind, scope, key, name, ...rest] of rows) {
+      if (what === 'looked') {
+        due.looked = attempt as number
+        due.busy = rest[3] as number
+        continue
+      }
       const named = { id, attempt, kind, scope, key, name } as Named
       if (what === 'taken') due.taken.push(toTaken(named, born as string, rest))
       else due[what as 'parked' | 'cancelling'].push(named)

@@ -28,7 +28,9 @@ export function workflowStatements(schema: string) {
         insert into ${schema}.wakeups
           (execution_id, handler, due_at, max_attempts, admitted, priority, queue, lane, enqueued_at)
         select input.id, input.handler, clock.now + case when ${runs} then ${ms(lease)} else ${ms('delay')} end,
-          input.attempts, input.queue is null, input.priority, input.queue, input.lane, clock.now
+          input.attempts, input.queue is null, input.priority, input.queue, input.lane,
+          -- Those of one statement one after the other.
+          clock.now + ${ms('delay')} + input.arrival * interval '1 microsecond'
         from input join started using (id), clock
       )`
 
@@ -36,14 +38,14 @@ export function workflowStatements(schema: string) {
     /**
      * Starts executions. Safe: the primary key lets one insert win, in the order of the ids, so that two
      * batches that overlap cannot deadlock; the loser returns what is there, or looks again. What this
-     * process runs at once ($20) is its own from the start, and its wakeup is due when its lease is over.
+     * process runs at once is its own from the start, and its wakeup is due when its lease is over.
      */
     start: `${start(
       `select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
             $7::bytea[], $8::bytea[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::int4[],
-            $14::int2[], $15::int8[], $16::int8[], $17::bool[])
+            $14::int2[], $15::int8[], $16::int8[], $17::bool[], $20::int4[])
           with ordinality as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
-            lane, handler, attempts, priority, delay, timeout, runs, n)`,
+            lane, handler, attempts, priority, delay, timeout, runs, arrival, n)`,
       'runs',
       '$18::uuid',
       '$19::int8',
@@ -58,10 +60,11 @@ export function workflowStatements(schema: string) {
     /**
      * The same inside a transaction of the app's: it is started when that commits, and not at all if it
      * does not. Safe: as above; a concurrent start of the same key waits for this transaction. One column:
-     * null if started, else the fingerprint of what is there.
+     * null if started, else the fingerprint of what is there; or 'expired'; or 'unseen': it was committed
+     * after this statement's snapshot was taken, and the next statement sees it.
      */
     startInTransaction: `${start(
-      `select * from (values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text,
+      `select *, 0 as arrival from (values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text,
             decode($7::text, 'base64'), decode($8::text, 'base64'), $9::uuid, $10::text, $11::text,
             $12::text, $13::int4, $14::int2, $15::int8, $16::int8))
           as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
@@ -71,8 +74,14 @@ export function workflowStatements(schema: string) {
       '0',
     )},
       told as (select pg_notify($17::text, $18::text))
-      select case when started.id is null then coalesce(encode(e.fingerprint, 'base64'), '') end as found
+      select case
+          when started.id is not null then null
+          when e.id is null then 'unseen'
+          when e.expires_at <= clock.now then 'expired'
+          else encode(e.fingerprint, 'base64')
+        end as found
       from input
+      cross join clock
       cross join told
       left join started on started.id = input.id
       left join ${schema}.executions e on e.id = input.id`,
@@ -132,7 +141,8 @@ export function workflowStatements(schema: string) {
       target as (
         update ${schema}.executions set inbox = inbox + 1
         where id = $1::uuid and status <> 'done' and kind <> 'request'
-        returning id
+        -- Parked, or still to begin at its time: it is kept for then.
+        returning id, status <> 'parked' and attempt > 0 as begun
       ),
       sent as (
         insert into ${schema}.signals (execution_id, name, sender, value, sent_at)
@@ -141,21 +151,21 @@ export function workflowStatements(schema: string) {
       ),
       roused as (
         update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
-        from clock where w.execution_id = any (array(select id from target))
+        from clock where w.execution_id = any (array(select id from target where begun))
       )
       select id from target`,
 
     /** What has been sent and not been taken, in the order of arrival. Safe: reads. */
     unread: `
       select sender, value from ${schema}.signals
-      where execution_id = $1::uuid and name = $2::text
+      where execution_id = $1::uuid and name = $2::text and taken_at is null
       order by sent_at, sender`,
 
     /**
      * The journal entry of a signal that has arrived. Safe: the primary keys let one entry take it, and
-     * the entry is written only if the signal is still there: deleting it locks it, and a concurrent one
-     * waits and finds nothing to delete. An entry that loses gives back nothing, since nothing is deleted
-     * then: the statement deletes only what the entry took.
+     * the entry is written only if the signal is not taken, under its row's lock: a concurrent one waits and
+     * finds it taken. An entry that loses takes nothing. The row stays for as long as the execution: its
+     * sender may send it again, not knowing that it has arrived.
      */
     takeSignal: `
       with ${clock},
@@ -168,6 +178,7 @@ export function workflowStatements(schema: string) {
       held as (
         select s.execution_id from ${schema}.signals s
         where s.execution_id = $1::uuid and s.name = $8::text and s.sender = $9::text
+          and s.taken_at is null
         for update
       ),
       recorded as (
@@ -184,7 +195,8 @@ export function workflowStatements(schema: string) {
         returning s.execution_id
       ),
       taken as (
-        delete from ${schema}.signals
+        update ${schema}.signals set taken_at = clock.now, value = null
+        from clock
         where execution_id = any (array(select execution_id from recorded))
           and name = $8::text and sender = $9::text
       )
@@ -194,18 +206,25 @@ export function workflowStatements(schema: string) {
 
     /**
      * Whoever sleeps until an execution has ended is woken by whoever ends it. Safe: the waiters are on the
-     * row that is ended, and read by that update under the row's lock.
+     * row that is ended, and read by that update under the row's lock. In the order of their ids, as whoever
+     * ends many.
      */
     subscribe: `
       with input as (
         select id, array_agg(waiter) as waiters
         from unnest($1::uuid[], $2::uuid[]) as t (id, waiter)
         group by id
+      ),
+      held as (
+        select e.id, input.waiters from ${schema}.executions e join input using (id)
+        where e.id = any ($1::uuid[]) and e.status <> 'done'
+        order by e.id
+        for no key update of e
       )
       update ${schema}.executions e
-      set waiters = (select array_agg(distinct waiter) from unnest(e.waiters || input.waiters) as t (waiter))
-      from input
-      where e.id = input.id and e.status <> 'done'`,
+      set waiters = (select array_agg(distinct waiter) from unnest(e.waiters || held.waiters) as t (waiter))
+      from held
+      where e.id = any (array(select id from held)) and e.id = held.id`,
 
     /**
      * Asks an execution, and what it has started, to end. Safe: sets a flag under each row's lock, which
@@ -229,7 +248,7 @@ export function workflowStatements(schema: string) {
       ),
       roused as (
         update ${schema}.wakeups w
-        set due_at = least(w.due_at, clock.now), admitted = true,
+        set due_at = least(w.due_at, clock.now), admitted = true, blocked = false,
           max_attempts = greatest(w.max_attempts, marked.attempt + 1)
         from marked, clock
         where w.execution_id = any (array(select id from marked)) and w.execution_id = marked.id

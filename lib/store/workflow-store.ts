@@ -3,13 +3,10 @@ import { GroupCommit } from './group-commit.ts'
 import { runIn } from './in-transaction.ts'
 import { toBuffer, toBytes, translate } from './results.ts'
 import type { Recorded, StepName } from './step-store.ts'
-import type { AttemptRef, ExecutionKind, Outcome } from './store.ts'
+import { type AttemptRef, DUE, type ExecutionKind, type Outcome } from './store.ts'
 import type { RunStatement } from './transaction-host.ts'
 import { column, type Element, PgArray } from './values.ts'
 import { type WorkflowStatements, workflowStatements } from './workflow-statements.ts'
-
-/** The payload of the notification that something is due. */
-export const DUE = 'due'
 
 /** An execution to be started. */
 export interface Start {
@@ -124,7 +121,15 @@ export class WorkflowStore {
    * @returns the fingerprint of the one that is there; null if there was none
    */
   async startIn(run: RunStatement, start: Start): Promise<Buffer | null> {
-    const found = await runIn(run, this.#sql.startInTransaction, [
+    for (;;) {
+      const found = await this.#startIn(run, start)
+      if (found === 'expired') await run(this.#sql.forget, [start.id])
+      else if (found !== 'unseen') return found === null ? null : Buffer.from(found, 'base64')
+    }
+  }
+
+  async #startIn(run: RunStatement, start: Start): Promise<string | null> {
+    return (await runIn(run, this.#sql.startInTransaction, [
       start.id,
       start.scope,
       start.key,
@@ -143,8 +148,7 @@ export class WorkflowStore {
       start.timeoutMs === null ? null : String(start.timeoutMs),
       this.#channel,
       DUE,
-    ])
-    return found === null ? null : Buffer.from(found as string, 'base64')
+    ])) as string | null
   }
 
   /** Deletes an execution whose outcome has expired. */
@@ -260,6 +264,8 @@ export class WorkflowStore {
       column('bool', starts, (s) => s.runs),
       this.#owner,
       this.#leaseMs,
+      // In the order in which they were asked for.
+      column('int4', starts, (s) => batch.indexOf(s)),
     ])
     const results = new Map<string, Started | null>()
     for (const [n, born, fingerprint, expired, at] of rows) {

@@ -4,8 +4,8 @@ import { openOutcome } from '../engine/outcome.ts'
 import { decodeValue, encodeValue } from '../engine/value.ts'
 import { within } from '../engine/within.ts'
 import { CancelledError, PawlError } from '../errors.ts'
-import type { Outcome } from '../store/store.ts'
-import { type Description, DUE } from '../store/workflow-store.ts'
+import { DUE, type Outcome } from '../store/store.ts'
+import type { Description } from '../store/workflow-store.ts'
 import { checkSize } from './outcome.ts'
 import type { WorkflowParts } from './parts.ts'
 
@@ -103,7 +103,7 @@ export class Control {
   }
 }
 
-function missing(id: string): PawlError {
+export function missing(id: string): PawlError {
   return new PawlError(
     'execution-missing',
     `There is no execution "${id}" that this could be asked of: it has ended, or there never was one.`,

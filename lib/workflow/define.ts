@@ -1,5 +1,6 @@
 import { PawlError } from '../errors.ts'
 import { parseOptions } from '../parse-options.ts'
+import type { QueueStore } from '../store/queue-store.ts'
 import type { ExecutionKind } from '../store/store.ts'
 import {
   type Definition,
@@ -16,6 +17,7 @@ export function define(
   name: string,
   options: WorkflowOptions<never, never> | WorkflowOptions<unknown, unknown> | undefined | object,
   code: WorkflowCode<never, unknown>,
+  object: Definition['object'] = null,
 ): Definition {
   checkName(name, kind)
   if (typeof code !== 'function') {
@@ -39,13 +41,28 @@ export function define(
     queue: (parsed.queue as Queue | undefined) ?? null,
     retentionMs: parsed.retention,
     code,
+    object,
   }
 }
 
+/** With what the names of objects' own queues begin. */
+export const OBJECT_QUEUE = 'object '
+
 /** @throws PawlError `invalid-option` */
-export function defineQueue(name: string, options: QueueOptions | undefined): Queue {
+export function defineQueue(
+  name: string,
+  options: QueueOptions | undefined,
+  store: () => QueueStore,
+): Queue {
   checkName(name, 'queue')
-  return new Queue(name, parseOptions(queueOptions, options, `queue "${name}"`))
+  if (name.startsWith(OBJECT_QUEUE)) {
+    throw new PawlError(
+      'invalid-option',
+      `The name of the queue is "${name}"; names that begin with "${OBJECT_QUEUE}" are those of objects.`,
+      'Give it another name.',
+    )
+  }
+  return new Queue(name, parseOptions(queueOptions, options, `queue "${name}"`), store)
 }
 
 /** @throws PawlError `invalid-option` */

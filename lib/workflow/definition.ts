@@ -50,6 +50,8 @@ export interface Definition {
   queue: Queue | null
   retentionMs: number
   code: WorkflowCode<never, unknown>
+  /** Of which object it is a handler; null: it is a workflow. */
+  object: { name: string; readOnly: boolean } | null
 }
 
 export function handlerOf(kind: ExecutionKind, name: string, version: string | null): string {

@@ -49,9 +49,17 @@ export class WorkflowHandle<Output = unknown> {
   readonly key: string
   readonly #name: string
   readonly #control: Control
+  readonly #beforeWaiting: () => void
 
   /** @internal */
-  constructor(control: Control, id: string, key: string, name: string) {
+  constructor(
+    control: Control,
+    id: string,
+    key: string,
+    name: string,
+    beforeWaiting: () => void = () => {},
+  ) {
+    this.#beforeWaiting = beforeWaiting
     this.#control = control
     this.id = id
     this.key = key
@@ -62,10 +70,11 @@ export class WorkflowHandle<Output = unknown> {
    * Waits for its result. Inside a workflow the waiting is durable, and the result is journaled.
    * @param options.timeout how long to wait. Default: for as long as it takes
    * @throws WorkflowFailedError, CancelledError: what it ended with; PawlError `result-timed-out`,
-   * `execution-parked`, `execution-missing`, `store-unavailable`
+   * `execution-parked`, `execution-missing`, `object-deadlock`, `store-unavailable`
    */
   async result(options?: { timeout?: Duration }): Promise<Output> {
     const { timeout } = parseOptions(resultOptions, options, 'result()')
+    this.#beforeWaiting()
     const current = currentExecution()
     if (current instanceof RunningWorkflow && !currentStep(current) && timeout === undefined) {
       return (await current.resultOf(this.id, this.#name)) as Output

@@ -67,6 +67,27 @@ export const startOptions = z.strictObject({
   tx: z.unknown().optional(),
 })
 
+const STATE_NAME = 'a name of 1 to 200 characters'
+export const stateName = z.strictObject({
+  name: z
+    .string(STATE_NAME)
+    .min(1, STATE_NAME)
+    .max(200, STATE_NAME)
+    .refine((text) => text.isWellFormed() && !text.includes('\0'), 'a name without NUL'),
+})
+
+export const objectKey = z.strictObject({ key })
+
+const handlers = z.record(name, callback, 'an object of functions')
+export const objectOptions = z.strictObject({
+  handlers,
+  readers: handlers.default({}),
+  retry: z.unknown().optional(),
+  timeout: z.unknown().optional(),
+  version: z.unknown().optional(),
+  retention: z.unknown().optional(),
+})
+
 export const resultOptions = z.strictObject({ timeout: duration.optional() })
 
 export const sleepOptions = z.strictObject({ ms: century })

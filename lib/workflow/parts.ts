@@ -1,7 +1,9 @@
 import type { Engine } from '../engine/engine.ts'
 import type { Sealer } from '../engine/seal.ts'
 import type { Logger } from '../logger.ts'
+import type { QueueStore } from '../store/queue-store.ts'
 import type { ScheduleStore } from '../store/schedule-store.ts'
+import type { StateStore } from '../store/state-store.ts'
 import type { Store } from '../store/store.ts'
 import type { WakeupStore } from '../store/wakeup-store.ts'
 import type { Watch } from '../store/watch.ts'
@@ -12,7 +14,9 @@ export interface WorkflowParts {
   engine: Engine
   store: Store
   workflows: WorkflowStore
+  queues: QueueStore
   schedules: ScheduleStore
+  state: StateStore
   wakeups: WakeupStore
   watch: Watch
   sealer: Sealer

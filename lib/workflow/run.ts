@@ -4,7 +4,13 @@ import { runAs } from '../engine/current.ts'
 import type { Journal } from '../engine/journal.ts'
 import { LimitError } from '../engine/limits.ts'
 import { within } from '../engine/within.ts'
-import { CancelledError, DivergenceError, TerminalError, WorkflowTimeoutError } from '../errors.ts'
+import {
+  CancelledError,
+  DivergenceError,
+  PawlError,
+  TerminalError,
+  WorkflowTimeoutError,
+} from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { Outcome } from '../store/store.ts'
 import type { Taken } from '../store/wakeup-store.ts'
@@ -21,6 +27,8 @@ export interface RunParts {
   definition: Definition
   input: unknown
   taken: Pick<Taken, 'cancelling' | 'deadline' | 'maxAttempts' | 'attempt'>
+  /** Asks what it has started to end. */
+  cancelChildren: () => Promise<void>
   maxOutputBytes: number
   logger: Logger
 }
@@ -98,16 +106,32 @@ async function end(parts: RunParts, outcome: Outcome): Promise<void> {
   await attempt.complete(final, definition.retentionMs, final.status >= 400)
 }
 
+/** What it ends with, if there is only one way to end. */
+function finalError(error: Error, { attempt, journal }: RunParts): Error | undefined {
+  // Once an attempt has given up, whatever the code makes of it.
+  if (error instanceof TerminalError || attempt.isGivingUp) return error
+  // Told to end, it ends, whatever its code makes of that.
+  return error instanceof DivergenceError ? undefined : journal.halted
+}
+
+/** Whether no other attempt can fare better, until somebody changes something. */
+function isHopeless(error: Error): boolean {
+  const waitsForItself = error instanceof PawlError && error.code === 'object-deadlock'
+  return error instanceof DivergenceError || error instanceof LimitError || waitsForItself
+}
+
 async function fail(parts: RunParts, thrown: unknown): Promise<void> {
   const { attempt, journal, definition, taken, logger } = parts
   const error = thrown instanceof Error ? thrown : new Error(String(thrown), { cause: thrown })
   // Told to stop: what it throws then says nothing of the execution.
   if (journal.hasStopped) return void (await attempt.release('released'))
-  // Once an attempt has given up, there is one way to end, whatever the code makes of it.
-  if (error instanceof TerminalError || attempt.isGivingUp) {
+  const final = finalError(error, parts)
+  if (final) {
     try {
       await checkAsked(parts)
-      return await end(parts, errorOutcome(error))
+      // What it was starting when it was asked to end has not been asked.
+      if (journal.halted instanceof CancelledError) await parts.cancelChildren()
+      return await end(parts, errorOutcome(final))
     } catch (undoing) {
       if (undoing instanceof DivergenceError) return park(parts, undoing)
       logger.warn('a compensation failed; another attempt goes on with it', {
@@ -117,7 +141,7 @@ async function fail(parts: RunParts, thrown: unknown): Promise<void> {
       return retry(parts, undoing as Error)
     }
   }
-  if (error instanceof DivergenceError || error instanceof LimitError) return park(parts, error)
+  if (isHopeless(error)) return park(parts, error)
   const fields = { execution: attempt.execution.id, workflow: definition.name, error }
   if (taken.maxAttempts <= taken.attempt) {
     logger.warn('a workflow has failed as often as it may and is parked; see pawl release', fields)
@@ -137,7 +161,7 @@ async function park(
   logger.warn(
     error instanceof DivergenceError
       ? 'a workflow does not fit its journal and is parked; nothing was changed'
-      : 'a workflow is beyond a limit and is parked',
+      : 'no attempt can bring a workflow further, and it is parked; correct it, and see pawl release',
     fields,
   )
   await attempt.release('parked', { error })

@@ -10,9 +10,9 @@ import type { Reservation } from '../engine/worker.ts'
 import { PawlError } from '../errors.ts'
 import { parseOptions } from '../parse-options.ts'
 import { runStatementOf } from '../store/in-transaction.ts'
-import type { ExecutionKind } from '../store/store.ts'
+import { DUE, type ExecutionKind } from '../store/store.ts'
 import type { Taken } from '../store/wakeup-store.ts'
-import { DUE, type Start } from '../store/workflow-store.ts'
+import type { Start } from '../store/workflow-store.ts'
 import { type Definition, fits } from './definition.ts'
 import { startOptions } from './options.ts'
 import { checkSize } from './outcome.ts'
@@ -23,6 +23,7 @@ import type { StartOptions } from './workflow.ts'
 interface Prepared {
   options: z.output<typeof startOptions>
   bytes: Buffer
+  scope: string
 }
 
 /** The worker of this process, as whoever starts something needs it. */
@@ -42,13 +43,18 @@ export class Starter {
     this.#worker = worker
   }
 
-  /** @returns the key it is started under. @throws PawlError, see {@link Workflow.start} */
+  /**
+   * @param scope within which its key names it: of an object's handler, the object's key
+   * @returns the key it is started under
+   * @throws PawlError, see {@link Workflow.start}
+   */
   async start(
     definition: Definition,
     input: unknown,
     options: StartOptions | undefined,
+    scope = '',
   ): Promise<string> {
-    const prepared = await this.#prepare(definition, input, options)
+    const prepared = await this.#prepare(definition, input, options, scope)
     return this.#startPrepared(definition, prepared)
   }
 
@@ -59,7 +65,10 @@ export class Starter {
     const prepared = await Promise.all(
       starts.map(({ input, options }) => this.#prepare(definition, input, options)),
     )
-    return Promise.all(prepared.map((start) => this.#startPrepared(definition, start)))
+    // All or none. Inside an execution each start is a step of its own, and may have happened.
+    const together = !currentExecution()
+    if (together) await this.#checkDepth(definition, prepared)
+    return Promise.all(prepared.map((start) => this.#startPrepared(definition, start, together)))
   }
 
   /** @throws PawlError `invalid-option`, `input-invalid`, `limit-exceeded`, `value-unkeepable` */
@@ -67,6 +76,7 @@ export class Starter {
     definition: Definition,
     input: unknown,
     given: StartOptions | undefined,
+    scope = '',
   ): Promise<Prepared> {
     const { limits } = this.#parts()
     const what = `Workflow "${definition.name}"`
@@ -75,41 +85,65 @@ export class Starter {
     // Nothing is stored for undefined, and a workflow without an input would be nobody's.
     const bytes = encodeValue(value) ?? Buffer.alloc(0)
     checkSize(bytes, limits.input, `The input of ${what}`)
-    return { options, bytes }
+    return { options, bytes, scope }
   }
 
-  async #startPrepared(definition: Definition, { options, bytes }: Prepared): Promise<string> {
+  /** @param checked whether there is room for it in its queue */
+  async #startPrepared(definition: Definition, start: Prepared, checked = false): Promise<string> {
+    const { options } = start
     const current = currentExecution()
     const parent = current?.id ?? null
+    const inHandler = current instanceof RunningExecution && !currentStep(current)
+    // Of a request that is a transaction the start is a part.
+    const tx = options.tx ?? (inHandler ? current.transactionOfRequest : undefined)
     const begin = async (key: string) => {
-      const start = this.#startOf(definition, key, bytes, parent, options)
-      await (options.tx ? this.#startIn(options.tx, start) : this.#startNow(definition, start))
+      const named = { ...start, options: { ...options, key } }
+      if (!checked) await this.#checkDepth(definition, [named])
+      const row = this.#startOf(definition, key, named, parent)
+      await (tx ? this.#startIn(tx, row) : this.#startNow(definition, row))
       return key
     }
     // In a step or a transaction the start is a part of that; else it is a step itself.
-    const isEntry = current instanceof RunningExecution && !currentStep(current) && !options.tx
-    if (!isEntry) return begin(options.key ?? current?.uuid() ?? randomUUID())
+    if (!inHandler || tx) return begin(options.key ?? current?.uuid() ?? randomUUID())
     return current.entry('child', `start ${definition.name}`, ({ idempotencyKey }) =>
       begin(options.key ?? idempotencyKey),
+    )
+  }
+
+  /** @throws PawlError `limit-exceeded` if more would wait in its queue than may */
+  async #checkDepth({ kind, name, queue }: Definition, starts: Prepared[]): Promise<void> {
+    const { queues, store } = this.#parts()
+    const most = queue?.maxDepth ?? null
+    if (queue === null || most === null) return
+    const depth = await queues.depth(queue.name, most)
+    if (depth + starts.length <= most) return
+    // What was started before does not count twice.
+    const found = await Promise.all(
+      starts.map(
+        ({ options: { key }, scope }) =>
+          key !== undefined && store.look(idOf(kind, name, key, scope)),
+      ),
+    )
+    if (found.every(Boolean)) return
+    if (depth + found.filter((one) => !one).length <= most) return
+    throw new PawlError(
+      'limit-exceeded',
+      `Queue "${queue.name}" has ${depth} waiting, and at most ${most} may wait; nothing was started.`,
+      'Start it again later, or raise maxDepth.',
     )
   }
 
   #startOf(
     definition: Definition,
     key: string,
-    bytes: Buffer,
+    { options: { delay, priority, queueKey }, bytes, scope }: Prepared,
     parent: string | null,
-    {
-      delay,
-      priority,
-      queueKey,
-    }: { delay: number; priority: number; queueKey?: string | undefined },
   ): Start {
     const { kind, name, version, handler, queue, retry, timeoutMs } = definition
-    const id = idOf(kind, name, key)
+    const id = idOf(kind, name, key, scope)
     return {
       id,
-      scope: '',
+      scope,
       key,
       kind,
       name,
@@ -175,8 +209,9 @@ function takenOf(started: Start & { born: string; attempt: number; at: string })
 }
 
 /** Whatever version runs it: a key names one execution of a workflow. No request's scope begins with NUL. */
-export function idOf(kind: ExecutionKind, name: string, key: string): string {
-  return derivedUuid(`\0${kind}\0${name}\0${key}`)
+export function idOf(kind: ExecutionKind, name: string, key: string, scope = ''): string {
+  const path = scope === '' ? key : `${scope}\0${key}`
+  return derivedUuid(`\0${kind}\0${name}\0${path}`)
 }
 
 /** A version byte, then the SHA-256 of the input, however its JSON is ordered. */

@@ -1,14 +1,18 @@
 import type { z } from 'zod'
+import { currentExecution, runAs } from '../engine/current.ts'
 import type { Execution } from '../engine/execution.ts'
 import type { Journal } from '../engine/journal.ts'
 import { type ExecutionParts, RunningExecution } from '../engine/running-execution.ts'
 import { PawlError } from '../errors.ts'
 import { type Duration, parseOptions } from '../parse-options.ts'
 import type { Outcome } from '../store/store.ts'
-import type { WorkflowStore } from '../store/workflow-store.ts'
+import type { Signal, WorkflowStore } from '../store/workflow-store.ts'
+import type { WorkflowHandle } from './handle.ts'
+import type { ObjectState } from './object-state.ts'
 import { signalOptions, sleepOptions } from './options.ts'
 import { resultOf } from './outcome.ts'
 import type { Arrived, Waits } from './waits.ts'
+import type { StartOptions, Workflow } from './workflow.ts'
 
 /** Options of {@link WorkflowExecution.signal}. */
 export interface SignalOptions<T> {
@@ -40,6 +44,16 @@ export interface WorkflowExecution extends Execution {
   signal<T = unknown>(name: string, options?: SignalOptions<T>): Promise<T | undefined>
 
   /**
+   * Starts another workflow, as `workflow.start(input, options)` does: once, however often this code runs.
+   * Cancelling this one cancels that one.
+   */
+  start<Input, Output>(
+    workflow: Workflow<Input, Output>,
+    input: Input,
+    options?: StartOptions,
+  ): Promise<WorkflowHandle<Output>>
+
+  /**
    * Whether this execution has begun under code that has this change: true for new executions and
    * for those that have not come this far, false for those that are past it. The same in every attempt.
    *
@@ -55,6 +69,8 @@ export interface WorkflowParts {
   version: string | null
   waits: Waits
   store: WorkflowStore
+  /** Its signals of that name that no entry has taken. */
+  unread: (name: string) => Promise<Signal[]>
   /** What is stored of another execution's end; null if it has not ended. */
   outcomeOf: (id: string) => Promise<Outcome | null>
   /** Says that a signal was refused. */
@@ -121,8 +137,9 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
       deadline = BigInt(begun.at) + BigInt((begun.known as { ms: number }).ms) * 1000n
     }
     const started = performance.now()
+    const refused = new Set<string>()
     const look = async (): Promise<Arrived | null> => {
-      const found = await this.#unread(name, schema)
+      const found = await this.#unread(name, schema, refused)
       if (found) {
         const { sender, value } = found
         try {
@@ -141,17 +158,21 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     return (await this.#own.waits.wait({ deadline, topic: this.id, look })) as T | undefined
   }
 
-  /** The first signal of this name that fits and that no other wait is about to take. */
-  async #unread(name: string, schema: z.ZodType | undefined) {
-    for (const { sender, value } of await this.#own.store.unread(this.id, name)) {
+  /**
+   * The first signal of this name that fits and that no other wait is about to take.
+   * @param refused the senders of those that this wait has refused; another may want them
+   */
+  async #unread(name: string, schema: z.ZodType | undefined, refused: Set<string>) {
+    for (const { sender, value } of await this.#own.unread(name)) {
       const claim = `${name}\0${sender}`
-      if (this.#claimed.has(claim)) continue
-      this.#claimed.add(claim)
+      if (this.#claimed.has(claim) || refused.has(sender)) continue
       const opened = this.#own.openSignal(name, value)
+      this.#claimed.add(claim)
       if (!schema) return { sender, value: opened }
       const result = await schema.safeParseAsync(opened)
       if (result.success) return { sender, value: result.data as unknown }
-      // It stays claimed: this attempt has looked at it.
+      this.#claimed.delete(claim)
+      refused.add(sender)
       this.#own.onRefused(name, result.error)
     }
     return null
@@ -177,6 +198,16 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     return this.#own.waits.wait({ deadline: null, topic: id, execution: id, look })
   }
 
+  start<Input, Output>(
+    workflow: Workflow<Input, Output>,
+    input: Input,
+    options?: StartOptions,
+  ): Promise<WorkflowHandle<Output>> {
+    const begin = () => workflow.start(input, options)
+    // Also where a library has lost the async context.
+    return currentExecution() === this ? begin() : runAs(this, begin)
+  }
+
   async patched(change: string): Promise<boolean> {
     const { journal } = this.parts
     this.checkUse(change, noop, 'patch')
@@ -184,6 +215,20 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     // Asked before the name is used: an entry that is there has not been used either.
     if (!journal.has(name) && journal.isReplaying) return false
     return this.entry('patch', name, async () => true)
+  }
+
+  /** @throws PawlError `no-state`: only objects keep something */
+  get state(): ObjectState {
+    throw new PawlError(
+      'no-state',
+      'execution.state was used in a workflow, which keeps none.',
+      'Make it a handler of an object: pawl.object(name, { handlers }).',
+    )
+  }
+
+  /** Whether a call of that object and key would wait for this execution to end. */
+  holds(_at: { object: string; key: string }): boolean {
+    return false
   }
 
   protected override track<T>(running: Promise<T>): Promise<T> {

@@ -21,7 +21,8 @@ export interface StartOptions {
   queueKey?: string
   /**
    * A transaction of the app's (a `pg` client, or what `transaction(name, fn)` hands out, also of an ORM):
-   * the workflow is started when that commits, and not at all if it does not.
+   * the workflow is started when that commits, and not at all if it does not. Default: that of a request
+   * with `transaction: true`; else none.
    */
   tx?: unknown
 }

@@ -5,10 +5,12 @@ import { persist } from '../engine/persist.ts'
 import { decodeValue } from '../engine/value.ts'
 import { type Reservation, Worker } from '../engine/worker.ts'
 import { CancelledError, PawlError } from '../errors.ts'
+import { DUE } from '../store/store.ts'
 import type { Named, Taken } from '../store/wakeup-store.ts'
-import { DUE } from '../store/workflow-store.ts'
-import { Control } from './control.ts'
+import { Admission } from './admission.ts'
+import { Control, missing } from './control.ts'
 import { type Definition, handlerOf } from './definition.ts'
+import { RunningObject } from './object-execution.ts'
 import type { WorkflowParts } from './parts.ts'
 import { runWorkflow } from './run.ts'
 import { Schedules } from './schedules.ts'
@@ -21,6 +23,7 @@ export class Workflows {
   readonly #definitions = new Map<string, Definition>()
   #parts: WorkflowParts | null = null
   #worker: Worker | null = null
+  #admission: Admission | null = null
   #stopListening = () => {}
   /** Executions that were started here, and have recorded nothing yet. */
   readonly #fresh = new WeakSet<Taken>()
@@ -71,7 +74,14 @@ export class Workflows {
 
   open(parts: WorkflowParts): void {
     this.#parts = parts
-    parts.store.onFree = () => this.#worker?.kick()
+    parts.store.onDue = () => this.#worker?.kick()
+    this.#admission = new Admission({
+      store: parts.queues,
+      definitions: () => this.#definitions.values(),
+      kick: () => this.kick(),
+      logger: parts.logger,
+    })
+    parts.store.onFree = (lane) => this.#admission?.freed(lane)
     this.#startWorker()
   }
 
@@ -80,6 +90,11 @@ export class Workflows {
     this.schedules.close()
     this.#stopListening()
     await this.#worker?.stop()
+  }
+
+  /** What workflows need of this process. @throws PawlError `not-started` */
+  get parts(): WorkflowParts {
+    return this.#started()
   }
 
   /** Looks now whether there is something to do. */
@@ -100,6 +115,10 @@ export class Workflows {
       },
       concurrency,
       run: (taken) => this.#run(taken),
+      ...(this.#admission && {
+        admit: this.#admission.admit.bind(this.#admission),
+        onParked: this.#admission.sweepSoon.bind(this.#admission),
+      }),
       onCancelling: ({ id }: Named) => engine.attemptAt(id)?.halt(new CancelledError()),
       logger,
     })
@@ -146,7 +165,17 @@ export class Workflows {
       const bytes = engine.open(taken)
       const input = decodeValue(bytes.length === 0 ? null : bytes)
       const maxOutputBytes = limits.output
-      await runWorkflow({ attempt, journal, definition, input, taken, maxOutputBytes, logger })
+      const cancelChildren = async () => void (await this.control.cancel(id))
+      await runWorkflow({
+        attempt,
+        journal,
+        definition,
+        input,
+        taken,
+        cancelChildren,
+        maxOutputBytes,
+        logger,
+      })
     } finally {
       // Whatever ended without recording anything gives it back; what has settled stays as it is.
       const settled = await attempt.release('released')
@@ -161,8 +190,9 @@ export class Workflows {
     parts: ConstructorParameters<typeof RunningWorkflow>[0],
     attempt: Attempt,
   ): RunningWorkflow {
-    const { engine, store, workflows, watch, sealer, logger } = this.#started()
+    const { engine, store, workflows, state, watch, sealer, limits, logger } = this.#started()
     const { id, born, attempt: number, inbox, deadline } = taken
+    const stopped = () => engine.isStopped
     const waits = new Waits({
       ref: { id, born, attempt: number },
       attempt,
@@ -172,26 +202,37 @@ export class Workflows {
       inbox,
       deadline: deadline === null ? null : BigInt(deadline),
       crowded: () => !engine.isAccepting || (this.#worker?.isFull ?? true),
-      stopped: () => engine.isStopped,
+      stopped,
     })
-    return new RunningWorkflow(parts, {
+    const own = {
       version: definition.version,
       waits,
       store: workflows,
-      outcomeOf: async (id) => {
-        const found = await persist(
-          () => store.look(id),
-          () => engine.isStopped,
-        )
-        return found?.outcome ? openOutcome(sealer, id, found.outcome) : null
+      unread: (name: string) => persist(() => workflows.unread(id, name), stopped),
+      outcomeOf: async (id: string) => {
+        const found = await persist(() => store.look(id), stopped)
+        // Its outcome was kept for as long as it was to be: nothing else would ever come.
+        if (!found) throw missing(id)
+        return found.outcome ? openOutcome(sealer, id, found.outcome) : null
       },
-      onRefused: (signal, error) =>
+      onRefused: (signal: string, error: unknown) =>
         logger.warn('a signal does not fit its schema, and is left unread', {
           execution: id,
           signal,
           error,
         }),
-      openSignal: (name, value) => decodeValue(value && sealer.open(value, id, `signal ${name}`)),
+      openSignal: (name: string, value: Buffer | null) =>
+        decodeValue(value && sealer.open(value, id, `signal ${name}`)),
+    }
+    if (!definition.object) return new RunningWorkflow(parts, own)
+    const { name: object, readOnly } = definition.object
+    return new RunningObject(parts, own, {
+      at: { object, key: taken.scope },
+      readOnly,
+      store: state,
+      sealer,
+      maxBytes: limits.output,
+      stopped: () => engine.isStopped,
     })
   }
 

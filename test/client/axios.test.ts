@@ -29,7 +29,7 @@ describe.each(['http', 'fetch'] as const)('axios over its adapter %s', (adapter)
 
   it.each(faults)('orders once through: %s', async (fault) => {
     const { url, effects, requests } = await startOrders(database, [fault])
-    const api = client(fault === 'slow' ? { attemptTimeout: 500 } : {}, { adapter })
+    const api = client(fault === 'slow' ? { attemptTimeout: 1500 } : {}, { adapter })
     const response = await api.post(url, { item: 7 })
     expect(response.data).toEqual({ effect: 1, body: '{"item":7}' })
     expect(response.attempts).toBe(requests.length)

@@ -4,7 +4,7 @@ import { startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { type Fault, startFaultyProxy } from '../helpers/faulty-proxy.ts'
 
-const CALLS = 2000
+const CALLS = 1200
 const CONCURRENT = 64
 
 const database = withDatabase()
@@ -44,7 +44,7 @@ describe('chaos between client and server', () => {
     let requests = 0
     const proxy = await startFaultyProxy(server.url, () => {
       requests += 1
-      return requests % 40 === 0
+      return requests % 24 === 0
         ? 'slow'
         : (FAULTS[Math.floor(Math.random() * FAULTS.length)] as Fault)
     })
@@ -52,8 +52,9 @@ describe('chaos between client and server', () => {
       maxAttempts: 100,
       baseDelay: 5,
       maxDelay: 100,
-      attemptTimeout: 2000,
-      timeout: 100_000,
+      // Ends the slow ones, and no other however busy the machine is.
+      attemptTimeout: 6000,
+      timeout: 280_000,
       // Two of five requests fail, for ever: the budget is there to stop just that.
       budget: false,
     })
@@ -97,5 +98,5 @@ describe('chaos between client and server', () => {
     const attempts = answers.reduce((sum, answer) => sum + answer.attempts, 0)
     expect(attempts).toBe(requests)
     expect(answers.filter((answer) => answer.replayed).length).toBeGreaterThan(200)
-  }, 120_000)
+  }, 300_000)
 })

@@ -27,7 +27,7 @@ const faults: Fault[] = [
 describe('ky with idempotencyHooks', () => {
   it.each(faults)('orders once through: %s', async (fault) => {
     const { url, effects, requests } = await startOrders(database, [fault])
-    const api = client(fault === 'slow' ? { attemptTimeout: 500 } : {})
+    const api = client(fault === 'slow' ? { attemptTimeout: 1500 } : {})
     const response = (await api.post(url, { json: { item: 7 } })) as unknown as IdempotentResponse
     expect(await response.json()).toEqual({ effect: 1, body: '{"item":7}' })
     expect(response.attempts).toBe(requests.length)
@@ -132,7 +132,7 @@ describe('ky on createIdempotentFetch', () => {
     const { url, effects } = await startOrders(database, [fault])
     const fetch = createIdempotentFetch({
       ...quick,
-      ...(fault === 'slow' && { attemptTimeout: 500 }),
+      ...(fault === 'slow' && { attemptTimeout: 1500 }),
     })
     const api = ky.create({ fetch, retry: 0, timeout: false })
     const response = (await api.post(url, { json: { item: 7 } })) as unknown as IdempotentResponse

@@ -47,6 +47,17 @@ describe('the size of pawl/client', () => {
     expect(both.imports).toEqual([])
   })
 
+  it('is under 4 kB with what follows a 202, which does not bring it along', async () => {
+    const both = await bundle(
+      "export * from './lib/client/index.ts'; export * from './lib/client/follow.ts'",
+    )
+    expect(both.bytes).toBeLessThan(4000)
+    const alone = await bundle("export * from './lib/client/follow.ts'")
+    expect(alone.bytes).toBeLessThan(1500)
+    expect(alone.imports).toEqual([])
+    expect(alone.files).not.toContain('lib/client/retry.ts')
+  })
+
   it.each(['axios', 'ky'])('the plugin for %s does not bring it along', async (name) => {
     const plugin = await bundle(`export * from './lib/client/${name}.ts'`)
     expect(plugin.bytes).toBeLessThan(3000)

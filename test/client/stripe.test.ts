@@ -48,7 +48,7 @@ async function start(faults: Fault[], { failures = 0 } = {}) {
     port: proxy.port,
     protocol: 'http',
     maxNetworkRetries: 4,
-    timeout: faults.includes('slow') ? 1000 : 20_000,
+    timeout: faults.includes('slow') ? 1500 : 20_000,
     telemetry: false,
   })
   return { stripe, proxy, keys, charges: () => charges }

@@ -33,7 +33,7 @@ describe('Gate', () => {
     expect(order).toEqual([1, 2, 3])
   })
 
-  it('does not wait for positions that were withdrawn, nor a live one for recorded ones', async () => {
+  it('does not wait for positions that were withdrawn, nor long for recorded ones that nobody asks for', async () => {
     const gate = new Gate(3)
     const { order, pass } = passing(gate)
     const [a, b, c] = [gate.take(), gate.take(), gate.take()] as const
@@ -60,5 +60,17 @@ describe('Gate', () => {
     const { order, pass } = passing(gate)
     await Promise.all(Array.from({ length: 5000 }, (_, i) => pass(5000 - i)))
     expect(order).toEqual(Array.from({ length: 5000 }, (_, i) => i + 1))
+  })
+
+  it('lets what is new out after all that was recorded, which had happened by then', async () => {
+    const gate = new Gate(2)
+    const { order, pass } = passing(gate)
+    const fresh = pass(gate.take())
+    await pass(1)
+    // As code does that asks for the next one a moment later.
+    await sleep(50)
+    await pass(2)
+    await fresh
+    expect(order).toEqual([1, 2, 3])
   })
 })

@@ -21,7 +21,7 @@ async function interrupted(): Promise<string> {
 }
 
 const isTake = (statement: string) => statement.includes('judged as')
-const isJournal = (statement: string) => statement.includes('order by s.position')
+const isJournal = (statement: string) => statement.includes('s.position, s.completed_at')
 
 describe('An execution that a worker goes on with', () => {
   it.each([

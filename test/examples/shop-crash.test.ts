@@ -4,9 +4,9 @@ import { crashTest, type MakeApp } from 'pawl/testing'
 import type { Pool } from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createShop } from '../../examples/shop/app.ts'
-import { endChild, startChild, whenReady } from '../../examples/shop/child.ts'
 import type { Charge } from '../../examples/shop/provider.ts'
 import { createTables } from '../../examples/shop/tables.ts'
+import { endChild, startChild, whenReady } from '../../examples/support/child.ts'
 import { withDatabase } from '../helpers/database.ts'
 
 const { pool } = withDatabase()
@@ -15,7 +15,7 @@ let providerUrl: string
 
 beforeAll(async () => {
   await createTables(pool)
-  provider = startChild('./provider.ts', { PACE: '0' })
+  provider = startChild(new URL('../../examples/shop/provider.ts', import.meta.url), { PACE: '0' })
   providerUrl = (await whenReady<{ url: string }>(provider)).url
 })
 afterAll(() => endChild(provider, 'SIGTERM'))

@@ -4,6 +4,7 @@ import express4 from 'express4'
 import { type IdempotencyOptions, idempotency } from '../../lib/http/express.ts'
 import { Pawl, type PawlOptions } from '../../lib/index.ts'
 import { afterEachTest } from './cleanup.ts'
+import { appPool } from './database.ts'
 
 /** Every Express that Pawl supports, for describe.each. */
 export const expressVersions = [
@@ -27,6 +28,7 @@ export const silent = { debug() {}, warn() {} }
 
 /**
  * Starts an app with the middleware mounted first; it is closed after the test.
+ * @param database a test database's URL stands for the pool that the file's apps share
  * @param routes adds body parsers and handlers behind the middleware
  */
 export async function startApp(
@@ -35,7 +37,11 @@ export async function startApp(
   routes: (app: Express, express: typeof express5) => void,
   settings: { pawl?: Partial<PawlOptions>; express?: typeof express5; mount?: boolean } = {},
 ): Promise<TestApp> {
-  const pawl = new Pawl({ database, logger: silent, ...settings.pawl })
+  const pawl = new Pawl({
+    database: (typeof database === 'string' && appPool(database)) || database,
+    logger: silent,
+    ...settings.pawl,
+  })
   await pawl.start()
   const express = settings.express ?? express5
   const app = express()

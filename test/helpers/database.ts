@@ -8,6 +8,18 @@ export interface TestDatabase {
   readonly url: string
   /** For the test's own statements. */
   readonly pool: pg.Pool
+  /**
+   * For the apps of the test, which share it: a connection, and the first statement of each kind on it,
+   * cost PostgreSQL more than most tests do.
+   */
+  readonly apps: pg.Pool
+}
+
+const appPools = new Map<string, pg.Pool>()
+
+/** The `apps` of a test database, by its URL; any other has none. */
+export function appPool(url: string): pg.Pool | undefined {
+  return appPools.get(url)
 }
 
 /**
@@ -20,6 +32,9 @@ export function withDatabase(options: { empty?: boolean } = {}): TestDatabase {
   const url = databaseUrl(server, name)
   const pool = new pg.Pool({ connectionString: url, max: 5 })
   pool.on('error', () => {})
+  const apps = new pg.Pool({ connectionString: url, max: 20, application_name: 'pawl' })
+  apps.on('error', () => {})
+  appPools.set(url, apps)
   const admin = async (sql: string) => {
     const client = new pg.Client({ connectionString: server })
     await client.connect()
@@ -29,10 +44,15 @@ export function withDatabase(options: { empty?: boolean } = {}): TestDatabase {
       await client.end()
     }
   }
-  beforeAll(() => admin(`create database ${name} ${options.empty ? '' : `template ${TEMPLATE}`}`))
+  const template = options.empty ? 'template1' : TEMPLATE
+  const strategy = process.env.PAWL_TEST_STRATEGY
+  beforeAll(() => admin(`create database ${name} template ${template} ${strategy}`))
   afterAll(async () => {
+    appPools.delete(url)
+    // Without waiting: a handler that never ends may hold a connection, which the drop ends.
+    void apps.end()
     await pool.end()
     await admin(`drop database if exists ${name} with (force)`)
   })
-  return { url, pool }
+  return { url, pool, apps }
 }

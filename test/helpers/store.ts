@@ -6,6 +6,7 @@ import { NodePostgres } from '../../lib/store/node-postgres.ts'
 import { statements } from '../../lib/store/statements.ts'
 import { type AttemptRef, type Claim, type Found, Store } from '../../lib/store/store.ts'
 import { afterEachTest } from './cleanup.ts'
+import { appPool } from './database.ts'
 import { freshKey } from './request.ts'
 
 /** A store as a process of its own would have it. */
@@ -20,10 +21,17 @@ export interface TestStore {
 
 const pools: pg.Pool[] = []
 
-/** Opens a store over a pool of its own, closed after the test. Its process counts as alive. */
+/**
+ * Opens a store. Its process counts as alive.
+ * @param url a test database's stands for the pool that the file's apps share; any other gets a pool of its
+ * own, closed after the test
+ */
 export async function openStore(url: string, alive = true): Promise<TestStore> {
-  const pool = new pg.Pool({ connectionString: url, max: 5 })
-  pools.push(pool)
+  let pool = appPool(url)
+  if (!pool) {
+    pool = new pg.Pool({ connectionString: url, max: 5 })
+    pools.push(pool)
+  }
   return storeOver(new NodePostgres(pool, 30_000, false), alive)
 }
 

@@ -23,7 +23,7 @@ async function raw(url: string, bytes: string | Buffer): Promise<string> {
   socket.on('data', (chunk) => {
     received += chunk.toString('latin1')
   })
-  socket.setTimeout(5000, () => socket.destroy(new Error(`No end after:\n${received}`)))
+  socket.setTimeout(30_000, () => socket.destroy(new Error(`No end after:\n${received}`)))
   socket.write(bytes)
   await once(socket, 'close')
   return received
@@ -56,9 +56,12 @@ describe.each(expressVersions)('Edge cases of connections, Express $version', ({
     })
     const key = freshKey()
     expect((await request(url, { key })).headers.date).toMatch(/1970/)
+    const before = Math.floor(Date.now() / 1000) * 1000 // The header has no fractions.
     const replay = await request(url, { key })
-    expect(replay.headers.date).not.toMatch(/1970/)
-    expect(Math.abs(Date.parse(replay.headers.date as string) - Date.now())).toBeLessThan(5000)
+    const date = Date.parse(replay.headers.date as string)
+    // Node has the header's text of up to a second ago.
+    expect(date).toBeGreaterThanOrEqual(before - 1000)
+    expect(date).toBeLessThanOrEqual(Date.now())
     expect(replay.headers['proxy-authenticate']).toBeUndefined()
     expect(replay.headers['x-kept']).toBe('yes')
     const names = JSON.parse((await stored(key)).response_headers).map(([name]: string[]) => name)

@@ -33,7 +33,7 @@ const versions = [
 ]
 
 async function startPawl(): Promise<Pawl> {
-  const pawl = new Pawl({ database: database.url, logger: silent, drainTimeout: 0 })
+  const pawl = new Pawl({ database: database.apps, logger: silent, drainTimeout: 0 })
   await pawl.start()
   closing.push(() => pawl.stop())
   return pawl

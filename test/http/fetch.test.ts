@@ -14,7 +14,7 @@ beforeEach(async () => {
     debug() {},
     warn: (message: string, fields?: object) => void warnings.push({ message, ...fields }),
   }
-  pawl = new Pawl({ database: database.url, drainTimeout: 0, logger })
+  pawl = new Pawl({ database: database.apps, drainTimeout: 0, logger })
   await pawl.start()
 })
 afterEach(() => pawl.stop())

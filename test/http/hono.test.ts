@@ -8,12 +8,14 @@ import { type Execution, Pawl } from '../../lib/index.ts'
 import { silent } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey } from '../helpers/request.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+import { Gate } from './conformance/gate.ts'
 
 const database = withDatabase()
 let pawl: Pawl
 
 beforeEach(async () => {
-  pawl = new Pawl({ database: database.url, drainTimeout: 0, logger: silent })
+  pawl = new Pawl({ database: database.apps, drainTimeout: 0, logger: silent })
   await pawl.start()
 })
 afterEach(() => pawl.stop())
@@ -151,5 +153,62 @@ describe('pawl/hono', () => {
   it('wrong options are errors at once', () => {
     expect(() => idempotency(undefined as never)).toThrow(/not a Pawl/)
     expect(() => idempotency(pawl, { wait: 'soon' })).toThrow(/"wait" is "soon"/)
+  })
+
+  it('after a 202 the handler and the middleware outside each see their own response', async () => {
+    const app = new Hono()
+    const gate = new Gate()
+    const seen: unknown[] = []
+    app.use(cors())
+    app.use(async (c, next) => {
+      c.header('X-Before', 'yes')
+      await next()
+      c.header('X-After', 'yes')
+      c.header('Vary', 'Prefer', { append: true })
+      c.header('Preference-Applied', undefined)
+      c.res.headers.set('X-Status', String(c.res.status))
+      seen.push(c.finalized)
+    })
+    const statusUrl = '/operations/:id'
+    app.use(idempotency(pawl, { resumable: true, wait: 0, statusUrl }))
+    app.onError((error, c) => c.json({ error: error.message }, 418))
+    app.post('/:how', async (c) => {
+      await gate.pass()
+      seen.push(c.finalized)
+      c.header('X-Late', 'yes')
+      if (c.req.param('how') === 'throws') throw new Error('boom')
+      return c.json({ late: true }, 201)
+    })
+    for (const [how, status, body] of [
+      ['answers', 201, { late: true }],
+      ['throws', 418, { error: 'boom' }],
+    ] as const) {
+      const key = freshKey()
+      const ask = (prefer: Record<string, string> = { Prefer: 'respond-async' }) =>
+        app.request(`/${how}`, post(key, 'x', { Origin: 'https://shop.example', ...prefer }))
+      const first = await ask()
+      expect(first.status).toBe(202)
+      expect(await first.json()).toMatchObject({ status: 'running' })
+      expect(Object.fromEntries(first.headers)).toMatchObject({
+        'x-before': 'yes',
+        'x-after': 'yes',
+        'x-status': '202',
+        'access-control-allow-origin': '*',
+        'access-control-expose-headers': 'Idempotent-Replayed, Retry-After, Location',
+      })
+      expect(first.headers.get('vary')).toContain('Prefer')
+      expect(first.headers.has('preference-applied')).toBe(false)
+      expect(first.headers.has('x-late')).toBe(false)
+      await gate.open()
+      const final = await waitFor('the outcome', async () => {
+        const answer = await ask({})
+        return answer.status === 409 ? null : answer
+      })
+      expect([final.status, await final.json()]).toEqual([status, body])
+      expect(final.headers.get('x-late')).toBe('yes')
+      expect(final.headers.get('location')).toBeNull()
+      expect(final.headers.get('x-status')).toBe(String(status))
+    }
+    expect(seen.slice(0, 2)).toEqual([true, false])
   })
 })

@@ -20,7 +20,7 @@ afterEach(async () => {
 })
 
 async function start(build: (app: Koa, pawl: Pawl) => void) {
-  const pawl = new Pawl({ database: database.url, logger: silent, drainTimeout: 0 })
+  const pawl = new Pawl({ database: database.apps, logger: silent, drainTimeout: 0 })
   closing.push(() => pawl.stop())
   await pawl.start()
   const app = new Koa()
@@ -139,7 +139,7 @@ describe('Koa', () => {
 
   it('over HTTP/2 requests are kept apart, replayed and cut off, and late answers count', async () => {
     let answer: (() => void) | undefined
-    const pawl = new Pawl({ database: database.url, logger: silent, drainTimeout: 0 })
+    const pawl = new Pawl({ database: database.apps, logger: silent, drainTimeout: 0 })
     closing.push(() => pawl.stop())
     await pawl.start()
     const app = new Koa()

@@ -72,7 +72,7 @@ interface Out {
 
 describe.each(platforms)('NestJS on $platform', ({ adapter }) => {
   const newPawl = () => {
-    const pawl = new Pawl({ database: database.url, logger: silent, drainTimeout: 0 })
+    const pawl = new Pawl({ database: database.apps, logger: silent, drainTimeout: 0 })
     open.push({ pawl })
     return pawl
   }

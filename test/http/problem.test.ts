@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import type { IdempotencyOptions } from '../../lib/http/express.ts'
 import { idempotency as fetchIdempotency } from '../../lib/http/fetch.ts'
 import { type ProblemCode, problem } from '../../lib/http/problem.ts'
+import { Pawl } from '../../lib/index.ts'
 import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, type RawResponse, request } from '../helpers/request.ts'
@@ -24,6 +25,8 @@ const promised: Record<ProblemCode, { status: number; retryAfter: boolean }> = {
   'body-unreadable': { status: 400, retryAfter: false },
   'body-not-kept': { status: 200, retryAfter: false },
   'handler-failed': { status: 500, retryAfter: false },
+  'execution-not-found': { status: 404, retryAfter: false },
+  'method-not-allowed': { status: 405, retryAfter: false },
 }
 
 function expectProblem(answer: RawResponse, code: ProblemCode, status = promised[code].status) {
@@ -115,7 +118,16 @@ describe.each(expressVersions)('Problem documents, Express $version', ({ express
       )
       return request(url, { key: freshKey() }).finally(close)
     },
+    'execution-not-found': async () => {
+      const { url } = await start({}, (app) => app.get('/:id', (...args) => status(...args)))
+      return request(`${url}/x`, { method: 'GET' })
+    },
+    'method-not-allowed': async () => {
+      const { url } = await start({}, (app) => app.use((...args) => status(...args)))
+      return request(url, { method: 'PUT' })
+    },
   }
+  const status = new Pawl({ database: database.url }).statusHandler({ authorize: () => true })
 
   it.each(Object.keys(promised) as ProblemCode[])(
     '%s is one, with what a client may build on',

@@ -21,7 +21,7 @@ function wire(url: string, head: string[], body = ''): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(Number(port), hostname)
     let received = ''
-    socket.setTimeout(5000, () => reject(new Error(`No end after:\n${received}`)))
+    socket.setTimeout(30_000, () => reject(new Error(`No end after:\n${received}`)))
     socket.on('data', (chunk) => {
       received += chunk.toString('latin1')
     })

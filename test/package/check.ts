@@ -29,6 +29,7 @@ const given: Record<string, string[]> = {
   'pawl/fetch': ['idempotency', 'executionOf'],
   'pawl/client': ['createIdempotentFetch', 'IdempotentFetchError'],
   'pawl/client/persist': ['indexedDbStore', 'localStorageStore'],
+  'pawl/client/follow': ['followAsync'],
   'pawl/client/axios': ['idempotencyInterceptor'],
   'pawl/client/ky': ['idempotencyHooks'],
 }

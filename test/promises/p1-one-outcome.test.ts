@@ -4,7 +4,7 @@ import { withDatabase } from '../helpers/database.ts'
 import { freshKey, type RawResponse, request } from '../helpers/request.ts'
 import { runsByKey, withRuns } from '../helpers/runs.ts'
 
-const KEYS = 200
+const KEYS = 120
 const DUPLICATES = 20
 
 describe('P1 One outcome', () => {

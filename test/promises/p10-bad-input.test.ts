@@ -101,7 +101,7 @@ function raw(app: ChildApp, key: Buffer): Promise<string> {
     })
     socket.on('error', reject)
     socket.on('close', () => resolve(received))
-    socket.setTimeout(5000, () => reject(new Error('No answer: a hang.')))
+    socket.setTimeout(30_000, () => reject(new Error('No answer: a hang.')))
     socket.write(
       'POST /secrets HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n',
     )

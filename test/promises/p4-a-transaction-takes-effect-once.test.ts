@@ -141,7 +141,7 @@ describe('P4 A transaction takes effect exactly once', () => {
     afterAll(() => Promise.all(apps.map((app) => app.kill())))
 
     it.each([
-      ['/step', 1000],
+      ['/step', 400],
       ['/whole', 200],
     ] as const)('%s, %i keys', async (route, count) => {
       const answers = new Map<string, RawResponse[]>()

@@ -1,14 +1,15 @@
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { bundle } from '../helpers/bundle.ts'
 import { withDatabase } from '../helpers/database.ts'
 
 const { url } = withDatabase()
 
 /** Runs test/apps/node-test.ts as an app's own `npm test` would. */
-function nodeTest(env: Record<string, string>): Promise<{ code: unknown; output: string }> {
+async function nodeTest(env: Record<string, string>): Promise<{ code: unknown; output: string }> {
   const file = fileURLToPath(new URL('../apps/node-test.ts', import.meta.url))
-  const args = ['--import', 'tsx', '--test', '--test-reporter', 'tap', file]
+  const args = ['--test', '--test-reporter', 'tap', await bundle(file)]
   // Vitest marks its own processes as tests, in which node:test would not start any.
   const { NODE_TEST_CONTEXT: _, ...inherited } = process.env
   return new Promise((resolve) => {

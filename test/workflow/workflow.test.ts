@@ -107,4 +107,20 @@ describe('A workflow', () => {
     await app.until(rows[0].id, 'cancelled')
     expect(undone.sort()).toEqual(['child', 'parent'])
   })
+
+  it('is cancelled, whatever its code makes of the error that tells it so', async () => {
+    const pawl = app.pawl()
+    const stubborn = pawl.workflow('stubborn', async (execution) => {
+      try {
+        await execution.signal('never')
+      } catch (error) {
+        throw new Error('wrapped', { cause: error })
+      }
+    })
+    await pawl.start()
+    const handle = await stubborn.start(undefined)
+    await app.until(handle.id, 'waiting')
+    await handle.cancel()
+    await app.until(handle.id, 'cancelled')
+  })
 })

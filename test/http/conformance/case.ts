@@ -14,7 +14,6 @@ export interface Case {
   row: string
   name: string
   options?: Options
-  pawl?: Partial<PawlOptions>
   /** What the app does. Default: `{ json: { run } }`. */
   handle?: (call: Call, run: number) => Reply | Promise<Reply>
   /** Requests, one after the other, and what comes of each. */
@@ -23,6 +22,10 @@ export interface Case {
   runs?: number
   /** Where it is about what happens at the same time. */
   act?: (app: Running) => Promise<void>
+  /** The same where it does something to its Pawl, or to the way to the database: it gets its own. */
+  alone?: (app: Alone) => Promise<void>
+  /** Of a case that is alone. */
+  pawl?: Partial<PawlOptions>
 }
 
 export interface Step extends Pick<RequestOptions, 'method' | 'body' | 'headers'> {
@@ -53,16 +56,20 @@ export interface Running {
   pawl: Pawl
   /** The test's own way to the database. */
   database: TestDatabase
-  /** On the app's way to the database. */
-  proxy: DatabaseProxy
   runs(): number
   send(step: Omit<Step, 'expect'>, signal?: AbortSignal): Promise<RawResponse>
   /** The key of that name. */
   key(name?: string): string
   /** The row of that key; undefined if there is none. */
   stored(name?: string): Promise<Record<string, unknown> | undefined>
+}
+
+/** An app with a Pawl of its own. */
+export interface Alone extends Running {
+  /** On the app's way to the database. */
+  proxy: DatabaseProxy
   /** The same app once more, as another process would have it. */
-  peer(): Promise<Running>
+  peer(): Promise<Alone>
 }
 
 /** What the cases of a file share. */
@@ -73,7 +80,7 @@ export interface Bench {
 }
 
 export async function runCase(what: Case, driver: Driver, bench: Bench): Promise<void> {
-  const { options = {}, handle = defaultHandle, steps = [], runs, act } = what
+  const { options = {}, handle = defaultHandle, steps = [], runs, act, alone } = what
   const { database } = bench
   const keys = new Map<string, string>()
   const key = (name = 'A') => {
@@ -83,39 +90,42 @@ export async function runCase(what: Case, driver: Driver, bench: Bench): Promise
   }
   let count = 0
   const closing: (() => Promise<unknown>)[] = []
-  const serve = async (pawl: Pawl) => {
-    const server = await driver.start({
+  const serve = async (pawl: Pawl): Promise<Running> => {
+    const { url, close } = await driver.start({
       pawl,
       options,
       handle: (call) => handle(call, ++count),
     })
-    closing.push(server.close)
-    return server.url
+    closing.push(close)
+    const send: Running['send'] = (step, signal) =>
+      request(url + (step.path ?? '/'), { ...toSend(step, key), ...(signal && { signal }) })
+    const stored: Running['stored'] = async (name) => {
+      const sql = 'select * from pawl.execution_log where key = $1'
+      return (await database.pool.query(sql, [key(name)])).rows[0]
+    }
+    return { url, pawl, database, key, runs: () => count, send, stored }
+  }
+  const serveAlone = async (): Promise<Alone> => {
+    const proxy = await startProxy(database.url)
+    closing.push(proxy.close)
+    const start = async (): Promise<Alone> => {
+      const settings = { logger: silent, drainTimeout: 0, ...what.pawl }
+      const pawl = new Pawl({ database: proxy.url, ...settings })
+      closing.push(() => pawl.stop())
+      await pawl.start()
+      return { ...(await serve(pawl)), proxy, peer: start }
+    }
+    return start()
   }
   try {
-    if (!act) {
-      const url = await serve(bench.pawl)
-      await take(steps, (step) => request(url + (step.path ?? '/'), toSend(step, key)))
-    } else {
-      const proxy = await startProxy(database.url)
-      closing.push(proxy.close)
-      const start = async (): Promise<Running> => {
-        const settings = { logger: silent, drainTimeout: 0, ...what.pawl }
-        const pawl = new Pawl({ database: proxy.url, ...settings })
-        closing.push(() => pawl.stop())
-        await pawl.start()
-        const url = await serve(pawl)
-        const send: Running['send'] = (step, signal) =>
-          request(url + (step.path ?? '/'), { ...toSend(step, key), ...(signal && { signal }) })
-        const stored: Running['stored'] = async (name) => {
-          const sql = 'select * from pawl.execution_log where key = $1'
-          return (await database.pool.query(sql, [key(name)])).rows[0]
-        }
-        return { url, pawl, database, proxy, key, runs: () => count, send, stored, peer: start }
-      }
-      const app = await start()
+    if (alone) {
+      const app = await serveAlone()
       await take(steps, app.send)
-      await act(app)
+      await alone(app)
+    } else {
+      const app = await serve(bench.pawl)
+      await take(steps, app.send)
+      await act?.(app)
     }
     if (runs !== undefined) expect(count, 'runs of the handler').toBe(runs)
   } finally {

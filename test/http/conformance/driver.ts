@@ -54,12 +54,16 @@ export function translate<Request>(
   options: Options,
   ask: (request: Request) => Asked,
 ): IdempotencyOptions<Request> {
-  const { scope, key, skip, fingerprint, ...rest } = options
+  const { scope, key, skip, fingerprint, statusUrl, ...rest } = options
   return {
     ...rest,
     ...(scope && { scope: (request) => scope(ask(request)) }),
     ...(key && { key: typeof key === 'function' ? (request) => key(ask(request)) : key }),
     ...(skip && { skip: (request) => skip(ask(request)) }),
+    ...(statusUrl && {
+      statusUrl:
+        typeof statusUrl === 'function' ? (id, request) => statusUrl(id, ask(request)) : statusUrl,
+    }),
     ...(fingerprint && { fingerprint: (request) => fingerprint(ask(request)) }),
   }
 }

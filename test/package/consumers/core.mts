@@ -1,3 +1,4 @@
+import http from 'node:http'
 import express from 'express'
 import { type Execution, Pawl, PawlError } from 'pawl'
 import { type IdempotencyOptions, idempotency } from 'pawl/express'
@@ -14,6 +15,19 @@ express()
     const execution: Execution | undefined = req.execution
     res.json({ attempt: execution?.attempt })
   })
+express().get(
+  '/operations/:id',
+  pawl.statusHandler({
+    authorize: (req: express.Request, { scope, kind }) => scope === req.ip && kind === 'request',
+  }),
+)
+http.createServer(pawl.statusHandler({ authorize: (req, { key }) => req.url !== key }))
+export const status: (request: Request) => Promise<Response> = pawl.statusResponse({
+  authorize: async (request, { scope }) => request.headers.get('x-user') === scope,
+  maxWait: '10s',
+})
+// @ts-expect-error there is no default for authorize
+pawl.statusHandler({})
 // @ts-expect-error there is no such option
 idempotency(pawl, { scop: () => 'x' })
 export const code: string = new PawlError('not-started', 'a', 'b').code

@@ -17,7 +17,7 @@ async function raw(url: string, bytes: string): Promise<string> {
   socket.on('data', (chunk) => {
     received += chunk.toString('latin1')
   })
-  socket.setTimeout(10_000, () => socket.destroy(new Error(`No end after:\n${received}`)))
+  socket.setTimeout(30_000, () => socket.destroy(new Error(`No end after:\n${received}`)))
   socket.write(bytes)
   await once(socket, 'close')
   return received

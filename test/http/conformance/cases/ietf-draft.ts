@@ -115,7 +115,7 @@ export const ietfDraft: Case[] = [
   {
     row: 'IETF 7',
     name: 'the format is checked before any look-up',
-    act: async ({ pawl, send }) => {
+    alone: async ({ pawl, send }) => {
       await pawl.stop() // There is nothing to look up any more.
       expect((await send({ lines: ['"open'] })).status).toBe(400)
     },
@@ -149,7 +149,7 @@ export const ietfDraft: Case[] = [
   {
     row: 'IETF 9',
     name: 'types are stable, and each says whether to retry',
-    act: async ({ pawl, send }) => {
+    alone: async ({ pawl, send }) => {
       await pawl.stop()
       const answer = await send({})
       expect(answer.status).toBe(503)

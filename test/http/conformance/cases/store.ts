@@ -1,13 +1,13 @@
 import { expect } from 'vitest'
 import { waitFor } from '../../../helpers/wait-for.ts'
-import type { Case, Running } from '../case.ts'
+import type { Alone, Case } from '../case.ts'
 import { Gate } from '../gate.ts'
 
 const gate = new Gate()
 const impatient = { storeTimeout: '400ms', drainTimeout: 0 }
 
 /** As if the process that owns the execution had stopped: its heartbeat is gone. */
-const bury = ({ database, key }: Running) =>
+const bury = ({ database, key }: Alone) =>
   database.pool.query(
     'delete from pawl.processes where id = (select owner from pawl.executions where key = $1)',
     [key()],
@@ -22,7 +22,7 @@ export const store: Case[] = [
       await gate.pass()
       return { json: { run } }
     },
-    act: async ({ send, proxy, stored }) => {
+    alone: async ({ send, proxy, stored }) => {
       let answered = false
       const first = send({}).finally(() => {
         answered = true
@@ -46,7 +46,7 @@ export const store: Case[] = [
         if (run === 1) await gate.pass()
         return { json: { attempt: execution?.attempt } }
       },
-      act: async (app) => {
+      alone: async (app) => {
         const heir = await app.peer()
         const first = app.send({}).catch(() => null)
         await gate.reached()
@@ -72,7 +72,7 @@ export const store: Case[] = [
         json: { attempt: execution?.attempt },
       }
     },
-    act: async (app) => {
+    alone: async (app) => {
       const heir = await app.peer()
       const first = app.send({})
       await gate.reached()
@@ -93,7 +93,7 @@ export const store: Case[] = [
       name: `PostgreSQL is away at the claim (${fault}): 503, nothing runs, and it heals`,
       pawl: impatient,
       handle: async (call, run) => ({ json: { run, body: await call.body() } }),
-      act: async ({ send, proxy, runs }) => {
+      alone: async ({ send, proxy, runs }) => {
         proxy[fault]()
         if (fault === 'refuse') proxy.cut()
         const refused = await send({ body: { a: 1 } })
@@ -118,7 +118,7 @@ export const store: Case[] = [
     handle: async (call, run) => ({
       json: { run, body: await call.body(), protected: Boolean(call.execution) },
     }),
-    act: async ({ send, proxy }) => {
+    alone: async ({ send, proxy }) => {
       const body = { all: 'of it' }
       expect((await send({ key: 'B', body })).json).toEqual({ run: 1, body, protected: true })
       proxy.refuse()
@@ -136,7 +136,7 @@ export const store: Case[] = [
       await gate.pass()
       return { status: 201, headers: { 'X-Order': '7' }, json: { ok: true } }
     },
-    act: async ({ send, proxy, runs }) => {
+    alone: async ({ send, proxy, runs }) => {
       const first = send({})
       await gate.reached()
       proxy.refuse()
@@ -172,7 +172,7 @@ export const store: Case[] = [
         },
       }
     },
-    act: async ({ send, proxy }) => {
+    alone: async ({ send, proxy }) => {
       const first = send({})
       await gate.reached()
       proxy.refuse()

@@ -6,10 +6,6 @@ import { serveFetch } from './node-server.ts'
 
 export const honoDriver: Driver = {
   name: 'Hono',
-  impossible: {
-    'an answer that comes after the timeout still counts':
-      'Hono takes one response for a request, and that is the 504',
-  },
   async start({ pawl, options, handle }) {
     const app = new Hono()
     app.use(

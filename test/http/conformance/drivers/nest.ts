@@ -66,6 +66,8 @@ function driver(
     impossible: {
       'a body over maxRequestBody is refused, and the handler does not run':
         'the parser of Nest has read the body before, and its limit counts',
+      'a stream that begins after the 202 is stored whole':
+        'Nest reads no StreamableFile any more when the connection of its client is closed',
     },
     async start(app) {
       const nest = await create(rootModule(app, everything))

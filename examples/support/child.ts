@@ -8,8 +8,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
  * ends by itself when its channel to `main.ts` closes, so that nothing is left behind, whatever
  * happens to `main.ts`.
  */
-export function startChild(file: string, env: Record<string, string>): ChildProcess {
-  return fork(new URL(file, import.meta.url), {
+export function startChild(file: URL, env: Record<string, string>): ChildProcess {
+  return fork(file, {
     execArgv: ['--import', import.meta.resolve('tsx')],
     env: { ...process.env, ...env },
     detached: true,

