@@ -91,7 +91,7 @@ describe('An execution that a worker goes on with', () => {
 
   it.each([
     ['that it was given to it', isTake, 0],
-    ['of its journal', isJournal, 500],
+    ['of its journal', isJournal, 2500],
   ])(
     'is not forgotten if the news %s does not reach the worker',
     async (_, is, ms) => {
@@ -107,7 +107,7 @@ describe('An execution that a worker goes on with', () => {
       const runs: number[] = []
       const app = await start({
         url: tap.url,
-        pawl: { processTimeout: '1s', storeTimeout: '200ms' },
+        pawl: { processTimeout: '1s', storeTimeout: '1s' },
         handler: (execution, _req, res) => {
           runs.push(execution.attempt)
           res.sendStatus(201)
