@@ -165,7 +165,7 @@ describe('A signal and the end of its time', () => {
   })
 })
 
-describe('A workflow whose process does not get the reply', () => {
+describe('P3 A workflow whose process does not get the reply', () => {
   it.each(['start', 'record', 'suspend', 'takeSignal', 'subscribe', 'take', 'complete'] as const)(
     'of %s ends with one result, and no recorded step runs again',
     async (kind) => {

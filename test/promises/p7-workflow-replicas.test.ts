@@ -97,7 +97,7 @@ async function check(handle: WorkflowHandle<unknown>, fails: boolean, others: Pa
 const isHeld = (sql: string) =>
   !isStatement.poll(sql) && !/heartbeat|^listen|^commit|^rollback|' cancelling'/.test(sql)
 
-describe('Two replicas of one workflow, both of which believe that they own it', () => {
+describe('P7 Two replicas of one workflow, both of which believe that they own it', () => {
   it.each([
     ['ends well', 'before', false],
     ['ends well', 'after', false],
@@ -196,7 +196,7 @@ function lockstep(seed: number) {
   }
 }
 
-describe('Two replicas of one workflow whose statements alternate at random', () => {
+describe('P7 Two replicas of one workflow whose statements alternate at random', () => {
   it.each([
     ['ends well', false],
     ['fails', true],
