@@ -6,9 +6,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Pawl } from '../../lib/index.ts'
 import { migrate } from '../../lib/store/migrate.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
-import { startApp } from '../helpers/app.ts'
+import { silent, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freePort } from '../helpers/free-port.ts'
 import { freshKey, request } from '../helpers/request.ts'
@@ -91,5 +92,35 @@ ${process.getuid?.() === 0 ? 'user = nobody' : ''}
       expect(answer.size).toBe(1)
       expect([...answer][0]).toMatch(/^201 /)
     }
+  })
+
+  it('runs workflows that one process starts in another: it polls, since nothing is notified here', async () => {
+    const start = async (workers: false | undefined) => {
+      const pawl = new Pawl({
+        database: url,
+        migrate: true,
+        logger: silent,
+        drainTimeout: 0,
+        ...(workers === false && { workers }),
+      })
+      const workflow = pawl.workflow('elsewhere', async (execution, n: number) => {
+        await execution.step('note', () => process.pid)
+        const answer = await execution.signal<number>('answer')
+        await execution.sleep(20)
+        return n + (answer ?? 0)
+      })
+      await pawl.start()
+      return { pawl, workflow }
+    }
+    const starter = await start(false)
+    const worker = await start(undefined)
+    const handles = await starter.workflow.startMany(
+      Array.from({ length: 20 }, (_, input) => ({ input })),
+    )
+    await Promise.all(handles.map((handle) => handle.signal('answer', 100)))
+    const results = await Promise.all(handles.map((handle) => handle.result()))
+    expect(results).toEqual(Array.from({ length: 20 }, (_, n) => n + 100))
+    await worker.pawl.stop()
+    await starter.pawl.stop()
   })
 })
