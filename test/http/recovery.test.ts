@@ -73,7 +73,7 @@ async function dieAndRecover(
     start({ ...rest, before: (app) => before?.(app), routes: (app) => build(app, see) })
   const victim = await app(note)
   send(victim.url)
-  await waitFor('the handlers', () => seen.size === keys.length, 10_000)
+  await waitFor('the handlers', () => seen.size === keys.length)
   await bury()
   const heir = await app((req, res) => {
     note(req)

@@ -6,6 +6,7 @@ import type { TestDatabase } from '../../helpers/database.ts'
 import { type Proxy as DatabaseProxy, startProxy } from '../../helpers/proxy.ts'
 import { freshKey, type RawResponse, type RequestOptions, request } from '../../helpers/request.ts'
 import { endToEnd } from '../../helpers/twice.ts'
+import { waitFor } from '../../helpers/wait-for.ts'
 import type { Call, Driver, Options, Reply } from './driver.ts'
 
 /** One behaviour that every framework must show. */
@@ -112,7 +113,13 @@ export async function runCase(what: Case, driver: Driver, bench: Bench): Promise
       const settings = { logger: silent, drainTimeout: 0, ...what.pawl }
       const pawl = new Pawl({ database: proxy.url, ...settings })
       closing.push(() => pawl.stop())
-      await pawl.start()
+      // One that is impatient may find its first connection slow.
+      await waitFor('Pawl to start', () =>
+        pawl.start().then(
+          () => true,
+          () => false,
+        ),
+      )
       return { ...(await serve(pawl)), proxy, peer: start }
     }
     return start()
