@@ -45,7 +45,7 @@ export class RunningExecution implements Execution {
   readonly key: string
   readonly attempt: number
   readonly recovering: boolean
-  protected readonly parts: ExecutionParts
+  readonly #parts: ExecutionParts
   /** What the handler has drawn, between its steps. */
   readonly #draws: Draws = { randoms: 0, uuids: 0 }
 
@@ -55,7 +55,12 @@ export class RunningExecution implements Execution {
     this.key = parts.key
     this.attempt = parts.attempt
     this.recovering = parts.recovering
-    this.parts = parts
+    this.#parts = parts
+  }
+
+  /** No property of the object itself: it may be spread, or made JSON of. */
+  protected get parts(): ExecutionParts {
+    return this.#parts
   }
 
   get abortSignal(): AbortSignal {
