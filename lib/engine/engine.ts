@@ -127,7 +127,7 @@ export class Engine {
     if (!this.#accepting) throw stopping()
     if (this.#attempts.has(id) || this.#flights.has(id)) return null
     const flight = this.#resume(taken, make)
-    this.#register(id, flight)
+    this.#register(id, flight, false)
     return flight
   }
 
@@ -225,17 +225,18 @@ export class Engine {
 
   #fly(call: Call): Promise<Attempt | Found> {
     const flight = this.#acquire(call)
-    this.#register(call.claim.id, flight)
+    this.#register(call.claim.id, flight, true)
     return flight
   }
 
-  #register(id: string, flight: Promise<Attempt | Found | null>): void {
+  /** @param isClaim whether it may have made the execution, which then is nobody else's */
+  #register(id: string, flight: Promise<Attempt | Found | null>, isClaim: boolean): void {
     this.#flights.set(id, flight)
     // A question whose answer was lost keeps the execution to itself until it is settled what came
     // of it: nobody in this process may mistake the lost claim for a new one meanwhile.
     const landed = () => void this.#flights.delete(id)
     const landing = flight
-      .then(landed, (error) => this.#undo(id, error).finally(landed))
+      .then(landed, (error) => this.#undo(id, error, isClaim).finally(landed))
       .finally(() => this.#landings.delete(landing))
     this.#landings.add(landing)
   }
@@ -342,14 +343,14 @@ export class Engine {
   }
 
   /** Makes sure that a claim of which nobody knows whether it was made is not left behind. */
-  async #undo(id: string, error: unknown): Promise<void> {
+  async #undo(id: string, error: unknown, isClaim: boolean): Promise<void> {
     if (!(error instanceof PawlError && UNDONE.has(error.code))) return
     const stopped = () => this.#stopped
     await persist(async () => {
       const found = await this.#store.look(id)
       if (found?.status !== 'running' || found.owner !== this.#owner) return
       const { born, attempt } = found
-      if (attempt === 1) await this.#store.disown(id, attempt)
+      if (isClaim && attempt === 1) await this.#store.disown(id, attempt)
       else await this.#store.release({ id, born, attempt }, 'released')
     }, stopped).catch(() => {})
   }

@@ -1,9 +1,9 @@
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Execution } from '../../lib/index.ts'
+import { type Execution, Pawl } from '../../lib/index.ts'
 import { migrate } from '../../lib/store/migrate.ts'
 import { NodePostgres } from '../../lib/store/node-postgres.ts'
-import { startApp } from '../helpers/app.ts'
+import { silent, startApp } from '../helpers/app.ts'
 import { startPostgres } from '../helpers/postgres.ts'
 import { freshKey, type RawResponse, request } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
@@ -175,5 +175,65 @@ describe('PostgreSQL that crashes and recovers under load', () => {
         expect([...(charges.get(key) ?? [])]).toEqual([charge])
       }
     }
+  }, 180_000)
+
+  it('under running workflows: each ends once, behind what it had recorded', async () => {
+    const calls = new Map<string, number>()
+    const pawls = await Promise.all(
+      [1, 2].map(async () => {
+        const pawl = new Pawl({
+          database: server.url,
+          logger: silent,
+          storeTimeout: '1s',
+          processTimeout: '2s',
+        })
+        const workflow = pawl.workflow(
+          'crossing',
+          { retry: 1000 },
+          async (execution, n: number) => {
+            const first = await execution.step('first', ({ idempotencyKey }) => {
+              calls.set(idempotencyKey, (calls.get(idempotencyKey) ?? 0) + 1)
+              return idempotencyKey
+            })
+            await execution.sleep(1500)
+            await execution.signal('go')
+            await execution.step('second', () => n)
+            return { n, first }
+          },
+        )
+        await pawl.start()
+        return { pawl, workflow }
+      }),
+    )
+    const [one, other] = pawls as [(typeof pawls)[0], (typeof pawls)[0]]
+    const handles = await one.workflow.startMany(
+      Array.from({ length: 200 }, (_, input) => ({ input })),
+    )
+    await server.crash(0)
+    // A sender does not know whether its signal has arrived, and sends it again.
+    const send = async (id: string) => {
+      for (;;) {
+        const sent = await other.pawl.signal(id, 'go', true, { id: 'once' }).then(
+          () => true,
+          (error) => error.code === 'execution-missing',
+        )
+        if (sent) return
+        await new Promise((resolve) => setTimeout(resolve, 100))
+      }
+    }
+    const sending = Promise.all(handles.map(({ id }) => send(id)))
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    await server.crash(500)
+    await sending
+    for (const [n, handle] of handles.entries()) {
+      let result: unknown
+      await waitFor(`result ${n}`, async () => {
+        result = await handle.result({ timeout: '5s' }).catch(() => undefined)
+        return result !== undefined
+      })
+      expect(result).toMatchObject({ n })
+      expect(calls.has((result as { first: string }).first)).toBe(true)
+    }
+    await Promise.all(pawls.map(({ pawl }) => pawl.stop()))
   }, 180_000)
 })

@@ -14,11 +14,14 @@ const project = mkdtempSync(join(tmpdir(), 'pawl-package-'))
 /** What each subpath gives: all of its functions and classes, or those that a user looks for first. */
 const given: Record<string, string[]> = {
   pawl: [
+    'CancelledError',
     'DivergenceError',
     'Pawl',
     'PawlError',
     'StepInterruptedError',
     'TerminalError',
+    'WorkflowFailedError',
+    'WorkflowTimeoutError',
     'currentExecution',
     'step',
     'transaction',

@@ -1,0 +1,33 @@
+import pg from 'pg'
+import { afterAll, describe, expect, it } from 'vitest'
+import type { PawlOptions } from '../../lib/index.ts'
+import { withDatabase } from '../helpers/database.ts'
+import { withWorkflows } from '../helpers/workflows.ts'
+
+const database = withDatabase()
+const app = withWorkflows(database)
+
+/** Too small to give a connection away to listening. */
+const tiny = new pg.Pool({ connectionString: database.url, max: 2 })
+afterAll(() => tiny.end())
+
+const STARTS = 8
+
+/** How long workflows take that one process starts and another runs, one after the other, in ms. */
+async function handedOver(name: string, worker: Partial<PawlOptions>): Promise<number> {
+  const [starter, elsewhere] = [app.pawl({ workers: false }), app.pawl(worker)]
+  const [workflow] = [starter, elsewhere].map((pawl) => pawl.workflow(name, (_, n: number) => n))
+  await Promise.all([starter.start(), elsewhere.start()])
+  await (await workflow!.start(-1)).result()
+  const began = performance.now()
+  for (let n = 0; n < STARTS; n++) expect(await (await workflow!.start(n)).result()).toBe(n)
+  return performance.now() - began
+}
+
+describe('A worker of another process', () => {
+  it('is told that something is due; where it cannot listen, it finds that out later', async () => {
+    const listening = await handedOver('told', {})
+    const polling = await handedOver('polled', { database: tiny })
+    expect(listening).toBeLessThan(polling / 2)
+  })
+})
