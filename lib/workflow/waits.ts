@@ -150,6 +150,8 @@ export class Waits {
     wait.over.abort()
     if ('error' in arrived) wait.reject(arrived.error)
     else wait.resolve(arrived.value)
+    // Whoever has waited behind it has seen what is there, and it was not its turn.
+    for (const next of this.#open) if (next.topic === wait.topic) this.#look(next)
     this.#arm()
   }
 

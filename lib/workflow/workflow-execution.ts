@@ -85,6 +85,8 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
   readonly #own: WorkflowParts
   /** Signals that a wait of this attempt is about to take. */
   readonly #claimed = new Set<string>()
+  /** Waits for signals of a name, in their order: what each has refused. */
+  readonly #lines = new Map<string, Set<string>[]>()
 
   constructor(parts: ExecutionParts, own: WorkflowParts) {
     super(parts)
@@ -138,8 +140,11 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     }
     const started = performance.now()
     const refused = new Set<string>()
+    const line = this.#lines.get(name) ?? []
+    this.#lines.set(name, line)
+    line.push(refused)
     const look = async (): Promise<Arrived | null> => {
-      const found = await this.#unread(name, schema, refused)
+      const found = await this.#unread(name, schema, line, refused)
       if (found) {
         const { sender, value } = found
         try {
@@ -155,17 +160,30 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
       if (deadline === null || journal.time < deadline) return null
       return adopted(journal, await journal.record(use, { output: undefined }, 0), undefined)
     }
-    return (await this.#own.waits.wait({ deadline, topic: this.id, look })) as T | undefined
+    try {
+      return (await this.#own.waits.wait({ deadline, topic: this.id, look })) as T | undefined
+    } finally {
+      line.splice(line.indexOf(refused), 1)
+    }
   }
 
   /**
-   * The first signal of this name that fits and that no other wait is about to take.
-   * @param refused the senders of those that this wait has refused; another may want them
+   * The first signal of this name that fits, that no other wait is about to take, and that none which began
+   * to wait before would take.
+   * @param line of each wait for this name, in their order, the senders of those that it has refused
+   * @param refused of this wait
    */
-  async #unread(name: string, schema: z.ZodType | undefined, refused: Set<string>) {
+  async #unread(
+    name: string,
+    schema: z.ZodType | undefined,
+    line: readonly Set<string>[],
+    refused: Set<string>,
+  ) {
     for (const { sender, value } of await this.#own.unread(name)) {
       const claim = `${name}\0${sender}`
-      if (this.#claimed.has(claim) || refused.has(sender)) continue
+      const before = line.slice(0, line.indexOf(refused))
+      const isOthers = before.some((others) => !others.has(sender))
+      if (this.#claimed.has(claim) || refused.has(sender) || isOthers) continue
       const opened = this.#own.openSignal(name, value)
       this.#claimed.add(claim)
       if (!schema) return { sender, value: opened }

@@ -51,6 +51,15 @@ async function declareDead(id: string) {
   await database.pool.query(`update pawl.wakeups set due_at = 'epoch'; notify pawl, 'due'`)
 }
 
+/** The same for a worker that looked just before, and will not look again while the owner seems alive. */
+const makeDue = (id: string) =>
+  database.pool.query(
+    `update pawl.wakeups w set due_at = 'epoch'
+     from pawl.executions e join pawl.processes p on p.id = e.owner
+     where e.id = $1 and w.execution_id = e.id and p.expires_at = 'epoch' and w.due_at = 'infinity'`,
+    [id],
+  )
+
 /** One journal, one child, one outcome, whatever both of them did. */
 async function check(handle: WorkflowHandle<unknown>, fails: boolean, others: Pawl[]) {
   const result = handle.result({ timeout: '30s' })
@@ -136,9 +145,10 @@ describe('P7 Two replicas of one workflow, both of which believe that they own i
             held++
             await signalled
             await declareDead(handle.id)
-            await waitFor(`the heir to end what is held at statement ${at}`, async () =>
-              /done|failed/.test((await app.status(handle.id)) ?? ''),
-            )
+            await waitFor(`the heir to end what is held at statement ${at}`, async () => {
+              await makeDue(handle.id)
+              return /done|failed/.test((await app.status(handle.id)) ?? '')
+            })
           }
         } finally {
           hold.release()
