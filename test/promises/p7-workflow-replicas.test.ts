@@ -116,7 +116,8 @@ describe('P7 Two replicas of one workflow, both of which believe that they own i
     'that %s: one is held %s each of its statements, and the other goes on to the end',
     async (_, where, fails) => {
       await database.pool.query('create table if not exists effects (id uuid, replica text)')
-      const heir = app.pawl({ processTimeout: '10 minutes' })
+      // It looks again soon at what it was told of and has not begun.
+      const heir = app.pawl({ processTimeout: '2s' })
       const all = define(heir, 'heir')
       await heir.start()
       let mishap: (sql: string) => Mishap = () => undefined
