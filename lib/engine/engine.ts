@@ -152,7 +152,9 @@ export class Engine {
   }
 
   /** Runs an execution that this process has just started, and that has recorded nothing yet. */
-  run(ref: AttemptRef, options: Omit<AttemptOptions, 'recorded' | 'resumable'>): Attempt {
+  run(ref: AttemptRef, options: Omit<AttemptOptions, 'recorded' | 'resumable'>): Attempt | null {
+    // Its worker was told of it before whoever started it.
+    if (this.#attempts.has(ref.id) || this.#flights.has(ref.id)) return null
     return this.#run(ref, { ...options, resumable: true, recorded: [] })
   }
 

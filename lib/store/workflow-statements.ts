@@ -165,15 +165,19 @@ export function workflowStatements(schema: string) {
      * The journal entry of a signal that has arrived. Safe: the primary keys let one entry take it, and
      * the entry is written only if the signal is not taken, under its row's lock: a concurrent one waits and
      * finds it taken. An entry that loses takes nothing. The row stays for as long as the execution: its
-     * sender may send it again, not knowing that it has arrived.
+     * sender may send it again, not knowing that it has arrived. Only the current attempt takes one, checked
+     * under the execution's lock: a takeover comes before, or reads the entry; else it would wait in vain
+     * for what a stale process has taken.
      */
     takeSignal: `
       with ${clock},
       target as (
         select e.id, e.created_at,
-          e.status = 'running' and e.owner = $11::uuid and e.attempt = $3::int4 as current, e.cancelling
+          true as current, e.cancelling
         from ${schema}.executions e
-        where e.id = $1::uuid and ${born('e')} = $2::int8 and e.status <> 'done'
+        where e.id = $1::uuid and ${born('e')} = $2::int8
+          and e.status = 'running' and e.owner = $11::uuid and e.attempt = $3::int4
+        for share of e
       ),
       held as (
         select s.execution_id from ${schema}.signals s
