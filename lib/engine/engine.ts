@@ -68,6 +68,8 @@ export class Engine {
   readonly #attempts = new Map<string, Attempt>()
   /** Executions that this process asks about. */
   readonly #flights = new Map<string, Promise<Attempt | Found | null>>()
+  /** Executions that this process is about to start, and by how many. */
+  readonly #starting = new Map<string, number>()
   /** When each of those questions, and what has to be undone after it, is over. */
   readonly #landings = new Set<Promise<void>>()
   #accepting = true
@@ -125,7 +127,7 @@ export class Engine {
   async resume(taken: Taken, make?: AttemptOptions['make']): Promise<Attempt | null> {
     const { id } = taken
     if (!this.#accepting) throw stopping()
-    if (this.#attempts.has(id) || this.#flights.has(id)) return null
+    if (this.#attempts.has(id) || this.#flights.has(id) || this.#starting.has(id)) return null
     const flight = this.#resume(taken, make)
     this.#register(id, flight, false)
     return flight
@@ -151,10 +153,22 @@ export class Engine {
     return this.#goOn({ id, born, attempt }, options, 'released', giveUp)
   }
 
+  /**
+   * Keeps an execution that this process is about to start to whoever starts it: until it has heard what
+   * came of that, its worker must not mistake it for one whose start was lost.
+   * @returns a function that ends this
+   */
+  starts(id: string): () => void {
+    this.#starting.set(id, (this.#starting.get(id) ?? 0) + 1)
+    return () => {
+      const others = (this.#starting.get(id) ?? 1) - 1
+      if (others > 0) this.#starting.set(id, others)
+      else this.#starting.delete(id)
+    }
+  }
+
   /** Runs an execution that this process has just started, and that has recorded nothing yet. */
-  run(ref: AttemptRef, options: Omit<AttemptOptions, 'recorded' | 'resumable'>): Attempt | null {
-    // Its worker was told of it before whoever started it.
-    if (this.#attempts.has(ref.id) || this.#flights.has(ref.id)) return null
+  run(ref: AttemptRef, options: Omit<AttemptOptions, 'recorded' | 'resumable'>): Attempt {
     return this.#run(ref, { ...options, resumable: true, recorded: [] })
   }
 
@@ -182,9 +196,9 @@ export class Engine {
     return this.#tools.sealer.seal(input, id, 'input')
   }
 
-  /** The executions that this process runs, or asks about. */
+  /** The executions that this process runs, starts, or asks about. */
   get busy(): string[] {
-    return [...this.#attempts.keys(), ...this.#flights.keys()]
+    return [...this.#attempts.keys(), ...this.#flights.keys(), ...this.#starting.keys()]
   }
 
   /**

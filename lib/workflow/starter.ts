@@ -168,10 +168,11 @@ export class Starter {
   }
 
   async #startNow(definition: Definition, start: Start): Promise<void> {
-    const { workflows, store, storeTimeoutMs } = this.#parts()
+    const { workflows, store, storeTimeoutMs, engine } = this.#parts()
     // Where this process can run it, it does so at once, without being told by the database.
     const canRun = !start.queue && start.delayMs === 0
     const reservation = canRun ? this.#worker.reserve(definition) : null
+    const endStart = engine.starts(start.id)
     const giveUp = after(storeTimeoutMs)
     try {
       for (;;) {
@@ -192,6 +193,7 @@ export class Starter {
       }
     } finally {
       reservation?.release()
+      endStart()
     }
   }
 }

@@ -151,7 +151,9 @@ export class Waits {
     if ('error' in arrived) wait.reject(arrived.error)
     else wait.resolve(arrived.value)
     // Whoever has waited behind it has seen what is there, and it was not its turn.
-    for (const next of this.#open) if (next.topic === wait.topic) this.#look(next)
+    for (const next of this.#open) {
+      if (next.topic !== null && next.topic === wait.topic) this.#look(next)
+    }
     this.#arm()
   }
 

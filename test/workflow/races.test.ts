@@ -212,3 +212,60 @@ describe('P3 A workflow whose process does not get the reply', () => {
     },
   )
 })
+
+describe('P3, P7 Two that run one workflow', () => {
+  it('a stale replica takes no signal that its heir waits for', async () => {
+    const takes = holdFirst(isStatement.takeSignal, 'before')
+    const stale = app.pawl({
+      database: faultyPool(database.url, takes.mishap).pool,
+      processTimeout: '10 minutes',
+    })
+    const looks = holdFirst((sql) => sql.includes('select sender, value'), 'before')
+    const heir = app.pawl({ database: faultyPool(database.url, looks.mishap).pool })
+    const [one, two] = [stale, heir].map((pawl) =>
+      pawl.workflow('answered', async (execution) => {
+        const answer = await execution.signal('x')
+        // The stale one learns here, at the latest, that it is.
+        return execution.step('use it', () => answer)
+      }),
+    )
+    await stale.start()
+    const handle = await one!.start(undefined)
+    await handle.signal('x', 'taken once')
+    await takes.reached
+    await database.pool.query(`update pawl.processes set expires_at = 'epoch'`)
+    await heir.start()
+    await database.pool.query(`update pawl.wakeups set due_at = 'epoch'; notify pawl, 'due'`)
+    // The heir has read the journal, and has not looked for signals yet.
+    await looks.reached
+    takes.release()
+    await waitFor('the stale one to end', () => stale.engine.busy.length === 0)
+    looks.release()
+    expect(await two!.handle(handle.key).result({ timeout: '20s' })).toBe('taken once')
+  })
+
+  it('a worker leaves to its own process what that is about to hear of', async () => {
+    const start = holdFirst(isStatement.start, 'after')
+    let looked = 0
+    const { pool } = faultyPool(database.url, (sql) => {
+      if (isStatement.take(sql)) looked++
+      return start.mishap(sql)
+    })
+    const pawl = app.pawl({ database: pool, processTimeout: '10 minutes' })
+    const ran: number[] = []
+    const counted = pawl.workflow('counted', (execution) =>
+      execution.step('count', () => ran.push(execution.attempt)),
+    )
+    await pawl.start()
+    const starting = counted.start(undefined)
+    await start.reached
+    const before = looked
+    await database.pool.query(`update pawl.wakeups set due_at = 'epoch'; notify pawl, 'due'`)
+    await waitFor('the worker to look', () => looked > before + 1)
+    start.release()
+    const handle = await starting
+    expect(await handle.result({ timeout: '20s' })).toBe(1)
+    await waitFor('all to end', () => pawl.engine.busy.length === 0)
+    expect(ran).toEqual([1])
+  })
+})
