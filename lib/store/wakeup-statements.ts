@@ -15,8 +15,10 @@ export function wakeupStatements(schema: string) {
      * this locks them the other way round: it must not wait, and leaves to the next look what is locked
      * ('busy'). Who is alive is read from the snapshot, which decides only who works. What this process owns
      * and does not work on ($5) it has taken and not been told of, since the reply was lost: it is told
-     * again. A wakeup is moved on and not deleted, so that it is still there if this worker dies too. One
-     * range of the index for each handler and priority, so that a backlog of one is not read to find another.
+     * again. A process that seems dead to the others takes nothing before it has said that it lives: they
+     * would take it over at once. A wakeup is moved on and not deleted, so that it is still there if this
+     * worker dies too. One range of the index for each handler and priority, so that a backlog of one is not
+     * read to find another.
      */
     takeDue: `
       with ${clock},
@@ -34,6 +36,7 @@ export function wakeupStatements(schema: string) {
           limit $2::int4
           for update skip locked
         ) as found
+        where (select p.expires_at > clock.now from ${schema}.processes p cross join clock where p.id = $3::uuid)
         order by priorities.priority desc
         limit $2::int4
       ),

@@ -48,6 +48,27 @@ describe('A worker', () => {
     expect(warnings).toEqual([])
   })
 
+  it('takes nothing while its process seems dead to the others, which would take it over at once', async () => {
+    let looked = 0
+    const { pool } = faultyPool(database.url, (sql) => {
+      if (isStatement.take(sql)) looked++
+      return undefined
+    })
+    const pawl = app.pawl({ database: pool, processTimeout: '10 minutes' })
+    pawl.workflow('late', () => 'found')
+    await pawl.start()
+    await query(`update pawl.processes set expires_at = 'epoch'`)
+    const starting = app.pawl({ workers: false })
+    const late = starting.workflow('late', () => 'found')
+    await starting.start()
+    const before = looked
+    const handle = await late.start(undefined)
+    await waitFor('it to look', () => looked > before + 1)
+    expect(await app.status(handle.id)).toBe('waiting')
+    await query(`update pawl.processes set expires_at = now() + interval '1 minute'`)
+    expect(await handle.result({ timeout: '20s' })).toBe('found')
+  })
+
   it('finds what it can run behind any number of executions that others run', async () => {
     const pawl = app.pawl({ workers: { concurrency: 1 } })
     const behind = pawl.workflow('behind', () => 'found')
