@@ -1,5 +1,5 @@
 import pg from 'pg'
-import { afterEachFile } from './cleanup.ts'
+import { afterEachFile, afterEachTest } from './cleanup.ts'
 import { latch } from './latch.ts'
 
 /** What happens to a statement on its way. */
@@ -73,10 +73,19 @@ export const isStatement = {
   poll: (sql: string) => /judged as|min\(found\.due_at\)/.test(sql),
 }
 
+const holds = new Set<() => void>()
+
+// A test that failed holds nothing on: its pools could not end.
+afterEachTest(async () => {
+  for (const release of holds) release()
+  holds.clear()
+})
+
 /** Holds the first such statement: before it reaches Postgres, or its reply, when it is committed. */
 export function holdFirst(is: (sql: string) => boolean, where: 'before' | 'after') {
   const reached = latch()
   const go = latch()
+  holds.add(go.open)
   let done = false
   const mishap = (sql: string): Mishap => {
     if (done || !is(sql)) return undefined
