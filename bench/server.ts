@@ -1,7 +1,7 @@
 /** One variant of the same small endpoint, in a process of its own. Argument: the variant. */
 import { createRequire } from 'node:module'
 import express from 'express'
-import { idempotency } from '../dist/http/express.js'
+import { idempotency } from '../dist/adapters/express.js'
 import { Pawl } from '../dist/index.js'
 
 const require = createRequire(import.meta.url)

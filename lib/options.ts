@@ -1,8 +1,8 @@
 import { METHODS } from 'node:http'
 import { z } from 'zod'
-import { defaultLogger, type Logger } from './logger.ts'
-import { byteSize, callback, duration, longerThanZero, timer } from './parse-options.ts'
-import type { TransactionHost } from './store/transaction-host.ts'
+import { defaultLogger, type Logger } from './options/logger.ts'
+import { byteSize, callback, duration, longerThanZero, timer } from './options/parse-options.ts'
+import type { TransactionHost } from './store/database/transaction-host.ts'
 
 const headerName = z
   .string()

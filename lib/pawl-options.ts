@@ -1,7 +1,7 @@
-import type { Logger } from './logger.ts'
-import type { ByteSize, Duration } from './parse-options.ts'
-import type { PgPool } from './store/node-postgres.ts'
-import type { PGliteLike } from './store/pglite.ts'
+import type { Logger } from './options/logger.ts'
+import type { ByteSize, Duration } from './options/parse-options.ts'
+import type { PgPool } from './store/database/node-postgres.ts'
+import type { PGliteLike } from './store/database/pglite.ts'
 
 /** Options of {@link Pawl}. */
 export interface PawlOptions {

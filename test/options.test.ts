@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import { idempotency } from '../lib/http/express.ts'
+import { idempotency } from '../lib/adapters/express.ts'
 import { routeOptions } from '../lib/http/route-options.ts'
 import { Pawl, PawlError } from '../lib/index.ts'
+import { parseOptions } from '../lib/options/parse-options.ts'
 import { pawlOptions } from '../lib/options.ts'
-import { parseOptions } from '../lib/parse-options.ts'
 
 const route = (options: object) => routeOptions(options as never)
 const pawl = (options: object) =>

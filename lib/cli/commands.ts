@@ -1,10 +1,10 @@
 import { executionId } from '../engine/execution-id.ts'
-import { PawlError } from '../errors.ts'
-import type { Database, Row } from '../store/database.ts'
+import { PawlError } from '../errors/index.ts'
+import type { Database, Row } from '../store/database/database.ts'
+import { PgArray } from '../store/database/values.ts'
 import { checkSchema, migrate } from '../store/migrate.ts'
-import { statements } from '../store/statements.ts'
+import { statements } from '../store/sql/execution-statements.ts'
 import { DUE } from '../store/store.ts'
-import { PgArray } from '../store/values.ts'
 
 export async function migrateCommand(db: Database, schema: string): Promise<void> {
   const applied = await migrate(db, schema)

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { PawlError } from '../errors.ts'
+import { PawlError } from '../errors/index.ts'
 import type { Pawl } from '../pawl.ts'
 
 /**

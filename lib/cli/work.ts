@@ -1,6 +1,6 @@
-import { PawlError } from '../errors.ts'
+import { PawlError } from '../errors/index.ts'
+import { parseOptions } from '../options/parse-options.ts'
 import { pawlOptions } from '../options.ts'
-import { parseOptions } from '../parse-options.ts'
 import type { Pawl } from '../pawl.ts'
 import { loadPawl } from './load-pawl.ts'
 

@@ -1,5 +1,5 @@
-import { PawlError, type PawlErrorCode } from '../errors.ts'
-import type { Logger } from '../logger.ts'
+import { PawlError, type PawlErrorCode } from '../errors/index.ts'
+import type { Logger } from '../options/logger.ts'
 import type { StepStore } from '../store/step-store.ts'
 import type { AttemptRef, Claim, Found, Outcome, Store } from '../store/store.ts'
 import type { Taken } from '../store/wakeup-store.ts'
@@ -7,9 +7,9 @@ import type { Watch } from '../store/watch.ts'
 import { Attempt, type AttemptOptions, type AttemptTools } from './attempt.ts'
 import type { JournalLimits } from './limits.ts'
 import { openOutcome } from './outcome.ts'
-import { after, persist } from './persist.ts'
-import type { Sealer } from './seal.ts'
-import { within } from './within.ts'
+import { after, persist } from './retry/persist.ts'
+import { within } from './retry/within.ts'
+import type { Sealer } from './values/seal.ts'
 
 /** One arrival of a keyed piece of work. */
 export interface Call {

@@ -1,6 +1,6 @@
 import type { z } from 'zod'
-import type { PoolClient } from '../store/transaction-host.ts'
-import type { StepContext, StepOptions, TransactionOptions } from './step-options.ts'
+import type { PoolClient } from '../store/database/transaction-host.ts'
+import type { StepContext, StepOptions, TransactionOptions } from './steps/step-options.ts'
 
 /** Runs a step; see {@link Execution.step}. */
 export interface RunStep {

@@ -1,4 +1,4 @@
-import { PawlError } from '../errors.ts'
+import { PawlError } from '../errors/index.ts'
 import type { StepKind } from '../store/step-store.ts'
 
 /** How much an execution may record. */

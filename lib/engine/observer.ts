@@ -2,7 +2,7 @@ import type { Description } from '../store/describe.ts'
 import type { Found, Outcome, Store } from '../store/store.ts'
 import type { Watch } from '../store/watch.ts'
 import { openOutcome } from './outcome.ts'
-import type { Sealer } from './seal.ts'
+import type { Sealer } from './values/seal.ts'
 
 export type { Description } from '../store/describe.ts'
 

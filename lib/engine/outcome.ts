@@ -1,5 +1,5 @@
 import type { Outcome } from '../store/store.ts'
-import { isSealed, type Sealer } from './seal.ts'
+import { isSealed, type Sealer } from './values/seal.ts'
 
 /** An outcome as it is stored: headers and body are encrypted, if there are keys. */
 export function sealOutcome(sealer: Sealer, executionId: string, outcome: Outcome): Outcome {

@@ -1,21 +1,21 @@
 import { hash } from 'node:crypto'
 import { inspect } from 'node:util'
-import { PawlError } from '../errors.ts'
+import { PawlError } from '../errors/index.ts'
 import type { StepKind, StepName, StepStore } from '../store/step-store.ts'
-import type { Undo, UndoLog } from './compensation.ts'
 import { currentStep, type Draws } from './current.ts'
 import type { Execution, RunStep, RunTransaction } from './execution.ts'
 import { derivedUuid } from './execution-id.ts'
-import type { Journal } from './journal.ts'
-import { runStep } from './step.ts'
+import type { Journal } from './journal/journal.ts'
+import type { Undo, UndoLog } from './steps/compensation.ts'
+import { runStep } from './steps/step.ts'
 import {
   resolveStep,
   resolveTransaction,
   type StepContext,
   type StepOptions,
   type TransactionOptions,
-} from './step-options.ts'
-import { runTransaction } from './transaction.ts'
+} from './steps/step-options.ts'
+import { runTransaction } from './steps/transaction.ts'
 
 /** The longest name of a step, in characters: it is part of an index. */
 const MAX_NAME = 255

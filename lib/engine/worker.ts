@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.ts'
+import type { Logger } from '../options/logger.ts'
 import type { Named, Taken, WakeupStore } from '../store/wakeup-store.ts'
 import type { Engine } from './engine.ts'
 

@@ -1,6 +1,6 @@
 import type { Attempt } from '../engine/attempt.ts'
 import { executionId } from '../engine/execution-id.ts'
-import { PawlError } from '../errors.ts'
+import { PawlError } from '../errors/index.ts'
 import type { Pawl } from '../pawl.ts'
 import type { Recovery } from '../store/store.ts'
 import {

@@ -1,4 +1,4 @@
-import { PawlError } from '../errors.ts'
+import { PawlError } from '../errors/index.ts'
 import type { Pawl } from '../pawl.ts'
 
 /** @throws PawlError `invalid-option` for what is no Pawl, the mistake of who forgets the argument */

@@ -1,7 +1,7 @@
 import type { Attempt, Settled } from '../engine/attempt.ts'
 import { runAs } from '../engine/current.ts'
 import type { Execution } from '../engine/execution.ts'
-import { within } from '../engine/within.ts'
+import { within } from '../engine/retry/within.ts'
 import type { Pawl } from '../pawl.ts'
 import type { Outcome } from '../store/store.ts'
 import type { Admitted } from './admit.ts'

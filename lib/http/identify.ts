@@ -1,4 +1,4 @@
-import { PawlError } from '../errors.ts'
+import { PawlError } from '../errors/index.ts'
 import type { RefusedBody } from './answers.ts'
 import { type Body, customFingerprint, fingerprint, NotJson } from './fingerprint.ts'
 import type { BodyFailure, RequestView } from './request-view.ts'

@@ -1,4 +1,4 @@
-import { PawlError } from '../errors.ts'
+import { PawlError } from '../errors/index.ts'
 import type { Answer } from './answers.ts'
 import { parsePrefer } from './prefer.ts'
 import type { RequestView } from './request-view.ts'

@@ -1,5 +1,5 @@
-import { decodeValue, encodeValue } from '../engine/value.ts'
-import { PawlError } from '../errors.ts'
+import { decodeValue, encodeValue } from '../engine/values/value.ts'
+import { PawlError } from '../errors/index.ts'
 import { isCredential, withoutCredentials } from './credentials.ts'
 import type { Body } from './fingerprint.ts'
 import type { RequestView } from './request-view.ts'

@@ -1,6 +1,6 @@
-import type { Database } from './database.ts'
-import { fragments } from './fragments.ts'
-import { translate } from './results.ts'
+import type { Database } from './database/database.ts'
+import { translate } from './database/results.ts'
+import { fragments } from './sql/fragments.ts'
 
 /** What an execution is, whatever becomes of it. */
 export interface Description {

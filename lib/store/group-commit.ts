@@ -1,4 +1,4 @@
-import { classify } from './database.ts'
+import { classify } from './database/database.ts'
 
 interface Waiting<Operation, Result> {
   operation: Operation

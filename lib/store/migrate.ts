@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises'
-import { PawlError } from '../errors.ts'
-import { type Database, type Query, retryConflicts } from './database.ts'
+import { PawlError } from '../errors/index.ts'
+import { type Database, type Query, retryConflicts } from './database/database.ts'
 
 // The same folder from lib/store and from dist/store.
 const FOLDER = new URL('../../migrations/', import.meta.url)

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
-import type { Logger } from '../logger.ts'
-import type { Database } from './database.ts'
-import { statements } from './statements.ts'
+import type { Logger } from '../options/logger.ts'
+import type { Database } from './database/database.ts'
+import { statements } from './sql/execution-statements.ts'
 
 export interface ProcessOptions {
   id: string

@@ -1,8 +1,8 @@
-import type { Database } from './database.ts'
+import type { Database } from './database/database.ts'
+import { translate } from './database/results.ts'
+import { column, PgArray } from './database/values.ts'
 import { GroupCommit } from './group-commit.ts'
-import { type QueueStatements, queueStatements } from './queue-statements.ts'
-import { translate } from './results.ts'
-import { column, PgArray } from './values.ts'
+import { type QueueStatements, queueStatements } from './sql/queue-statements.ts'
 
 /** How many are read to find those that can be let in, at least. */
 const SCAN = 100

@@ -1,6 +1,6 @@
-import type { Logger } from '../logger.ts'
-import type { Database } from './database.ts'
-import { statements } from './statements.ts'
+import type { Logger } from '../options/logger.ts'
+import type { Database } from './database/database.ts'
+import { statements } from './sql/execution-statements.ts'
 
 const BATCH = 1000
 

@@ -1,7 +1,7 @@
-import type { Database } from './database.ts'
-import { translate } from './results.ts'
-import { type ScheduleStatements, scheduleStatements } from './schedule-statements.ts'
-import { PgArray } from './values.ts'
+import type { Database } from './database/database.ts'
+import { translate } from './database/results.ts'
+import { PgArray } from './database/values.ts'
+import { type ScheduleStatements, scheduleStatements } from './sql/schedule-statements.ts'
 
 /** What schedules ask of Postgres. */
 export class ScheduleStore {

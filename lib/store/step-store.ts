@@ -1,12 +1,12 @@
-import type { Database } from './database.ts'
+import type { Database } from './database/database.ts'
+import { handOut, runIn } from './database/in-transaction.ts'
+import { lease } from './database/lease.ts'
+import { toBytes, translate } from './database/results.ts'
+import type { IsolationLevel, RunStatement, TransactionHost } from './database/transaction-host.ts'
+import { column, PgArray } from './database/values.ts'
 import { GroupCommit } from './group-commit.ts'
-import { handOut, runIn } from './in-transaction.ts'
-import { lease } from './lease.ts'
-import { toBytes, translate } from './results.ts'
-import { type StepStatements, stepStatements } from './step-statements.ts'
+import { type StepStatements, stepStatements } from './sql/step-statements.ts'
 import type { AttemptRef, Outcome } from './store.ts'
-import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
-import { column, PgArray } from './values.ts'
 
 /** What an entry of the journal is of. */
 export type StepKind =

@@ -1,8 +1,8 @@
-import type { Database, Row } from './database.ts'
+import type { Database, Row } from './database/database.ts'
+import { toBuffer, toBytes, translate } from './database/results.ts'
+import { column, PgArray } from './database/values.ts'
 import { GroupCommit } from './group-commit.ts'
-import { toBuffer, toBytes, translate } from './results.ts'
-import { type Statements, statements } from './statements.ts'
-import { column, PgArray } from './values.ts'
+import { type Statements, statements } from './sql/execution-statements.ts'
 
 /** What an execution answered; written once, never changed. */
 export interface Outcome {

@@ -1,8 +1,8 @@
-import type { Database } from './database.ts'
-import { toBuffer, translate } from './results.ts'
+import type { Database } from './database/database.ts'
+import { toBuffer, translate } from './database/results.ts'
+import { PgArray } from './database/values.ts'
+import { type WakeupStatements, wakeupStatements } from './sql/wakeup-statements.ts'
 import type { AttemptRef, ExecutionKind } from './store.ts'
-import { PgArray } from './values.ts'
-import { type WakeupStatements, wakeupStatements } from './wakeup-statements.ts'
 
 /** An execution that a worker has taken over. */
 export interface Taken extends AttemptRef {

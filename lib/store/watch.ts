@@ -1,4 +1,4 @@
-import type { Database } from './database.ts'
+import type { Database } from './database/database.ts'
 
 const FIRST_POLL_MS = 20
 const MAX_POLL_MS = 500

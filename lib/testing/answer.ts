@@ -1,4 +1,4 @@
-import { isSealed } from '../engine/seal.ts'
+import { isSealed } from '../engine/values/seal.ts'
 import { decodeHeaders } from '../http/headers.ts'
 import type { Outcome } from '../store/store.ts'
 import type { WireAnswer } from './request.ts'

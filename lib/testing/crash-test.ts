@@ -1,5 +1,5 @@
-import { parseOptions } from '../parse-options.ts'
-import { openDatabase } from '../store/open-database.ts'
+import { parseOptions } from '../options/parse-options.ts'
+import { openDatabase } from '../store/database/open-database.ts'
 import { type CrashTestAnswer, problemOf } from './answer.ts'
 import type { MakeApp } from './app-process.ts'
 import type { CrashPoint } from './crash-points.ts'

@@ -1,4 +1,4 @@
-import type { RunStatement, TransactionHost } from '../store/transaction-host.ts'
+import type { RunStatement, TransactionHost } from '../store/database/transaction-host.ts'
 import type { CrashPoints } from './crash-points.ts'
 import { type Life, never } from './life.ts'
 import type { entryReader } from './operations.ts'

@@ -1,7 +1,7 @@
-import type { Database } from '../store/database.ts'
-import type { PgPool } from '../store/node-postgres.ts'
-import { OPEN } from '../store/open-database.ts'
-import type { PGliteLike } from '../store/pglite.ts'
+import type { Database } from '../store/database/database.ts'
+import type { PgPool } from '../store/database/node-postgres.ts'
+import { OPEN } from '../store/database/open-database.ts'
+import type { PGliteLike } from '../store/database/pglite.ts'
 import { type Life, never } from './life.ts'
 
 /** What an app under test can be given as its database. */

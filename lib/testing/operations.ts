@@ -1,8 +1,8 @@
-import { statements } from '../store/statements.ts'
-import { stepStatements } from '../store/step-statements.ts'
+import { PgArray, type Value } from '../store/database/values.ts'
+import { statements } from '../store/sql/execution-statements.ts'
+import { stepStatements } from '../store/sql/step-statements.ts'
 import type { StepKind } from '../store/step-store.ts'
 import type { Outcome } from '../store/store.ts'
-import { PgArray, type Value } from '../store/values.ts'
 
 /** What a statement of Pawl's does to an execution. */
 export interface Operation {

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { callback, type Duration, longerThanZero } from '../parse-options.ts'
+import { callback, type Duration, longerThanZero } from '../options/parse-options.ts'
 import type { CrashTestAnswer } from './answer.ts'
 import type { TestableDatabase } from './mortal.ts'
 

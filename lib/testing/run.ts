@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Database } from '../store/database.ts'
+import type { Database } from '../store/database/database.ts'
 import { Store } from '../store/store.ts'
 import { type CrashTestAnswer, isReplay, problemOf, storedAnswer, toAnswer } from './answer.ts'
 import { AppProcess, type MakeApp } from './app-process.ts'

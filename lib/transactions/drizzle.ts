@@ -1,5 +1,5 @@
 import { type SQL, sql } from 'drizzle-orm'
-import type { IsolationLevel, TransactionHost } from '../store/transaction-host.ts'
+import type { IsolationLevel, TransactionHost } from '../store/database/transaction-host.ts'
 import { aroundPlaceholders } from './placeholders.ts'
 
 /** What Pawl uses of a Drizzle database for PostgreSQL, whichever driver it has. */

@@ -1,5 +1,5 @@
 import type { Knex } from 'knex'
-import type { TransactionHost } from '../store/transaction-host.ts'
+import type { TransactionHost } from '../store/database/transaction-host.ts'
 import { aroundPlaceholders } from './placeholders.ts'
 
 /**

@@ -1,5 +1,5 @@
 import { CompiledQuery, type Kysely, type Transaction } from 'kysely'
-import type { TransactionHost } from '../store/transaction-host.ts'
+import type { TransactionHost } from '../store/database/transaction-host.ts'
 
 /**
  * Lets `execution.transaction`, and routes with `transaction: { on }`, use a Kysely instance with a

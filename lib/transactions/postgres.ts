@@ -1,5 +1,5 @@
 import type { Sql, TransactionSql } from 'postgres'
-import type { TransactionHost } from '../store/transaction-host.ts'
+import type { TransactionHost } from '../store/database/transaction-host.ts'
 
 /**
  * Lets `execution.transaction`, and routes with `transaction: { on }`, use a postgres.js client.

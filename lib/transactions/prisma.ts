@@ -1,4 +1,4 @@
-import type { TransactionHost } from '../store/transaction-host.ts'
+import type { TransactionHost } from '../store/database/transaction-host.ts'
 
 const LEVELS = {
   'read committed': 'ReadCommitted',

@@ -1,5 +1,5 @@
 import type { DataSource, EntityManager } from 'typeorm'
-import type { TransactionHost } from '../store/transaction-host.ts'
+import type { TransactionHost } from '../store/database/transaction-host.ts'
 
 /**
  * Lets `execution.transaction`, and routes with `transaction: { on }`, use a TypeORM data source of

@@ -8,9 +8,9 @@ import {
   type ObjectOptions,
   type ReadableObjectOptions,
   type Readers,
-} from './object.ts'
-import type { Queue, QueueOptions } from './queue.ts'
-import type { ScheduleOptions, ScheduleStatus } from './schedule.ts'
+} from './object/object.ts'
+import type { Queue, QueueOptions } from './queue/queue.ts'
+import type { ScheduleOptions, ScheduleStatus } from './schedule/schedule.ts'
 import { Workflow } from './workflow.ts'
 import { Workflows } from './workflows.ts'
 

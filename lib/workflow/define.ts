@@ -1,5 +1,5 @@
-import { PawlError } from '../errors.ts'
-import { parseOptions } from '../parse-options.ts'
+import { PawlError } from '../errors/index.ts'
+import { parseOptions } from '../options/parse-options.ts'
 import type { QueueStore } from '../store/queue-store.ts'
 import type { ExecutionKind } from '../store/store.ts'
 import {
@@ -9,7 +9,7 @@ import {
   type WorkflowOptions,
 } from './definition.ts'
 import { name as nameSchema, queueOptions, workflowOptions } from './options.ts'
-import { Queue, type QueueOptions } from './queue.ts'
+import { Queue, type QueueOptions } from './queue/queue.ts'
 
 /** @throws PawlError `invalid-option` */
 export function define(

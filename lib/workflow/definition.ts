@@ -1,8 +1,8 @@
 import type { z } from 'zod'
-import { PawlError } from '../errors.ts'
-import type { Duration } from '../parse-options.ts'
+import { PawlError } from '../errors/index.ts'
+import type { Duration } from '../options/parse-options.ts'
 import type { ExecutionKind } from '../store/store.ts'
-import type { Queue } from './queue.ts'
+import type { Queue } from './queue/queue.ts'
 import type { WorkflowExecution } from './workflow-execution.ts'
 
 /** Options of a workflow. */

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { callback, duration, longerThanZero } from '../parse-options.ts'
+import { callback, duration, longerThanZero } from '../options/parse-options.ts'
 
 const schema = z.custom<z.ZodType>((value) => value instanceof z.ZodType, 'a zod schema').optional()
 

@@ -1,6 +1,6 @@
 import { LimitError } from '../engine/limits.ts'
-import { decodeValue, encodeError, encodeValue } from '../engine/value.ts'
-import { CancelledError, WorkflowFailedError } from '../errors.ts'
+import { decodeValue, encodeError, encodeValue } from '../engine/values/value.ts'
+import { CancelledError, WorkflowFailedError } from '../errors/index.ts'
 import type { Outcome } from '../store/store.ts'
 
 /** A workflow's outcome is stored as a response's is, with these in place of an HTTP status. */

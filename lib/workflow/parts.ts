@@ -1,6 +1,6 @@
 import type { Engine } from '../engine/engine.ts'
-import type { Sealer } from '../engine/seal.ts'
-import type { Logger } from '../logger.ts'
+import type { Sealer } from '../engine/values/seal.ts'
+import type { Logger } from '../options/logger.ts'
 import type { QueueStore } from '../store/queue-store.ts'
 import type { ScheduleStore } from '../store/schedule-store.ts'
 import type { StateStore } from '../store/state-store.ts'

@@ -1,17 +1,17 @@
 import type { Attempt } from '../engine/attempt.ts'
-import { pauseAfter } from '../engine/backoff.ts'
 import { runAs } from '../engine/current.ts'
-import type { Journal } from '../engine/journal.ts'
+import type { Journal } from '../engine/journal/journal.ts'
 import { LimitError } from '../engine/limits.ts'
-import { within } from '../engine/within.ts'
+import { pauseAfter } from '../engine/retry/backoff.ts'
+import { within } from '../engine/retry/within.ts'
 import {
   CancelledError,
   DivergenceError,
   PawlError,
   TerminalError,
   WorkflowTimeoutError,
-} from '../errors.ts'
-import type { Logger } from '../logger.ts'
+} from '../errors/index.ts'
+import type { Logger } from '../options/logger.ts'
 import type { Outcome } from '../store/store.ts'
 import type { Taken } from '../store/wakeup-store.ts'
 import { type Definition, fits } from './definition.ts'

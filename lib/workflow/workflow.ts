@@ -1,4 +1,4 @@
-import type { TransactionHost } from '../store/transaction-host.ts'
+import type { TransactionHost } from '../store/database/transaction-host.ts'
 import type { Definition, WorkflowCode, WorkflowOptions } from './definition.ts'
 import { WorkflowHandle } from './handle.ts'
 import { idOf } from './starter.ts'

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import express from 'express'
 import pg from 'pg'
-import { idempotency } from '../../lib/http/express.ts'
+import { idempotency } from '../../lib/adapters/express.ts'
 import { Pawl } from '../../lib/index.ts'
 import { crashTest } from '../../lib/testing/index.ts'
 

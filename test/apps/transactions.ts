@@ -5,7 +5,7 @@
  */
 import express from 'express'
 import pg from 'pg'
-import { idempotency } from '../../lib/http/express.ts'
+import { idempotency } from '../../lib/adapters/express.ts'
 import { Pawl } from '../../lib/index.ts'
 
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL as string, max: 20 })

@@ -1,7 +1,7 @@
 /** An app whose Pawl goes another way to the database than its handlers. */
 import express from 'express'
 import pg from 'pg'
-import { idempotency } from '../../lib/http/express.ts'
+import { idempotency } from '../../lib/adapters/express.ts'
 import { Pawl } from '../../lib/index.ts'
 
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL as string })

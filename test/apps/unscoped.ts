@@ -1,6 +1,6 @@
 /** An app without a scope, whose answers hold a secret in body and headers. */
 import express from 'express'
-import { idempotency } from '../../lib/http/express.ts'
+import { idempotency } from '../../lib/adapters/express.ts'
 import { Pawl } from '../../lib/index.ts'
 
 const pawl = new Pawl({ database: process.env.DATABASE_URL as string })

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import { followAsync } from '../../lib/client/follow.ts'
 import { createIdempotentFetch } from '../../lib/client/index.ts'
+import { Gate } from '../adapters/conformance/gate.ts'
 import { startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { waitFor } from '../helpers/wait-for.ts'
-import { Gate } from '../http/conformance/gate.ts'
 import { answer, type Sent, type Step, scriptedFetch, silence } from './scripted-fetch.ts'
 
 const database = withDatabase()

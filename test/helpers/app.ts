@@ -1,7 +1,7 @@
 import type { Server } from 'node:http'
 import express5, { type Express } from 'express'
 import express4 from 'express4'
-import { type IdempotencyOptions, idempotency } from '../../lib/http/express.ts'
+import { type IdempotencyOptions, idempotency } from '../../lib/adapters/express.ts'
 import { Pawl, type PawlOptions } from '../../lib/index.ts'
 import { afterEachTest } from './cleanup.ts'
 import { appPool } from './database.ts'

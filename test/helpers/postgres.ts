@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
+import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
 import { migrate } from '../../lib/store/migrate.ts'
-import { NodePostgres } from '../../lib/store/node-postgres.ts'
 import { bundle } from './bundle.ts'
 
 /** The database that every test file's database is a copy of. */

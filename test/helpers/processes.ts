@@ -1,7 +1,7 @@
 import type { Server } from 'node:http'
 import express, { type Express, type Request, type Response } from 'express'
 import { afterAll, beforeAll } from 'vitest'
-import { type IdempotencyOptions, idempotency } from '../../lib/http/express.ts'
+import { type IdempotencyOptions, idempotency } from '../../lib/adapters/express.ts'
 import { type Execution, Pawl, type PawlOptions } from '../../lib/index.ts'
 import { silent } from './app.ts'
 import type { TestDatabase } from './database.ts'

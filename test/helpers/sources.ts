@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 
 const root = new URL('../../', import.meta.url)
 
-/** The source of everything that the package exports: `pawl/express` is lib/http/express.ts. */
+/** The source of everything that the package exports: `pawl/express` is lib/adapters/express.ts. */
 export function sources(): { name: string; file: string }[] {
   const { exports } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8'))
   return Object.entries<{ default?: string }>(exports).flatMap(([subpath, target]) => {

@@ -6,14 +6,14 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { ErrorRequestHandler, Request, RequestHandler, Response } from 'express'
 import { describe, expect, it } from 'vitest'
+import { type IdempotencyOptions, idempotency } from '../../lib/adapters/express.ts'
 import { executionId } from '../../lib/engine/execution-id.ts'
-import { type IdempotencyOptions, idempotency } from '../../lib/http/express.ts'
 import { type Duration, Pawl } from '../../lib/index.ts'
+import { Gate } from '../adapters/conformance/gate.ts'
 import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
-import { Gate } from './conformance/gate.ts'
 
 const database = withDatabase()
 const base = { resumable: true, statusUrl: '/operations/:id', wait: 0 }

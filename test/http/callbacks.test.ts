@@ -1,6 +1,6 @@
 import type { ErrorRequestHandler, Request } from 'express'
 import { describe, expect, it } from 'vitest'
-import { type IdempotencyOptions, idempotency } from '../../lib/http/express.ts'
+import { type IdempotencyOptions, idempotency } from '../../lib/adapters/express.ts'
 import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, request } from '../helpers/request.ts'

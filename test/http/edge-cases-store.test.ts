@@ -1,6 +1,6 @@
 import type { Express, Request, Response } from 'express'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import type { IdempotencyOptions } from '../../lib/http/express.ts'
+import type { IdempotencyOptions } from '../../lib/adapters/express.ts'
 import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, request } from '../helpers/request.ts'

@@ -1,6 +1,6 @@
 import type { Request, RequestHandler, Response } from 'express'
 import { describe, expect, it } from 'vitest'
-import { idempotency } from '../../lib/http/express.ts'
+import { idempotency } from '../../lib/adapters/express.ts'
 import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, request } from '../helpers/request.ts'

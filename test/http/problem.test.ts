@@ -1,14 +1,14 @@
 import type { Express, Request } from 'express'
 import { describe, expect, it } from 'vitest'
-import type { IdempotencyOptions } from '../../lib/http/express.ts'
-import { idempotency as fetchIdempotency } from '../../lib/http/fetch.ts'
+import type { IdempotencyOptions } from '../../lib/adapters/express.ts'
+import { idempotency as fetchIdempotency } from '../../lib/adapters/fetch/fetch.ts'
 import { type ProblemCode, problem } from '../../lib/http/problem.ts'
 import { Pawl } from '../../lib/index.ts'
+import { serveFetch } from '../adapters/conformance/drivers/node-server.ts'
 import { expressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, type RawResponse, request } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
-import { serveFetch } from './conformance/drivers/node-server.ts'
 
 const database = withDatabase()
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { PawlError } from '../../lib/errors.ts'
+import { PawlError } from '../../lib/errors/index.ts'
 import { GroupCommit } from '../../lib/store/group-commit.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { claimOf, openStore } from '../helpers/store.ts'

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { Retention } from '../../lib/store/retention.ts'
-import { statements } from '../../lib/store/statements.ts'
+import { statements } from '../../lib/store/sql/execution-statements.ts'
 import { silent } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { claimNew, claimOf, completionOf, lookAt, openStore } from '../helpers/store.ts'

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
-import { NodePostgres } from '../../lib/store/node-postgres.ts'
+import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
 import { ScheduleStore } from '../../lib/store/schedule-store.ts'
 import { withDatabase } from '../helpers/database.ts'
 

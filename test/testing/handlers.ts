@@ -1,6 +1,6 @@
 import express, { type RequestHandler } from 'express'
 import type { Pool } from 'pg'
-import { type IdempotencyOptions, idempotency } from '../../lib/http/express.ts'
+import { type IdempotencyOptions, idempotency } from '../../lib/adapters/express.ts'
 import { type Execution, Pawl, type PawlOptions } from '../../lib/index.ts'
 import type { MakeApp } from '../../lib/testing/index.ts'
 

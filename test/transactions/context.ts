@@ -1,5 +1,5 @@
 import type { Request, Response } from 'express'
-import type { IdempotencyOptions } from '../../lib/http/express.ts'
+import type { IdempotencyOptions } from '../../lib/adapters/express.ts'
 import type { Execution, PawlOptions } from '../../lib/index.ts'
 import { startApp, type TestApp } from '../helpers/app.ts'
 import type { TestDatabase } from '../helpers/database.ts'

@@ -1,5 +1,5 @@
 import { expect } from 'vitest'
-import { failedWith } from '../../lib/store/transaction-host.ts'
+import { failedWith } from '../../lib/store/database/transaction-host.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { allOrders, allSteps, type Case, declareDead, door } from './context.ts'
 

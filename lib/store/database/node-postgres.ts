@@ -1,0 +1,291 @@
+import type { Pool } from 'pg'
+import { PawlError } from '../../errors/index.ts'
+import { classify, type Database, type Query, type Row, retryConflicts } from './database.ts'
+import { Slots } from './slots.ts'
+import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
+import { encodeArray, PgArray, type Value } from './values.ts'
+
+/** What Pawl uses of a `pg.Pool`; any version of node-postgres from 8.12 on fits. */
+export interface PgPool {
+  connect(): Promise<PgClient>
+  on(event: 'error', listener: (error: Error) => void): unknown
+  end(): Promise<void>
+  options?: { max?: number | undefined }
+  /** What it makes its clients of. */
+  Client?: new (
+    options: never,
+  ) => PgClient & { connect(): Promise<unknown>; end(): Promise<void> }
+}
+
+interface PgClient {
+  query(config: object): Promise<unknown>
+  release(destroy?: Error | boolean): void
+  // biome-ignore lint/suspicious/noExplicitAny: as node-postgres types its listeners
+  on(event: string, listener: (...args: any[]) => void): unknown
+  // biome-ignore lint/suspicious/noExplicitAny: as node-postgres types its listeners
+  off(event: string, listener: (...args: any[]) => void): unknown
+}
+
+/** A pool of Pawl's own, for apps that give a connection string. */
+export async function openPool(connectionString: string, timeoutMs: number): Promise<PgPool> {
+  const pg = await import('pg')
+  const options: ConstructorParameters<typeof Pool>[0] = {
+    connectionString,
+    // One connection for each kind of statement that is in flight at once, and one to listen.
+    max: 5,
+    connectionTimeoutMillis: timeoutMs,
+    application_name: 'pawl',
+  }
+  return new pg.default.Pool(options) as PgPool
+}
+
+/** The connections of a pool that transactions of the app leave to Pawl's statements. */
+const RESERVED = 2
+
+/** How long what is urgent waits for the pool, in ms. */
+const PATIENCE_MS = 250
+
+/** Pools whose idle connections may break. */
+const guarded = new WeakSet<PgPool>()
+
+/** The Database behind a node-postgres pool. */
+export class NodePostgres implements Database {
+  readonly #pool: PgPool
+  readonly #owned: boolean
+  readonly #timeoutMs: number
+  /**
+   * Of transactions of the app. While one that is a whole request is open, its handler may record steps
+   * through a second connection: if each had its first, none would get its second.
+   */
+  readonly #slots: Slots
+
+  constructor(pool: PgPool, timeoutMs: number, owned: boolean) {
+    this.#pool = pool
+    this.#timeoutMs = timeoutMs
+    this.#owned = owned
+    this.#slots = new Slots(Math.max(1, this.connections - RESERVED))
+    // The pool has already dropped an idle connection that it reports here. Without a listener, a
+    // restart of Postgres would end the process.
+    if (!guarded.has(pool)) pool.on('error', ignore)
+    guarded.add(pool)
+  }
+
+  query: Query = (sql, values) =>
+    // A role's default may be a stricter isolation than the statements need.
+    retryConflicts(() => this.#with((client) => this.#send(client, sql, values)))
+
+  get connections(): number {
+    return this.#pool.options?.max ?? 10
+  }
+
+  urgent: Query = async (sql, values) => {
+    const client = await this.#connect(PATIENCE_MS).catch(() => null)
+    if (client) return this.#use(client, () => this.#send(client, sql, values))
+    const { Client, options } = this.#pool
+    if (!Client) return this.query(sql, values)
+    const own = new Client(options as never)
+    own.on('error', ignore) // The query that is under way reports it.
+    try {
+      await inTime(this.#timeoutMs, own.connect())
+      return await this.#send(own, sql, values)
+    } finally {
+      own.end().catch(ignore)
+    }
+  }
+
+  /** Hands out the pool's clients. What the app does with one takes as long as the app wants. */
+  readonly host: TransactionHost<PgClient> = {
+    transaction: async (work, isolation) => {
+      const giveBack = await this.#slots.take(this.#timeoutMs)
+      if (!giveBack) throw new Error(`No connection to spare within ${this.#timeoutMs} ms.`)
+      try {
+        return await this.#lend(work, isolation)
+      } finally {
+        giveBack()
+      }
+    },
+  }
+  transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
+    return this.#with(async (client) => {
+      // Whatever the role's default is: what waits for a lock must then see what it waited for.
+      await this.#send(client, 'begin isolation level read committed')
+      try {
+        const result = await work((sql, values) => this.#send(client, sql, values))
+        await this.#send(client, 'commit')
+        return result
+      } catch (error) {
+        await this.#send(client, 'rollback').catch(ignore)
+        throw error
+      }
+    })
+  }
+
+  async listen(
+    channel: string,
+    onMessage: (payload: string) => void,
+    onLost: () => void,
+  ): Promise<() => Promise<void>> {
+    // A connection that listens is gone for everyone else: a tiny pool must not give it away.
+    if (this.connections < 3) throw new Error('The pool is too small to listen.')
+    const client = await this.#connect()
+    const message = (notification: { payload?: string }) => onMessage(notification.payload ?? '')
+    let open = true
+    const close = async () => {
+      if (!open) return
+      open = false
+      client.off('notification', message)
+      client.release(true)
+    }
+    const lost = () => {
+      if (open) close().then(onLost)
+    }
+    client.on('notification', message)
+    client.on('error', lost)
+    client.on('end', lost)
+    try {
+      await this.#send(client, `listen ${quoteIdentifier(channel)}`)
+    } catch (error) {
+      await close()
+      throw error
+    }
+    return close
+  }
+
+  async close(): Promise<void> {
+    if (this.#owned) await this.#pool.end()
+  }
+
+  async #lend<T>(
+    work: (tx: PgClient, run: RunStatement) => Promise<T>,
+    isolation: IsolationLevel | undefined,
+  ): Promise<T> {
+    const client = await this.#connect()
+    client.on('error', ignore) // The query that is under way reports it.
+    let broken = true
+    try {
+      await this.#send(client, begin(isolation))
+      try {
+        const result = await work(unreleasable(client), async (text, values) => {
+          const { rows } = (await client.query({ text, values })) as {
+            rows: Record<string, unknown>[]
+          }
+          return rows
+        })
+        await this.#commit(client)
+        broken = false
+        return result
+      } catch (error) {
+        // The app's errors say nothing of the connection; that it can roll back does.
+        await this.#send(client, 'rollback').then(() => {
+          broken = false
+        }, ignore)
+        throw error
+      }
+    } finally {
+      client.off('error', ignore)
+      client.release(broken)
+    }
+  }
+
+  async #with<T>(work: (client: PgClient) => Promise<T>): Promise<T> {
+    const client = await this.#connect()
+    return this.#use(client, () => work(client))
+  }
+
+  async #use<T>(client: PgClient, work: () => Promise<T>): Promise<T> {
+    client.on('error', ignore) // The query that is under way reports it.
+    let failure: unknown
+    try {
+      return await work()
+    } catch (error) {
+      failure = error
+      throw error
+    } finally {
+      client.off('error', ignore)
+      // After anything but Postgres' own refusal the connection's state is unknown: drop it.
+      const broken = failure !== undefined && classify(failure) === 'unavailable'
+      client.release(broken)
+    }
+  }
+
+  /** Postgres answers the commit of a transaction that it has aborted with a rollback, and no error. */
+  async #commit(client: PgClient): Promise<void> {
+    const { command } = (await client.query({
+      text: 'commit',
+      query_timeout: this.#timeoutMs,
+    })) as {
+      command: string
+    }
+    if (command === 'COMMIT') return
+    throw new PawlError(
+      'transaction-aborted',
+      'PostgreSQL has rolled the transaction back, since one of its statements had failed.',
+      'Wait for every statement of a transaction, and let its errors out.',
+    )
+  }
+
+  /** A client of the pool, or an error after the timeout; a client that comes later goes back. */
+  async #connect(timeoutMs = this.#timeoutMs): Promise<PgClient> {
+    const connecting = this.#pool.connect()
+    try {
+      return await inTime(timeoutMs, connecting)
+    } catch (error) {
+      connecting.then((client) => client.release(), ignore)
+      throw error
+    }
+  }
+
+  async #send(client: PgClient, text: string, values?: readonly Value[]): Promise<Row[]> {
+    const result = (await client.query({
+      text,
+      // Without values node-postgres uses the simple protocol, which takes several statements.
+      ...(values && { values: values.map(encode) }),
+      rowMode: 'array',
+      query_timeout: this.#timeoutMs,
+    })) as { rows: Row[] } | { rows: Row[] }[]
+    return Array.isArray(result) ? (result.at(-1)?.rows ?? []) : result.rows
+  }
+}
+
+/** The client of a transaction: the pool gets it back at the end, and not before. */
+function unreleasable(client: PgClient): PgClient {
+  const release = () => {
+    throw new PawlError(
+      'no-transaction',
+      'The client of a transaction was released.',
+      'It goes back to the pool by itself when the transaction ends.',
+    )
+  }
+  return new Proxy(client, {
+    get: (target, name) => (name === 'release' ? release : Reflect.get(target, name, target)),
+  })
+}
+
+/** @throws an error if it takes longer */
+async function inTime<T>(ms: number, promise: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new Error(`No connection to PostgreSQL within ${ms} ms.`))
+    }, ms)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function begin(isolation: IsolationLevel | undefined): string {
+  return isolation ? `begin isolation level ${isolation}` : 'begin'
+}
+
+function encode(value: Value): unknown {
+  return value instanceof PgArray ? encodeArray(value) : value
+}
+
+function quoteIdentifier(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`
+}
+
+function ignore(): void {}

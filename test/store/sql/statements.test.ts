@@ -1,0 +1,130 @@
+import { randomUUID } from 'node:crypto'
+import { describe, expect, it } from 'vitest'
+import type { Database, Query } from '../../../lib/store/database/database.ts'
+import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
+import { statements } from '../../../lib/store/sql/execution-statements.ts'
+import { StepStore } from '../../../lib/store/step-store.ts'
+import { type AttemptRef, Store } from '../../../lib/store/store.ts'
+import { WakeupStore } from '../../../lib/store/wakeup-store.ts'
+import { withDatabase } from '../../helpers/database.ts'
+import { claimNew, claimOf, completionOf, storeOver } from '../../helpers/store.ts'
+
+const database = withDatabase()
+
+/** The plans of the hot statements over the table as it is, with their real parameters. */
+async function plans(): Promise<Record<string, string>> {
+  const real = new NodePostgres(database.pool, 5000, false)
+  const found: Record<string, string> = {}
+  let name = ''
+  const query: Query = async (sql, values) => {
+    if (name && /\.(executions|steps|wakeups)/.test(sql)) {
+      const rows = await real.query(`explain ${sql}`, values)
+      found[name] = rows.map(([line]) => line).join('\n')
+    }
+    return real.query(sql, values)
+  }
+  const db: Database = Object.assign(Object.create(real), { query })
+  const side = await storeOver(db)
+  const claims = Array.from({ length: 64 }, () => claimOf())
+  name = 'claim'
+  const attempts = await Promise.all(claims.map((claim) => claimNew(side, claim)))
+  name = 'look'
+  await Promise.all(attempts.map(({ id }) => side.store.look(id)))
+  const steps = new StepStore(db, 'pawl', side.owner)
+  const record = (attempt: AttemptRef, onlyIfCurrent: boolean) => ({
+    ...attempt,
+    name: 'a',
+    occurrence: onlyIfCurrent ? 2 : 1,
+    position: 1,
+    kind: 'step' as const,
+    output: Buffer.from('1'),
+    error: null,
+    tookMs: 1,
+    completed: true,
+    onlyIfCurrent,
+  })
+  name = 'record'
+  await Promise.all(attempts.map((attempt) => steps.record(record(attempt, false))))
+  name = 'record guarded'
+  await Promise.all(attempts.map((attempt) => steps.record(record(attempt, true))))
+  name = 'journal'
+  expect(await steps.journal(attempts[0]!)).toHaveLength(2)
+  name = 'take due'
+  await new WakeupStore(db, 'pawl', side.owner, 15_000).takeDue(['requests'], 4, [])
+  name = 'release'
+  await Promise.all(attempts.slice(0, 32).map((attempt) => side.store.release(attempt, 'released')))
+  name = 'complete'
+  await Promise.all(attempts.map((attempt) => side.store.complete(completionOf(attempt, 'x'))))
+  const [first] = attempts
+  const seen = await new Store(real, 'pawl', randomUUID(), 15_000).look(first!.id)
+  name = 'take over'
+  await side.store.takeOver(first!.id, seen!)
+  name = 'restart'
+  await side.store.restart(claims[0]!, seen!)
+  name = 'await'
+  await side.store.await(first!.id)
+  name = 'free'
+  await side.store.free(first!.id)
+  name = 'disown'
+  await side.store.disown(first!.id, 1)
+  name = 'delete expired'
+  await db.query(statements('"pawl"').deleteExpired, [1000])
+  return found
+}
+
+describe('plans of a table that grew from nothing', () => {
+  it.each([
+    ['was never analyzed', async () => {}],
+    ['was analyzed when it was empty', () => database.pool.query('analyze pawl.executions')],
+    ['was analyzed now', () => database.pool.query('analyze pawl.executions')],
+  ])('reach 64 of 50,000 executions by their primary key when it %s', async (when, analyze) => {
+    await database.pool.query(
+      'truncate pawl.executions, pawl.steps, pawl.wakeups; alter table pawl.executions set (autovacuum_enabled = false)',
+    )
+    if (when.endsWith('empty')) await analyze()
+    // As a process does whose connections live from the first day on.
+    await plans()
+    await database.pool.query(
+      `insert into pawl.executions
+         (id, scope, key, kind, name, fingerprint, status, attempt, response_status,
+          response_headers, response_body, created_at, expires_at)
+       select gen_random_uuid(), 'tenant', n::text, 'request', 'POST /orders', '\\x01', 'done', 1, 200,
+         '[]', convert_to(repeat('x', 300), 'UTF8'), pawl.now(), pawl.now() + interval '1 day'
+       from generate_series(1, 50000) as n`,
+    )
+    await database.pool.query(
+      `insert into pawl.steps (execution_id, life, name, occurrence, position, kind, attempt, started_at)
+       select id, created_at, 'earlier', 1, 1, 'step', 1, created_at from pawl.executions`,
+    )
+    await database.pool.query(
+      `insert into pawl.wakeups (execution_id, handler, due_at, max_attempts)
+       select id, 'requests', 'infinity', 5 from pawl.executions`,
+    )
+    if (when.endsWith('now')) await analyze()
+    const found = await plans()
+    expect(Object.keys(found)).toEqual([
+      'claim',
+      'look',
+      'record',
+      'record guarded',
+      'journal',
+      'take due',
+      'release',
+      'complete',
+      'take over',
+      'restart',
+      'await',
+      'free',
+      'disown',
+      'delete expired',
+    ])
+    for (const [name, plan] of Object.entries(found)) {
+      expect(plan, name).not.toMatch(/Seq Scan on (executions|steps|wakeups)/)
+      if (name !== 'claim') expect(plan, name).toMatch(/executions_pkey/)
+    }
+    expect(found.claim).toMatch(/Index Scan using executions_pkey on executions e/)
+    // A range of the index, and not all of it behind a filter.
+    expect(found['delete expired']).toMatch(/Index Cond: \(expires_at <=/)
+    await database.pool.query('truncate pawl.executions, pawl.steps, pawl.wakeups, pawl.processes')
+  })
+})

@@ -1,0 +1,263 @@
+import { describe, expect, it } from 'vitest'
+import type { Pawl } from '../../../lib/index.ts'
+import { withDatabase } from '../../helpers/database.ts'
+import { freshKey } from '../../helpers/request.ts'
+import { waitFor } from '../../helpers/wait-for.ts'
+import { withWorkflows } from '../../helpers/workflows.ts'
+
+const database = withDatabase()
+const app = withWorkflows(database)
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+
+/** The same app in several processes. */
+async function processes<T>(count: number, define: (pawl: Pawl) => T): Promise<T[]> {
+  const pawls = Array.from({ length: count }, () => app.pawl({ workers: { concurrency: 20 } }))
+  const defined = pawls.map(define)
+  await Promise.all(pawls.map((pawl) => pawl.start()))
+  return defined
+}
+
+describe('A queue', () => {
+  it('holds its limits over all processes, and starts many in few statements', async () => {
+    let running = 0
+    let most = 0
+    const byKey = new Map<string, number>()
+    const [first, second, third] = await processes(3, (pawl) => {
+      const queue = pawl.queue('few', { concurrency: 4, concurrencyPerKey: 2 })
+      return pawl.workflow('job', { queue }, async (_, key: string) => {
+        most = Math.max(most, ++running)
+        byKey.set(key, (byKey.get(key) ?? 0) + 1)
+        expect(byKey.get(key)).toBeLessThanOrEqual(2)
+        await pause(5)
+        byKey.set(key, (byKey.get(key) ?? 0) - 1)
+        running--
+      })
+    })
+    const starts = (from: number) =>
+      Array.from({ length: 20 }, (_, i) => {
+        const key = `key ${(from + i) % 5}`
+        return { input: key, options: { queueKey: key } }
+      })
+    const handles = await Promise.all([
+      first!.startMany(starts(0)),
+      second!.startMany(starts(1)),
+      third!.startMany(starts(2)),
+    ])
+    let held = 0
+    const sampling = setInterval(async () => {
+      const sql = `select count(*)::int as n from pawl.slots where queue = 'few' and lane = ''`
+      held = Math.max(held, (await database.pool.query(sql)).rows[0].n)
+    }, 10)
+    await Promise.all(handles.flat().map((handle) => handle.result()))
+    clearInterval(sampling)
+    expect(most).toBeLessThanOrEqual(4)
+    expect(held).toBeLessThanOrEqual(4)
+    const { rows } = await database.pool.query(
+      `select lane from pawl.slots where queue = 'few' and lane <> 'gate'`,
+    )
+    expect(rows).toEqual([])
+  })
+
+  it('runs those of one key one at a time, in the order in which they arrived', async () => {
+    const order: string[] = []
+    const workflows = await processes(3, (pawl) => {
+      const queue = pawl.queue('in line', { concurrencyPerKey: 1 })
+      return pawl.workflow(
+        'in line',
+        { queue },
+        async (_, { key, n }: { key: string; n: number }) => {
+          order.push(`${key} begin ${n}`)
+          await pause(n % 2)
+          order.push(`${key} end ${n}`)
+        },
+      )
+    })
+    const handles = []
+    for (let n = 0; n < 15; n++) {
+      for (const key of ['hot', 'cold']) {
+        const workflow = workflows[n % 3]!
+        handles.push(await workflow.start({ key, n }, { queueKey: key }))
+      }
+    }
+    await Promise.all(handles.map((handle) => handle.result()))
+    for (const key of ['hot', 'cold']) {
+      expect(order.filter((what) => what.startsWith(key))).toEqual(
+        Array.from({ length: 15 }, (_, n) => [`${key} begin ${n}`, `${key} end ${n}`]).flat(),
+      )
+    }
+  })
+
+  it('starts 1,000 in a few statements, in their order', async () => {
+    const pawl = app.pawl({ workers: false })
+    const queue = pawl.queue('many')
+    const many = pawl.workflow('many', { queue }, () => 1)
+    await pawl.start()
+    await many.startMany(
+      Array.from({ length: 1000 }, (_, n) => ({ input: n, options: { key: `${n}` } })),
+    )
+    const { rows } = await database.pool.query(
+      `select count(distinct e.created_at)::int as statements, count(*)::int as n,
+         array_agg(e.key::int order by w.enqueued_at) as keys
+       from pawl.executions e join pawl.wakeups w on w.execution_id = e.id where e.name = 'many'`,
+    )
+    expect(rows[0].statements).toBeLessThanOrEqual(8)
+    expect(rows[0].keys).toEqual(Array.from({ length: 1000 }, (_, n) => n))
+    expect(await queue.backlog()).toMatchObject({ waiting: 1000, delayed: 0, running: 0 })
+    const log = await database.pool.query(`select * from pawl.queue_log where queue = 'many'`)
+    expect(log.rows).toMatchObject([{ backlog: '1000', delayed: '0', running: '0' }])
+    expect(log.rows[0].oldest).toEqual((await queue.backlog()).oldest)
+  })
+
+  it('lets no more begin within a period than its rate', async () => {
+    const [first] = await processes(2, (pawl) => {
+      const queue = pawl.queue('slow', { rateLimit: { limit: 3, period: 700 } })
+      return pawl.workflow('slow', { queue }, () => 1)
+    })
+    const handles = await first!.startMany(Array.from({ length: 8 }, () => ({ input: undefined })))
+    const taken: number[] = []
+    let over = false
+    const watching = (async () => {
+      while (!over) {
+        const { rows } = await database.pool.query(
+          `select extract(epoch from held_until) * 1000 as t from pawl.slots where queue = 'slow' and lane = 'rate'`,
+        )
+        for (const { t } of rows) if (!taken.includes(Number(t))) taken.push(Number(t))
+        await pause(5)
+      }
+    })()
+    await Promise.all(handles.map((handle) => handle.result()))
+    over = true
+    await watching
+    taken.sort((a, b) => a - b)
+    expect(taken.length).toBeGreaterThanOrEqual(3)
+    for (const t of taken) {
+      // Those of one statement have one time, and each slot is used once.
+      const within = taken.filter((other) => other >= t && other < t + 700)
+      expect(within.length).toBeLessThanOrEqual(3)
+    }
+  })
+
+  it('lets the highest priority begin first, and nobody before its time', async () => {
+    const ran: string[] = []
+    const pawl = app.pawl({ workers: { concurrency: 1 } })
+    const queue = pawl.queue('one', { concurrency: 1 })
+    const job = pawl.workflow('one', { queue }, (_, name: string) => ran.push(name))
+    const starter = app.pawl({ workers: false })
+    const starts = starter.workflow(
+      'one',
+      { queue: starter.queue('one') },
+      (_, name: string) => name,
+    )
+    await starter.start()
+    await starts.start('later', { delay: '1 hour', priority: 9 })
+    const low = await starts.start('low')
+    await starts.start('high', { priority: 9 })
+    await starts.start('middle', { priority: 5 })
+    await pawl.start()
+    await job.handle(low.key).result()
+    expect(ran).toEqual(['high', 'middle', 'low'])
+    expect(await queue.backlog()).toEqual({ waiting: 0, delayed: 1, running: 0, oldest: null })
+  })
+
+  it('refuses what would exceed its depth, but not what was started before', async () => {
+    const pawl = app.pawl({ workers: false })
+    const queue = pawl.queue('shallow', { maxDepth: 3 })
+    const job = pawl.workflow('shallow', { queue }, () => 1)
+    await pawl.start()
+    await job.start(1, { key: 'a' })
+    await job.start(2, { key: 'b' })
+    await expect(job.startMany([{ input: 3 }, { input: 4 }])).rejects.toMatchObject({
+      code: 'limit-exceeded',
+    })
+    await job.start(3, { key: 'c' })
+    await expect(job.start(4)).rejects.toMatchObject({ code: 'limit-exceeded' })
+    await job.start(1, { key: 'a' })
+    expect((await queue.backlog()).waiting).toBe(3)
+  })
+
+  it('gives the slot of what is parked to the next; released, it waits for its turn again', async () => {
+    const pawl = app.pawl()
+    let broken = true
+    const queue = pawl.queue('parking', { concurrency: 1, concurrencyPerKey: 1 })
+    const job = pawl.workflow('parking', { queue, retry: 1 }, (_, name: string) => {
+      if (name === 'bad' && broken) throw new Error('broken')
+      return name
+    })
+    await pawl.start()
+    const bad = await job.start('bad', { queueKey: 'k' })
+    const good = await job.start('good', { queueKey: 'k' })
+    await app.until(bad.id, 'parked')
+    expect(await good.result()).toBe('good')
+    const slots = await database.pool.query(
+      `select from pawl.slots where queue = 'parking' and lane <> 'gate'`,
+    )
+    expect(slots.rows).toHaveLength(0)
+    // What is sent to it does not let it in.
+    await bad.signal('hello')
+    broken = false
+    await pawl.release({ id: bad.id })
+    expect(await bad.result()).toBe('bad')
+  })
+
+  it('lets go of one that is cancelled while it waits, wherever in the line it is', async () => {
+    const pawl = app.pawl()
+    const queue = pawl.queue('leaving', { concurrencyPerKey: 1 })
+    const ran: string[] = []
+    const job = pawl.workflow('leaving', { queue }, async (execution, name: string) => {
+      if (execution.attempt === 1) ran.push(name)
+      if (name === 'holder') await execution.signal('end')
+    })
+    await pawl.start()
+    const start = (name: string) => job.start(name, { queueKey: 'k', key: freshKey() })
+    const holder = await start('holder')
+    await waitFor('the holder to run', () => ran.length === 1)
+    const waiting = [await start('a'), await start('b'), await start('c')]
+    await waitFor('the others to be put aside', async () => {
+      const { rows } = await database.pool.query(
+        `select count(*)::int as n from pawl.wakeups where queue = 'leaving' and blocked`,
+      )
+      return rows[0].n === 3
+    })
+    await waiting[1]!.cancel()
+    await app.until(waiting[1]!.id, 'cancelled')
+    expect(ran).toEqual(['holder'])
+    await holder.signal('end')
+    await waiting[2]!.result()
+    expect(ran).toEqual(['holder', 'a', 'c'])
+  })
+
+  it('keeps the slots of a process that died with what it ran, until another has gone on with it', async () => {
+    const pawl = app.pawl()
+    const queue = pawl.queue('dying', { concurrency: 1 })
+    const ran: string[] = []
+    const job = pawl.workflow('dying', { queue }, async (execution, name: string) => {
+      ran.push(`${name} ${execution.attempt}`)
+      if (name === 'first' && execution.attempt === 1) await new Promise(() => {})
+    })
+    await pawl.start()
+    const first = await job.start('first')
+    await waitFor('the first to run', () => ran.length === 1)
+    const second = await job.start('second')
+    // Dead, as far as the database can tell.
+    await database.pool.query(
+      'update pawl.executions set owner = gen_random_uuid() where id = $1',
+      [first.id],
+    )
+    expect(await app.status(second.id)).toBe('waiting')
+    const other = app.pawl()
+    other.workflow(
+      'dying',
+      { queue: other.queue('dying', { concurrency: 1 }) },
+      async (execution, name: string) => {
+        ran.push(`${name} ${execution.attempt}`)
+      },
+    )
+    await other.start()
+    await database.pool.query(
+      'update pawl.wakeups set due_at = pawl.now() where execution_id = $1',
+      [first.id],
+    )
+    await app.until(second.id, 'done')
+    expect(ran).toEqual(['first 1', 'first 2', 'second 1'])
+  })
+})
