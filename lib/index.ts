@@ -18,6 +18,7 @@ export {
   WorkflowFailedError,
   WorkflowTimeoutError,
 } from './errors/index.ts'
+export type { PawlLike } from './http/runtime.ts'
 export type { Logger } from './options/logger.ts'
 export type { ByteSize, Duration } from './options/parse-options.ts'
 export { Pawl } from './pawl.ts'
@@ -29,7 +30,7 @@ export type {
   RunStatement,
   TransactionHost,
 } from './store/database/transaction-host.ts'
-export type { WorkflowCode, WorkflowOptions } from './workflow/definition.ts'
+export type { WorkflowOptions } from './workflow/definition.ts'
 export type { WorkflowHandle, WorkflowStatus } from './workflow/handle.ts'
 export type {
   CallOptions,
@@ -42,5 +43,10 @@ export type { ObjectExecution, ReaderExecution } from './workflow/object/object-
 export type { ObjectState, ReadonlyState } from './workflow/object/object-state.ts'
 export type { Backlog, Queue, QueueOptions } from './workflow/queue/queue.ts'
 export type { ScheduleOptions, ScheduleStatus } from './workflow/schedule/schedule.ts'
-export type { StartOptions, Workflow } from './workflow/workflow.ts'
-export type { SignalOptions, WorkflowExecution } from './workflow/workflow-execution.ts'
+export type { StartOptions } from './workflow/start-options.ts'
+export type { Workflow } from './workflow/workflow.ts'
+export type {
+  SignalOptions,
+  WorkflowCode,
+  WorkflowExecution,
+} from './workflow/workflow-execution.ts'

@@ -5,14 +5,15 @@ import { replayRequest } from './adapters/node/recovery.ts'
 import { Engine } from './engine/engine.ts'
 import { type ExecutionName, type ExecutionState, idOf } from './engine/execution-name.ts'
 import { Observer } from './engine/observer.ts'
+import { startedInstances } from './engine/started-instances.ts'
 import { Sealer } from './engine/values/seal.ts'
 import { Worker } from './engine/worker.ts'
 import { PawlError } from './errors/index.ts'
+import type { PawlLike, RequestRuntime } from './http/runtime.ts'
 import type { Logger } from './options/logger.ts'
 import { parseOptions } from './options/parse-options.ts'
-import { pawlOptions } from './options.ts'
-import type { PawlOptions } from './pawl-options.ts'
-import type { StatusOptions } from './status/endpoint.ts'
+import { type PawlOptions, pawlOptions } from './pawl-options.ts'
+import type { StatusOptions, StatusRuntime } from './status/endpoint.ts'
 import { type StatusHandler, statusHandler, statusResponse } from './status/handlers.ts'
 import type { Database } from './store/database/database.ts'
 import { openDatabase } from './store/database/open-database.ts'
@@ -49,9 +50,6 @@ const RECOVERY_CONCURRENCY = 4
 
 const SILENT: Logger = { debug() {}, warn() {} }
 
-/** The Pawls of this process that have started and not stopped. */
-export const startedPawls = new Set<Pawl>()
-
 /**
  * Durable idempotency for one app: one instance a process.
  *
@@ -65,7 +63,7 @@ export const startedPawls = new Set<Pawl>()
  * })
  * ```
  */
-export class Pawl extends WorkflowApi {
+export class Pawl extends WorkflowApi implements PawlLike {
   readonly #options
   #state: 'new' | 'started' | 'stopped' | 'abandoned' = 'new'
   #parts: Parts | null = null
@@ -165,7 +163,7 @@ export class Pawl extends WorkflowApi {
       logger,
     })
     this.#state = 'started'
-    startedPawls.add(this)
+    startedInstances.add(this)
     await this.workflows.schedules.open()
   }
 
@@ -178,7 +176,7 @@ export class Pawl extends WorkflowApi {
     const parts = this.#parts
     if (this.#state !== 'started' || !parts) return
     this.#state = 'stopped'
-    startedPawls.delete(this)
+    startedInstances.delete(this)
     parts.observer.stop()
     await Promise.all([parts.worker?.stop(), this.workflows.stop()])
     await parts.engine.stop(this.#options.drainTimeout)
@@ -292,6 +290,11 @@ export class Pawl extends WorkflowApi {
     return statusResponse(this, options)
   }
 
+  /** For Pawl's own adapters and not for the app; see {@link PawlLike}. */
+  get '~pawl'(): object {
+    return this satisfies RequestRuntime & StatusRuntime
+  }
+
   /** @internal What the status handlers look through. */
   get observer(): Observer {
     return this.#started().observer
@@ -362,7 +365,7 @@ export class Pawl extends WorkflowApi {
   /** @internal What a crash does, where it is only simulated: no goodbye, and not a word from now on. */
   abandon(): void {
     this.#state = 'abandoned'
-    startedPawls.delete(this)
+    startedInstances.delete(this)
   }
 
   #started(): Parts {

@@ -3,7 +3,7 @@ import { idempotency } from '../lib/adapters/express.ts'
 import { routeOptions } from '../lib/http/route-options.ts'
 import { Pawl, PawlError } from '../lib/index.ts'
 import { parseOptions } from '../lib/options/parse-options.ts'
-import { pawlOptions } from '../lib/options.ts'
+import { pawlOptions } from '../lib/pawl-options.ts'
 
 const route = (options: object) => routeOptions(options as never)
 const pawl = (options: object) =>

@@ -1,9 +1,8 @@
 import type { Request, RequestHandler } from 'express'
 import type { Execution } from '../engine/execution.ts'
-import { checkPawl } from '../http/check-pawl.ts'
 import { type IdempotencyOptions, routeOptions } from '../http/route-options.ts'
+import { type PawlLike, runtimeOf } from '../http/runtime.ts'
 import { select } from '../http/select.ts'
-import type { Pawl } from '../pawl.ts'
 import { handleKeyed, NodeView } from './node/node-exchange.ts'
 import { send } from './node/send.ts'
 
@@ -35,15 +34,15 @@ const IN_CHARGE = Symbol('pawl.in-charge')
  *
  * @throws PawlError `invalid-option`
  */
-export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): RequestHandler {
-  checkPawl(pawl)
+export function idempotency(pawl: PawlLike, options?: IdempotencyOptions<Request>): RequestHandler {
+  const runtime = runtimeOf(pawl)
   const resolved = routeOptions(options)
 
   return (request: Request & { [IN_CHARGE]?: true }, response, next) => {
     try {
       if (request[IN_CHARGE] || response.headersSent || response.writableEnded) return next()
       const view = new NodeView(request, response, request.originalUrl, { parsed: request.body })
-      const selected = select(pawl, resolved, request, view)
+      const selected = select(runtime, resolved, request, view)
       if (selected.kind === 'pass') return next()
       if (selected.kind === 'answer') return send(response, selected.answer)
       request[IN_CHARGE] = true
@@ -51,7 +50,7 @@ export function idempotency(pawl: Pawl, options?: IdempotencyOptions<Request>): 
         if (execution) request.execution = execution
         next()
       }
-      handleKeyed(pawl, resolved, { request, view, response, run, fail: next }, selected.key)
+      handleKeyed(runtime, resolved, { request, view, response, run, fail: next }, selected.key)
     } catch (error) {
       next(error)
     }

@@ -2,10 +2,9 @@ import type { IncomingMessage } from 'node:http'
 import type { Context, Middleware } from 'koa'
 import type { Execution } from '../engine/execution.ts'
 import type { Answer } from '../http/answers.ts'
-import { checkPawl } from '../http/check-pawl.ts'
 import { type IdempotencyOptions, routeOptions } from '../http/route-options.ts'
+import { type PawlLike, runtimeOf } from '../http/runtime.ts'
 import { select } from '../http/select.ts'
-import type { Pawl } from '../pawl.ts'
 import { handleKeyed, NodeView } from './node/node-exchange.ts'
 import { send } from './node/send.ts'
 
@@ -33,8 +32,8 @@ const inCharge = new WeakSet<IncomingMessage>()
  *
  * @throws PawlError `invalid-option`
  */
-export function idempotency(pawl: Pawl, given?: IdempotencyOptions<Context>): Middleware {
-  checkPawl(pawl)
+export function idempotency(pawl: PawlLike, given?: IdempotencyOptions<Context>): Middleware {
+  const runtime = runtimeOf(pawl)
   const options = routeOptions(given)
 
   return async (ctx, next) => {
@@ -42,7 +41,7 @@ export function idempotency(pawl: Pawl, given?: IdempotencyOptions<Context>): Mi
     if (inCharge.has(req) || res.headersSent || res.writableEnded) return next()
     const { body: parsed } = ctx.request as { body?: unknown }
     const view = new NodeView(req, res, ctx.originalUrl, { parsed })
-    const selected = select(pawl, options, ctx, view)
+    const selected = select(runtime, options, ctx, view)
     if (selected.kind === 'pass') return next()
     const answer = (what: Answer) => {
       ctx.respond = false
@@ -73,7 +72,7 @@ export function idempotency(pawl: Pawl, given?: IdempotencyOptions<Context>): Mi
         },
       }
       res.once('close', over)
-      handleKeyed(pawl, options, exchange, selected.key).then(() => res.closed && over())
+      handleKeyed(runtime, options, exchange, selected.key).then(() => res.closed && over())
     })
   }
 }

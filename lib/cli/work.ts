@@ -1,7 +1,7 @@
 import { PawlError } from '../errors/index.ts'
 import { parseOptions } from '../options/parse-options.ts'
-import { pawlOptions } from '../options.ts'
 import type { Pawl } from '../pawl.ts'
+import { pawlOptions } from '../pawl-options.ts'
 import { loadPawl } from './load-pawl.ts'
 
 /** How many workflows it runs at a time, if neither the app nor the command line says so. */

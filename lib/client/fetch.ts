@@ -1,5 +1,6 @@
 import { answerOf, isReplayed } from './answer.ts'
 import { IdempotentFetchError } from './error.ts'
+import type { IdempotentFetch, IdempotentResponse, Sender } from './idempotent-fetch.ts'
 import {
   type CallInfo,
   FETCH_DEFAULTS,
@@ -11,23 +12,8 @@ import {
   resolveOptions,
 } from './options.ts'
 import type { Persistence, ResumableFetch } from './pending.ts'
-import {
-  type IdempotentRequestInit,
-  isRequest,
-  type RepeatableRequest,
-  repeatable,
-} from './request.ts'
+import { isRequest, type RepeatableRequest, repeatable } from './request.ts'
 import { type Result, withRetries } from './retry.ts'
-
-/** A response that says how it came about. */
-export type IdempotentResponse = Response & {
-  /** Whether the server answered from its record, without running the request (again). */
-  readonly replayed: boolean
-  /** How many times the request was sent. */
-  readonly attempts: number
-  /** The key it was sent with. */
-  readonly key: string | undefined
-}
 
 export interface IdempotentFetchOptions extends RetryOptions, KeyOptions {
   /** The fetch underneath. Default: the global one. */
@@ -41,19 +27,6 @@ export interface IdempotentFetchOptions extends RetryOptions, KeyOptions {
   buffer?: boolean
   /** Keeps requests with a key until their answer is final: `indexedDbStore()` and the like. */
   persist?: Persistence
-}
-
-/** fetch, but safe to retry, and retried. */
-export type IdempotentFetch = (
-  input: string | URL | Request,
-  init?: IdempotentRequestInit,
-) => Promise<IdempotentResponse>
-
-/** One request on its way through the client. */
-export interface Sender {
-  prepare(input: string | URL | Request, init?: IdempotentRequestInit): Promise<RepeatableRequest>
-  /** Carries a request through all of its attempts. */
-  send(request: RepeatableRequest): Promise<Result<IdempotentResponse>>
 }
 
 /**

@@ -1,5 +1,5 @@
 import { IdempotentFetchError } from './error.ts'
-import type { IdempotentFetch, IdempotentResponse, Sender } from './fetch.ts'
+import type { IdempotentFetch, IdempotentResponse, Sender } from './idempotent-fetch.ts'
 import type { RepeatableRequest } from './request.ts'
 
 /** A request without a final answer, as it is stored: plain data, no credentials. */

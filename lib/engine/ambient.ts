@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import { PawlError } from '../errors/index.ts'
-import { startedPawls } from '../pawl.ts'
-import { retryConflicts } from '../store/database/database.ts'
+import { retryConflicts } from '../store/database/retry-conflicts.ts'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
 import { currentExecution } from './current.ts'
 import type { RunStep, RunTransaction } from './execution.ts'
 import { splitTransaction, type TransactionArguments } from './running-execution.ts'
+import { startedInstances } from './started-instances.ts'
 import type { StepContext, StepOptions } from './steps/step-options.ts'
 
 /**
@@ -48,7 +48,7 @@ export const transaction = (async <T>(
 }) as RunTransaction
 
 function onlyHost(name: string): TransactionHost<unknown> {
-  const [pawl, another] = startedPawls
+  const [pawl, another] = startedInstances
   if (pawl && !another) return pawl.host
   throw new PawlError(
     'no-execution',

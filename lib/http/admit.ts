@@ -1,7 +1,6 @@
 import type { Attempt } from '../engine/attempt.ts'
 import { executionId } from '../engine/execution-id.ts'
 import { PawlError } from '../errors/index.ts'
-import type { Pawl } from '../pawl.ts'
 import type { Recovery } from '../store/store.ts'
 import {
   type Answer,
@@ -18,6 +17,7 @@ import { fingerprintOf, scopeOf } from './identify.ts'
 import type { BodyFailure, RequestView } from './request-view.ts'
 import { type Later, laterOf } from './respond-async.ts'
 import type { RouteOptions } from './route-options.ts'
+import type { RequestRuntime } from './runtime.ts'
 import { storedRequest } from './stored-request.ts'
 
 /** An attempt whose handler runs. */
@@ -44,17 +44,17 @@ export type Admission =
  * `invalid-option`, and what the app's functions throw: mistakes of the app, for its error handler
  */
 export async function admit<Request>(
-  pawl: Pawl,
+  runtime: RequestRuntime,
   options: RouteOptions<Request>,
   request: Request,
   view: RequestView,
   parsed: ParsedKey,
 ): Promise<Admission> {
-  const recovered = view.recovered(pawl)
+  const recovered = view.recovered(runtime)
   if (recovered) return { kind: 'run', attempt: recovered }
   if ('rule' in parsed) return { kind: 'answer', answer: keyMalformed(parsed.rule) }
   try {
-    const { engine } = pawl
+    const { engine } = runtime
     const { key } = parsed
     const scope = scopeOf(options, request)
     // Once: looking at what has arrived counts as reading, and the second time it would be gone.
@@ -66,7 +66,7 @@ export async function admit<Request>(
     const print = await fingerprintOf(options, request, view, readBody)
     if (typeof print === 'string') return withoutBody(print, options)
     const id = executionId(scope, key)
-    const recovery = options.recover ? await recoveryOf(pawl, options, id, view, readBody) : null
+    const recovery = options.recover ? await recoveryOf(runtime, options, id, view, readBody) : null
     if (typeof recovery === 'string') return withoutBody(recovery, options)
     const later = laterOf(options, request, view, id)
     const begun = await engine.begin({
@@ -88,25 +88,25 @@ export async function admit<Request>(
     if (begun.kind === 'running' && later) return { kind: 'answer', answer: later.answer }
     return { kind: 'answer', answer: answerOf(begun, `urn:uuid:${id}`, Boolean(options.scope)) }
   } catch (error) {
-    return withoutStore(pawl, options, error)
+    return withoutStore(runtime, options, error)
   }
 }
 
 /** @throws the error, if it is not about the store */
 function withoutStore(
-  pawl: Pawl,
+  runtime: RequestRuntime,
   { onStoreError }: Pick<RouteOptions<never>, 'onStoreError'>,
   error: unknown,
 ): Admission {
   const code = error instanceof PawlError ? error.code : undefined
   if (code === 'decryption-failed') {
     // Whatever else the app chose: the handler must not run without what it has recorded.
-    pawl.logger.warn('what is stored of a request cannot be decrypted', { error })
+    runtime.logger.warn('what is stored of a request cannot be decrypted', { error })
     return { kind: 'answer', answer: notCarriedOut() }
   }
   if (code === 'stopping') return { kind: 'answer', answer: closing(notCarriedOut()) }
   if (code !== 'store-unavailable' && code !== 'store-refused') throw error
-  pawl.logger.warn('the store cannot be reached', { error, onStoreError })
+  runtime.logger.warn('the store cannot be reached', { error, onStoreError })
   if (onStoreError === 'run') return { kind: 'unprotected' }
   return { kind: 'answer', answer: notCarriedOut() }
 }
@@ -123,17 +123,17 @@ function withoutBody(
 
 /** @throws PawlError `recovery-impossible` */
 async function recoveryOf(
-  pawl: Pawl,
+  runtime: RequestRuntime,
   { recover }: Pick<RouteOptions<never>, 'recover'>,
   id: string,
   view: RequestView,
   readBody: () => Promise<Body | BodyFailure>,
 ): Promise<Recovery | 'too-large' | 'aborted'> {
-  pawl.checkRecovery()
+  runtime.checkRecovery()
   const body = await readBody()
   if (body === 'too-large' || body === 'aborted') return body
   const input = storedRequest(view, body)
-  return { input: pawl.engine.seal({ id, input }), attempts: recover?.attempts ?? 0 }
+  return { input: runtime.engine.seal({ id, input }), attempts: recover?.attempts ?? 0 }
 }
 
 function withoutQuery(url: string): string {

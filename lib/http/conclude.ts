@@ -2,7 +2,6 @@ import type { Attempt, Settled } from '../engine/attempt.ts'
 import { runAs } from '../engine/current.ts'
 import type { Execution } from '../engine/execution.ts'
 import { within } from '../engine/retry/within.ts'
-import type { Pawl } from '../pawl.ts'
 import type { Outcome } from '../store/store.ts'
 import type { Admitted } from './admit.ts'
 import {
@@ -17,6 +16,7 @@ import { encodeHeaders, type Header } from './headers.ts'
 import { fate, isError, isFailure } from './policy.ts'
 import type { Later } from './respond-async.ts'
 import type { RouteOptions } from './route-options.ts'
+import type { RequestRuntime } from './runtime.ts'
 
 /** A response that is complete, or about to flow. */
 export interface Captured {
@@ -51,7 +51,7 @@ type Concluding = Pick<
 
 /** Runs one attempt's handler, and decides what becomes of its response. */
 export class Conclusion {
-  readonly #pawl: Pawl
+  readonly #runtime: RequestRuntime
   readonly #options: Concluding
   readonly #attempt: Attempt
   readonly #instance: string
@@ -64,8 +64,8 @@ export class Conclusion {
   #transaction: Promise<Settled> | undefined
   #endTransaction: (outcome: Outcome | null) => void = () => {}
 
-  constructor(pawl: Pawl, options: Concluding, { attempt, later }: Admitted) {
-    this.#pawl = pawl
+  constructor(runtime: RequestRuntime, options: Concluding, { attempt, later }: Admitted) {
+    this.#runtime = runtime
     this.#options = options
     this.#attempt = attempt
     this.#later = later
@@ -102,11 +102,11 @@ export class Conclusion {
         return settled.own ? 'send' : replayAnswer(settled.outcome, this.#instance)
       }
       if (settled) return inProgress(this.#instance) // Another attempt is at work, or may be.
-      this.#pawl.logger.warn('the store is away; an outcome is held until it is back', {
+      this.#runtime.logger.warn('the store is away; an outcome is held until it is back', {
         execution,
       })
     } catch (error) {
-      this.#pawl.logger.warn('an outcome could not be recorded', { error, execution })
+      this.#runtime.logger.warn('an outcome could not be recorded', { error, execution })
       if (this.#transaction) return notCarriedOut()
     }
     return notRecorded(this.#instance)
@@ -146,7 +146,10 @@ export class Conclusion {
       throw new Error(`What is to be undone was not within ${timeout} ms.`)
     } catch (error) {
       const execution = this.#attempt.execution.id
-      this.#pawl.logger.warn('a compensation failed; a retry goes on with it', { error, execution })
+      this.#runtime.logger.warn('a compensation failed; a retry goes on with it', {
+        error,
+        execution,
+      })
       if (this.#transaction) await this.#end(null)
       else await this.#inTime(this.#attempt.release('released'))
       return null
@@ -169,7 +172,7 @@ export class Conclusion {
     this.#transaction.catch((error) => {
       if (began) return // Whoever waits for the end of the transaction is told.
       clearTimeout(this.#timer)
-      this.#pawl.logger.warn('a transaction could not be begun', { error })
+      this.#runtime.logger.warn('a transaction could not be begun', { error })
       if (!response.answered) response.answer(notCarriedOut())
     })
   }
@@ -182,7 +185,7 @@ export class Conclusion {
 
   /** What came of it; null if that takes longer than a response may be held. */
   #inTime<T>(work: Promise<T>): Promise<T | null> {
-    return within(this.#pawl.storeTimeoutMs, work, undefined, false)
+    return within(this.#runtime.storeTimeoutMs, work, undefined, false)
   }
 
   /** Lets the client go, which can come back for the outcome: its execution is in the database. */
@@ -208,7 +211,7 @@ export class Conclusion {
       return this.#options.storedHeaders(name.toLowerCase())
     } catch (error) {
       const message = 'the storedHeaders option threw; the header is not stored'
-      this.#pawl.logger.warn(message, { error, name })
+      this.#runtime.logger.warn(message, { error, name })
       return false
     }
   }

@@ -1,6 +1,6 @@
 import type { Attempt } from '../engine/attempt.ts'
-import type { Pawl } from '../pawl.ts'
 import type { Body } from './fingerprint.ts'
+import type { RequestRuntime } from './runtime.ts'
 
 /** Why a body could not be read. */
 export type BodyFailure = 'too-large' | 'consumed' | 'aborted'
@@ -22,7 +22,7 @@ export interface RequestView {
    */
   body(maxBytes: number): Promise<Body | BodyFailure>
   /** The attempt as which this Pawl hands it to the app again; undefined for a client's request. */
-  recovered(pawl: Pawl): Attempt | undefined
+  recovered(runtime: RequestRuntime): Attempt | undefined
   /** Gives a signal that fires when the client is gone; asked for before waiting. */
   gone(): AbortSignal
 }

@@ -2,9 +2,9 @@ import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
 import { PawlError } from '../errors/index.ts'
 import { type ByteSize, type Duration, parseOptions } from '../options/parse-options.ts'
-import { idempotencyOptions } from '../options.ts'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
 import { type HeaderFilter, headerFilter } from './headers.ts'
+import { idempotencyOptions } from './route-options-schema.ts'
 
 /** Options of `idempotency()`, the same for every framework. */
 export interface IdempotencyOptions<Request = IncomingMessage> {

@@ -1,8 +1,8 @@
-import type { Pawl } from '../pawl.ts'
 import { type Answer, keyMissing } from './answers.ts'
 import { checkKey, type ParsedKey, parseKeyHeader } from './idempotency-key.ts'
 import type { RequestView } from './request-view.ts'
 import type { RouteOptions } from './route-options.ts'
+import type { RequestRuntime } from './runtime.ts'
 
 /** Whether a request is protected, and under which key. */
 export type Selected =
@@ -18,12 +18,12 @@ export type Selected =
  * @throws whatever the app's `key` and `skip` functions throw
  */
 export function select<Request>(
-  pawl: Pawl,
+  runtime: RequestRuntime,
   options: RouteOptions<Request>,
   request: Request,
   view: RequestView,
 ): Selected {
-  const recovered = view.recovered(pawl)
+  const recovered = view.recovered(runtime)
   if (recovered) return { kind: 'keyed', key: { key: recovered.execution.key } }
   const { methods, skip, required } = options
   if (methods !== 'all' && !methods.has(view.method)) return { kind: 'pass' }

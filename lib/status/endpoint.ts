@@ -1,10 +1,10 @@
-import type { Sight } from '../engine/observer.ts'
+import { z } from 'zod'
+import type { Observer, Sight } from '../engine/observer.ts'
 import { PawlError } from '../errors/index.ts'
 import { type Answer, methodNotAllowed, notFound, statusUnknown } from '../http/answers.ts'
 import { parsePrefer } from '../http/prefer.ts'
-import { type Duration, parseOptions } from '../options/parse-options.ts'
-import { statusOptions } from '../options.ts'
-import type { Pawl } from '../pawl.ts'
+import type { Logger } from '../options/logger.ts'
+import { type Duration, longerThanZero, parseOptions, timer } from '../options/parse-options.ts'
 import { finalAnswer, unfinishedAnswer } from './document.ts'
 import { eventId, statusEvents } from './events.ts'
 
@@ -35,6 +35,22 @@ export interface StatusOptions<Request> {
   heartbeat?: Duration
 }
 
+const statusOptions = z.strictObject({
+  authorize: z.custom<(...args: never[]) => unknown>((value) => typeof value === 'function', {
+    message:
+      'a function (request, execution) => boolean. It has no default: ids are derived from scope and key and can be guessed, so it must say whose execution this is',
+  }),
+  maxWait: timer.default(30_000),
+  heartbeat: longerThanZero.default(15_000),
+})
+
+/** The parts of a Pawl that the status endpoint uses. */
+export interface StatusRuntime {
+  /** @throws PawlError `not-started` */
+  readonly observer: Observer
+  readonly logger: Logger
+}
+
 /** What is asked, whatever it came through. */
 export interface StatusQuestion {
   method: string
@@ -54,15 +70,15 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 /** Answers how executions stand. */
 export class StatusEndpoint<Request> {
-  readonly #pawl: Pawl
+  readonly #runtime: StatusRuntime
   readonly #options
 
   /**
    * @param what whose options these are, for messages
    * @throws PawlError `invalid-option`
    */
-  constructor(pawl: Pawl, options: StatusOptions<Request>, what: string) {
-    this.#pawl = pawl
+  constructor(runtime: StatusRuntime, options: StatusOptions<Request>, what: string) {
+    this.#runtime = runtime
     this.#options = parseOptions(statusOptions, options, what)
   }
 
@@ -76,7 +92,7 @@ export class StatusEndpoint<Request> {
     const [path, query] = splitUrl(url)
     const id = path.split('/').filter(Boolean).at(-1) ?? ''
     if (!UUID.test(id)) return answered(notFound())
-    const { observer } = this.#pawl
+    const { observer } = this.#runtime
     try {
       const description = await observer.describe(id.toLowerCase())
       if (!description || !(await this.#mayObserve(request, description))) {
@@ -103,7 +119,7 @@ export class StatusEndpoint<Request> {
       return answered(unfinishedAnswer(description, sight, granted))
     } catch (error) {
       if (!(error instanceof PawlError) || !UNREADABLE.has(error.code)) throw error
-      this.#pawl.logger.warn('how an execution stands cannot be read', { error, execution: id })
+      this.#runtime.logger.warn('how an execution stands cannot be read', { error, execution: id })
       return answered(statusUnknown())
     }
   }

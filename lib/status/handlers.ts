@@ -5,8 +5,7 @@ import { FetchView } from '../adapters/fetch/view.ts'
 import { NodeView } from '../adapters/node/node-exchange.ts'
 import { send } from '../adapters/node/send.ts'
 import { handlerFailed } from '../http/answers.ts'
-import type { Pawl } from '../pawl.ts'
-import { StatusEndpoint, type StatusOptions } from './endpoint.ts'
+import { StatusEndpoint, type StatusOptions, type StatusRuntime } from './endpoint.ts'
 import { EVENT_STREAM_HEADERS } from './events.ts'
 
 /** A listener of Node's http, and a route handler of Express: errors go to `next`, if there is one. */
@@ -18,10 +17,10 @@ export type StatusHandler<Request> = (
 
 /** @throws PawlError `invalid-option` */
 export function statusHandler<Request extends IncomingMessage>(
-  pawl: Pawl,
+  runtime: StatusRuntime,
   options: StatusOptions<Request>,
 ): StatusHandler<Request> {
-  const endpoint = new StatusEndpoint(pawl, options, 'statusHandler()')
+  const endpoint = new StatusEndpoint(runtime, options, 'statusHandler()')
 
   return (request, response, next) => {
     const view = new NodeView(request, response, request.url ?? '')
@@ -38,17 +37,17 @@ export function statusHandler<Request extends IncomingMessage>(
       if (response.headersSent) response.end()
       else if (next) next(error)
       else send(response, handlerFailed())
-      if (response.headersSent) pawl.logger.warn('a status could not be told', { error })
+      if (response.headersSent) runtime.logger.warn('a status could not be told', { error })
     })
   }
 }
 
 /** @throws PawlError `invalid-option` */
 export function statusResponse(
-  pawl: Pawl,
+  runtime: StatusRuntime,
   options: StatusOptions<Request>,
 ): (request: Request) => Promise<Response> {
-  const endpoint = new StatusEndpoint(pawl, options, 'statusResponse()')
+  const endpoint = new StatusEndpoint(runtime, options, 'statusResponse()')
 
   return async (request) => {
     const view = new FetchView(request)
@@ -64,7 +63,7 @@ export function statusResponse(
       return toResponse({ ...head, body: method === 'HEAD' ? Buffer.alloc(0) : body })
     }
     const stream = eventStream(reply.events, stop, (error) =>
-      pawl.logger.warn('a status could not be told', { error }),
+      runtime.logger.warn('a status could not be told', { error }),
     )
     return new Response(stream, { headers: EVENT_STREAM_HEADERS })
   }

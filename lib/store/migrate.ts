@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { PawlError } from '../errors/index.ts'
-import { type Database, type Query, retryConflicts } from './database/database.ts'
+import type { Database, Query } from './database/database.ts'
+import { retryConflicts } from './database/retry-conflicts.ts'
 
 // The same folder from lib/store and from dist/store.
 const FOLDER = new URL('../../migrations/', import.meta.url)

@@ -1,4 +1,4 @@
-import { type Pawl, startedPawls } from '../pawl.ts'
+import { type StartedInstance, startedInstances } from '../engine/started-instances.ts'
 import type { Database } from '../store/database/database.ts'
 import { openDatabase } from '../store/database/open-database.ts'
 import { statements } from '../store/sql/execution-statements.ts'
@@ -45,7 +45,7 @@ export class AppProcess {
   readonly #schema: string
   #app!: RunningApp
   #listening!: Listening
-  #pawls: Pawl[] = []
+  #pawls: StartedInstance[] = []
 
   private constructor(db: Database, schema: string, crashAt: string | undefined) {
     this.#db = db
@@ -78,12 +78,12 @@ export class AppProcess {
         this.points,
         this.witness,
       )
-    const others = new Set(startedPawls)
+    const others = new Set(startedInstances)
     this.#app = await makeApp({
       database: mortal(database, life, open),
       schema: this.#schema,
     })
-    this.#pawls = [...startedPawls].filter((pawl) => !others.has(pawl))
+    this.#pawls = [...startedInstances].filter((pawl) => !others.has(pawl))
     this.#listening = await listen(this.#app.app)
   }
 

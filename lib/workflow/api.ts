@@ -1,5 +1,5 @@
 import { define, defineQueue } from './define.ts'
-import type { WorkflowCode, WorkflowOptions } from './definition.ts'
+import type { WorkflowOptions } from './definition.ts'
 import { statusOf, type WorkflowStatus } from './handle.ts'
 import {
   defineObject,
@@ -12,6 +12,7 @@ import {
 import type { Queue, QueueOptions } from './queue/queue.ts'
 import type { ScheduleOptions, ScheduleStatus } from './schedule/schedule.ts'
 import { Workflow } from './workflow.ts'
+import type { WorkflowCode } from './workflow-execution.ts'
 import { Workflows } from './workflows.ts'
 
 /** What Pawl has to do with executions that outlive a request. */
@@ -50,7 +51,7 @@ export class WorkflowApi {
       | [WorkflowOptions<Input, Output>, WorkflowCode<Input, Output>]
   ): Workflow<Input, Output> {
     const [options, code] = rest.length === 1 ? [undefined, rest[0]] : rest
-    const definition = define('workflow', name, options, code as WorkflowCode<never, unknown>)
+    const definition = define('workflow', name, options, code)
     this.workflows.define(definition)
     return new Workflow(this.workflows, definition)
   }

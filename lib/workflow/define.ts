@@ -2,12 +2,7 @@ import { PawlError } from '../errors/index.ts'
 import { parseOptions } from '../options/parse-options.ts'
 import type { QueueStore } from '../store/queue-store.ts'
 import type { ExecutionKind } from '../store/store.ts'
-import {
-  type Definition,
-  handlerOf,
-  type WorkflowCode,
-  type WorkflowOptions,
-} from './definition.ts'
+import { type Definition, handlerOf, type WorkflowOptions } from './definition.ts'
 import { name as nameSchema, queueOptions, workflowOptions } from './options.ts'
 import { Queue, type QueueOptions } from './queue/queue.ts'
 
@@ -16,7 +11,7 @@ export function define(
   kind: ExecutionKind,
   name: string,
   options: WorkflowOptions<never, never> | WorkflowOptions<unknown, unknown> | undefined | object,
-  code: WorkflowCode<never, unknown>,
+  code: Definition['code'],
   object: Definition['object'] = null,
 ): Definition {
   checkName(name, kind)

@@ -3,7 +3,6 @@ import { PawlError } from '../errors/index.ts'
 import type { Duration } from '../options/parse-options.ts'
 import type { ExecutionKind } from '../store/store.ts'
 import type { Queue } from './queue/queue.ts'
-import type { WorkflowExecution } from './workflow-execution.ts'
 
 /** Options of a workflow. */
 export interface WorkflowOptions<Input, Output> {
@@ -30,12 +29,6 @@ export interface WorkflowOptions<Input, Output> {
   retention?: Duration
 }
 
-/** The code of a workflow. */
-export type WorkflowCode<Input, Output> = (
-  execution: WorkflowExecution,
-  input: Input,
-) => Output | Promise<Output>
-
 /** A workflow as this process knows it. */
 export interface Definition {
   kind: ExecutionKind
@@ -49,7 +42,7 @@ export interface Definition {
   timeoutMs: number | null
   queue: Queue | null
   retentionMs: number
-  code: WorkflowCode<never, unknown>
+  code: (execution: never, input: never) => unknown
   /** Of which object it is a handler; null: it is a workflow. */
   object: { name: string; readOnly: boolean } | null
 }

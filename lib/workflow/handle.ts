@@ -6,7 +6,6 @@ import type { ExecutionKind } from '../store/store.ts'
 import type { Control } from './control.ts'
 import { resultOptions } from './options.ts'
 import { endedOf, resultOf } from './outcome.ts'
-import { RunningWorkflow } from './workflow-execution.ts'
 
 /** How a workflow stands. */
 export interface WorkflowStatus {
@@ -39,6 +38,15 @@ export interface WorkflowStatus {
   error?: Error
   createdAt: Date
   completedAt: Date | null
+}
+
+/** An execution in which waiting for another one's result is durable, and the result is journaled. */
+interface DurableWaiter {
+  resultOf(id: string, name: string): Promise<unknown>
+}
+
+function awaitsDurably<T extends object>(execution: T): execution is T & DurableWaiter {
+  return 'resultOf' in execution
 }
 
 /** A workflow that was started. It can be had again at any time, in any process: `workflow.handle(key)`. */
@@ -76,7 +84,7 @@ export class WorkflowHandle<Output = unknown> {
     const { timeout } = parseOptions(resultOptions, options, 'result()')
     this.#beforeWaiting()
     const current = currentExecution()
-    if (current instanceof RunningWorkflow && !currentStep(current) && timeout === undefined) {
+    if (current && awaitsDurably(current) && !currentStep(current) && timeout === undefined) {
       return (await current.resultOf(this.id, this.#name)) as Output
     }
     const outcome = await this.#control.untilEnd(this.id, timeout ?? Number.POSITIVE_INFINITY)

@@ -17,7 +17,7 @@ import { type Definition, fits } from './definition.ts'
 import { startOptions } from './options.ts'
 import { checkSize } from './outcome.ts'
 import type { WorkflowParts } from './parts.ts'
-import type { StartOptions } from './workflow.ts'
+import type { StartOptions } from './start-options.ts'
 
 /** A start whose options and input are valid. */
 interface Prepared {

@@ -1,40 +1,23 @@
-import type { TransactionHost } from '../store/database/transaction-host.ts'
-import type { Definition, WorkflowCode, WorkflowOptions } from './definition.ts'
+import type { Control } from './control.ts'
+import type { Definition } from './definition.ts'
 import { WorkflowHandle } from './handle.ts'
-import { idOf } from './starter.ts'
-import type { Workflows } from './workflows.ts'
+import type { StartOptions } from './start-options.ts'
+import { idOf, type Starter } from './starter.ts'
 
-export type { TransactionHost, WorkflowCode, WorkflowOptions }
-
-/** Options of a start. */
-export interface StartOptions {
-  /**
-   * Names it within the workflow: a second start with the same key is the first one's handle. Default: a
-   * new one; inside an execution one that is the same in every attempt.
-   */
-  key?: string
-  /** When it begins. Default: now. */
-  delay?: number | string
-  /** From 0 to 9: of several that could begin, the highest is first. Default 0. */
-  priority?: number
-  /** The key whose limits it runs under, in queues with `concurrencyPerKey`. */
-  queueKey?: string
-  /**
-   * A transaction of the app's (a `pg` client, or what `transaction(name, fn)` hands out, also of an ORM):
-   * the workflow is started when that commits, and not at all if it does not. Default: that of a request
-   * with `transaction: true`; else none.
-   */
-  tx?: unknown
+/** What a workflow needs of the Pawl that defined it. */
+export interface WorkflowRuntime {
+  readonly starter: Starter
+  readonly control: Control
 }
 
 /** A workflow, from `pawl.workflow(name, options, fn)`. */
 export class Workflow<Input = unknown, Output = unknown> {
   readonly name: string
   readonly #definition: Definition
-  readonly #runtime: Workflows
+  readonly #runtime: WorkflowRuntime
 
   /** @internal */
-  constructor(runtime: Workflows, definition: Definition) {
+  constructor(runtime: WorkflowRuntime, definition: Definition) {
     this.#runtime = runtime
     this.#definition = definition
     this.name = definition.name

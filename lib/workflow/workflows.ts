@@ -13,10 +13,10 @@ import { RunningObject } from './object/object-execution.ts'
 import type { WorkflowParts } from './parts.ts'
 import { Admission } from './queue/admission.ts'
 import { runWorkflow } from './run.ts'
+import { RunningWorkflow } from './running-workflow.ts'
 import { Schedules } from './schedule/schedules.ts'
 import { Starter } from './starter.ts'
 import { Waits } from './waits.ts'
-import { RunningWorkflow } from './workflow-execution.ts'
 
 /** The workflows that this process knows, and its worker. */
 export class Workflows {

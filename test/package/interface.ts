@@ -116,7 +116,7 @@ class InterfacePrinter {
       flags & ts.ModifierFlags.Readonly || isGetter(member) ? 'readonly ' : '',
     ].join('')
     const optional = member.flags & ts.SymbolFlags.Optional ? '?' : ''
-    return `  ${words}${member.name}${optional}: ${this.#type(this.#checker.getTypeOfSymbol(member))}`
+    return `  ${words}${/^\w+$/.test(member.name) ? member.name : JSON.stringify(member.name)}${optional}: ${this.#type(this.#checker.getTypeOfSymbol(member))}`
   }
 
   #parameters(symbol: ts.Symbol): string {

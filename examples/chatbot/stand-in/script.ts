@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { Asked } from './server.ts'
+import type { Asked } from './request.ts'
 
 /** What it says, and the tool it calls. */
 interface Answer {

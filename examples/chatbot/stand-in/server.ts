@@ -8,30 +8,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import express from 'express'
 import { z } from 'zod'
 import { endWithParent, tellParent } from '../../support/parent.ts'
+import { request } from './request.ts'
 import { answerTo } from './script.ts'
 
 /** How long it thinks about a word, in ms. */
 const WORD_MS = Number(process.env.WORD_MS ?? 70)
-
-const block = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('text'), text: z.string() }),
-  z.object({ type: z.literal('tool_use'), id: z.string(), name: z.string(), input: z.unknown() }),
-  z.object({ type: z.literal('tool_result'), tool_use_id: z.string(), content: z.string() }),
-])
-const request = z.object({
-  model: z.string(),
-  max_tokens: z.int().positive(),
-  stream: z.literal(true),
-  messages: z
-    .array(
-      z.object({
-        role: z.enum(['user', 'assistant']),
-        content: z.union([z.string().min(1), z.array(block).min(1)]),
-      }),
-    )
-    .min(1),
-})
-export type Asked = z.infer<typeof request>['messages']
 
 /** What it was asked, for whoever wants to know how often. */
 const asks: { said: string; continued: boolean }[] = []

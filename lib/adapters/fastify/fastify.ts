@@ -3,15 +3,14 @@ import fastifyPlugin from 'fastify-plugin'
 import type { Execution } from '../../engine/execution.ts'
 import { admit } from '../../http/admit.ts'
 import type { Answer } from '../../http/answers.ts'
-import { checkPawl } from '../../http/check-pawl.ts'
 import type { ParsedKey } from '../../http/idempotency-key.ts'
 import {
   type IdempotencyOptions,
   type RouteOptions,
   routeOptions,
 } from '../../http/route-options.ts'
+import { type PawlLike, runtimeOf } from '../../http/runtime.ts'
 import { select } from '../../http/select.ts'
-import type { Pawl } from '../../pawl.ts'
 import { NodeView } from '../node/node-exchange.ts'
 import { BodyTap, hasBody, wasRead } from '../node/request-body.ts'
 import { AnsweredReply, type GuardedReply, RunningReply } from './reply.ts'
@@ -21,7 +20,7 @@ export type { IdempotencyOptions } from '../../http/route-options.ts'
 /** Options of the plugin: those of `idempotency()` for all its routes, and the Pawl to use. */
 export interface FastifyIdempotencyOptions extends IdempotencyOptions<FastifyRequest> {
   /** The app's instance, started before the server listens. */
-  pawl: Pawl
+  pawl: PawlLike
 }
 
 declare module 'fastify' {
@@ -67,7 +66,7 @@ async function plugin(
   given: FastifyIdempotencyOptions,
 ): Promise<void> {
   const { pawl, defaults } = split(given)
-  checkPawl(pawl)
+  const runtime = runtimeOf(pawl)
   const scopeOptions = routeOptions(defaults)
   /** In the config of routes that have the hooks below as their own: their options. */
   const ROUTE = Symbol('pawl.route')
@@ -84,10 +83,10 @@ async function plugin(
     key: ParsedKey,
     next: Next,
   ): Promise<void> => {
-    const admission = await admit(pawl, options, request, view, key)
+    const admission = await admit(runtime, options, request, view, key)
     if (admission.kind === 'run') {
       request.execution = admission.attempt.execution
-      const running = new RunningReply(pawl, options, reply, admission)
+      const running = new RunningReply(runtime, options, reply, admission)
       guarded.set(request, running)
       running.begin(next)
     } else if (admission.kind === 'answer') answer(request, reply, admission.answer)
@@ -102,7 +101,7 @@ async function plugin(
     try {
       const body = { tap: taps.get(request), parsed: request.body }
       const view = new NodeView(request.raw, reply.raw, request.originalUrl, body)
-      const selected = select(pawl, options, request, view)
+      const selected = select(runtime, options, request, view)
       if (selected.kind === 'pass') return next()
       if (selected.kind === 'answer') return answer(request, reply, selected.answer)
       claim(request, reply, options, view, selected.key, next).catch(next)

@@ -7,7 +7,7 @@ import { type Captured, Conclusion, type Responding } from '../../http/conclude.
 import { type Header, isEventStream } from '../../http/headers.ts'
 import { holdStream } from '../../http/held-stream.ts'
 import type { RouteOptions } from '../../http/route-options.ts'
-import type { Pawl } from '../../pawl.ts'
+import type { RequestRuntime } from '../../http/runtime.ts'
 import { Capture } from '../node/capture.ts'
 import { headerMap, isSame } from '../node/node-headers.ts'
 
@@ -49,11 +49,16 @@ export class RunningReply implements GuardedReply, Responding {
   readonly #capture: Capture
   #state: 'running' | 'answering' | 'concluded' = 'running'
 
-  constructor(pawl: Pawl, options: RouteOptions<never>, reply: FastifyReply, admitted: Admitted) {
+  constructor(
+    runtime: RequestRuntime,
+    options: RouteOptions<never>,
+    reply: FastifyReply,
+    admitted: Admitted,
+  ) {
     this.#reply = reply
     this.#maxBody = options.maxBody
     this.#initial = headerMap(reply.getHeaders())
-    const conclusion = new Conclusion(pawl, options, admitted)
+    const conclusion = new Conclusion(runtime, options, admitted)
     this.#conclusion = conclusion
     const decide = async (captured: Captured) =>
       this.#state === 'concluded' ? 'send' : conclusion.conclude(captured)

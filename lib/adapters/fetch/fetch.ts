@@ -1,10 +1,9 @@
 import type { Execution } from '../../engine/execution.ts'
 import { PawlError } from '../../errors/index.ts'
 import { admit } from '../../http/admit.ts'
-import { checkPawl } from '../../http/check-pawl.ts'
 import { type IdempotencyOptions, routeOptions } from '../../http/route-options.ts'
+import { type PawlLike, runtimeOf } from '../../http/runtime.ts'
 import { select } from '../../http/select.ts'
-import type { Pawl } from '../../pawl.ts'
 import { toResponse } from './response.ts'
 import { runFetchAttempt } from './run-attempt.ts'
 import { FetchView } from './view.ts'
@@ -46,14 +45,14 @@ const executions = new WeakMap<Request, Execution>()
  * @throws PawlError `invalid-option`
  */
 export function idempotency<Subject = Request>(
-  pawl: Pawl,
+  pawl: PawlLike,
   ...[given]: Subject extends Request
     ? [options?: FetchIdempotencyOptions<Subject>]
     : [options: FetchIdempotencyOptions<Subject>]
 ): <Rest extends unknown[]>(
   handler: Handler<Subject, Rest>,
 ) => (subject: Subject, ...rest: Rest) => Promise<Response> {
-  checkPawl(pawl)
+  const runtime = runtimeOf(pawl)
   const { request: find, ...common } = (given ?? {}) as IdempotencyOptions<Subject> & {
     request?: (subject: Subject) => Request
   }
@@ -66,16 +65,16 @@ export function idempotency<Subject = Request>(
       const request = find ? find(subject) : (subject as Request)
       if (executions.has(request)) return handler(subject, ...rest)
       const view = new FetchView(request)
-      const selected = select(pawl, options, subject, view)
+      const selected = select(runtime, options, subject, view)
       if (selected.kind === 'pass') return handler(subject, ...rest)
       if (selected.kind === 'answer') return toResponse(selected.answer)
-      const admission = await admit(pawl, options, subject, view, selected.key)
+      const admission = await admit(runtime, options, subject, view, selected.key)
       if (admission.kind === 'unprotected') return handler(subject, ...rest)
       if (admission.kind === 'answer') return toResponse(admission.answer)
       if (admission.kind === 'gone') return new Response(null, { status: 400 }) // Nobody reads it.
       executions.set(request, admission.attempt.execution)
       const handle = async () => handler(subject, ...rest)
-      return runFetchAttempt({ pawl, options, admitted: admission, handle })
+      return runFetchAttempt({ runtime, options, admitted: admission, handle })
     }
 }
 

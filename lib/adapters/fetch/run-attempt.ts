@@ -3,12 +3,12 @@ import { type Answer, handlerFailed } from '../../http/answers.ts'
 import { Conclusion, type Responding } from '../../http/conclude.ts'
 import type { Header } from '../../http/headers.ts'
 import type { RouteOptions } from '../../http/route-options.ts'
-import type { Pawl } from '../../pawl.ts'
+import type { RequestRuntime } from '../../http/runtime.ts'
 import { holdResponse, toResponse } from './response.ts'
 import { thrownResponse } from './thrown-response.ts'
 
 export interface FetchAttempt {
-  pawl: Pawl
+  runtime: RequestRuntime
   options: RouteOptions<never>
   admitted: Admitted
   /** Headers that were there before the handler. */
@@ -18,8 +18,8 @@ export interface FetchAttempt {
 
 /** Runs a handler that gives a Response, and resolves to what is sent. Never rejects. */
 export function runFetchAttempt(run: FetchAttempt): Promise<Response> {
-  const { pawl, options, admitted, initial, handle } = run
-  const conclusion = new Conclusion(pawl, options, admitted)
+  const { runtime, options, admitted, initial, handle } = run
+  const conclusion = new Conclusion(runtime, options, admitted)
   const execution = admitted.attempt.execution.id
   let answeredForIt = false
   let answered = false
@@ -51,7 +51,7 @@ export function runFetchAttempt(run: FetchAttempt): Promise<Response> {
   const failed = (error: unknown): Response => {
     const response = thrownResponse(error)
     if (response) return response
-    pawl.logger.warn('a handler threw', { error, execution })
+    runtime.logger.warn('a handler threw', { error, execution })
     return toResponse(handlerFailed(`urn:uuid:${execution}`))
   }
 

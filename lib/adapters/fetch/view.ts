@@ -2,7 +2,7 @@ import type { Attempt } from '../../engine/attempt.ts'
 import type { Body } from '../../http/fingerprint.ts'
 import { holdStream } from '../../http/held-stream.ts'
 import type { BodyFailure, RequestView } from '../../http/request-view.ts'
-import type { Pawl } from '../../pawl.ts'
+import type { RequestRuntime } from '../../http/runtime.ts'
 
 /** A request of the Fetch standard. */
 export class FetchView implements RequestView {
@@ -49,7 +49,7 @@ export class FetchView implements RequestView {
     }
   }
 
-  recovered(_pawl: Pawl): Attempt | undefined {
+  recovered(_runtime: RequestRuntime): Attempt | undefined {
     return undefined
   }
 

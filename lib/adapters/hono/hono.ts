@@ -4,13 +4,12 @@ import type { Attempt } from '../../engine/attempt.ts'
 import type { Execution } from '../../engine/execution.ts'
 import { admit } from '../../http/admit.ts'
 import type { Answer } from '../../http/answers.ts'
-import { checkPawl } from '../../http/check-pawl.ts'
 import type { Body } from '../../http/fingerprint.ts'
 import type { Header } from '../../http/headers.ts'
 import type { BodyFailure } from '../../http/request-view.ts'
 import { type IdempotencyOptions, routeOptions } from '../../http/route-options.ts'
+import { type PawlLike, type RequestRuntime, runtimeOf } from '../../http/runtime.ts'
 import { select } from '../../http/select.ts'
-import type { Pawl } from '../../pawl.ts'
 import { headersOf, toResponse } from '../fetch/response.ts'
 import { runFetchAttempt } from '../fetch/run-attempt.ts'
 import { FetchView } from '../fetch/view.ts'
@@ -43,21 +42,21 @@ const inCharge = new WeakSet<Request>()
  * @throws PawlError `invalid-option`
  */
 export function idempotency<E extends Env = Env>(
-  pawl: Pawl,
+  pawl: PawlLike,
   given?: IdempotencyOptions<Context<E>>,
 ): MiddlewareHandler<E> {
-  checkPawl(pawl)
+  const runtime = runtimeOf(pawl)
   const options = routeOptions(given)
 
   return async (c, next) => {
     const request = c.req.raw
     if (inCharge.has(request)) return next()
     const view = new HonoView(c)
-    const selected = select(pawl, options, c, view)
+    const selected = select(runtime, options, c, view)
     if (selected.kind === 'pass') return next()
     if (selected.kind === 'answer') return answer(c, selected.answer)
     inCharge.add(request)
-    const admission = await admit(pawl, options, c, view, selected.key)
+    const admission = await admit(runtime, options, c, view, selected.key)
     if (admission.kind === 'unprotected') return next()
     if (admission.kind === 'answer') return answer(c, admission.answer)
     if (admission.kind === 'gone') return c.body(null, 400) // Nobody reads it.
@@ -71,7 +70,13 @@ export function idempotency<E extends Env = Env>(
         ended = true
         return c.res
       })
-    const response = await runFetchAttempt({ pawl, options, admitted: admission, initial, handle })
+    const response = await runFetchAttempt({
+      runtime,
+      options,
+      admitted: admission,
+      initial,
+      handle,
+    })
     if (ended) replaceResponse(context, response)
     else answerBesideHandler(context, response)
   }
@@ -87,9 +92,9 @@ class HonoView extends FetchView {
   }
 
   /** On Node the request came through Node's own. */
-  override recovered(pawl: Pawl): Attempt | undefined {
+  override recovered(runtime: RequestRuntime): Attempt | undefined {
     const { incoming } = (this.#context.env ?? {}) as { incoming?: IncomingMessage }
-    return incoming && recoveredAttempt(pawl, incoming)
+    return incoming && recoveredAttempt(runtime, incoming)
   }
 
   override async body(maxBytes: number): Promise<Body | BodyFailure> {

@@ -10,8 +10,8 @@ import {
   type RouteOptions,
   routeOptions,
 } from '../../http/route-options.ts'
+import type { RequestRuntime } from '../../http/runtime.ts'
 import { select } from '../../http/select.ts'
-import type { Pawl } from '../../pawl.ts'
 import { Capture } from '../node/capture.ts'
 import { handleKeyed, NodeView } from '../node/node-exchange.ts'
 import { headerMap } from '../node/node-headers.ts'
@@ -50,14 +50,14 @@ type Given = IdempotencyOptions<NestRequest>
 const inCharge = new WeakSet<object>()
 
 export class IdempotencyInterceptor implements NestInterceptor {
-  readonly #pawl: Pawl
+  readonly #runtime: RequestRuntime
   readonly #defaults: Given
   readonly #reflector: Reflector
   /** By controller and handler, which controllers that inherit it share. */
   readonly #resolved = new WeakMap<object, WeakMap<object, Options | false>>()
 
-  constructor(pawl: Pawl, defaults: IdempotencyOptions<never>, reflector: Reflector) {
-    this.#pawl = pawl
+  constructor(runtime: RequestRuntime, defaults: IdempotencyOptions<never>, reflector: Reflector) {
+    this.#runtime = runtime
     this.#defaults = defaults as Given
     this.#reflector = reflector
   }
@@ -74,7 +74,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
     const { rawBody, body } = request
     const parsed = { parsed: rawBody ?? body }
     const view = new NodeView(incoming, response, request.originalUrl ?? request.url, parsed)
-    const selected = select<NestRequest>(this.#pawl, options, request, view)
+    const selected = select<NestRequest>(this.#runtime, options, request, view)
     if (selected.kind === 'pass') return next.handle()
     if (selected.kind === 'answer') return answerBelow(response, initial, selected.answer)
     inCharge.add(request)
@@ -86,7 +86,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
       }
       const answer = (what: Answer) => resolve(answerBelow(response, initial, what))
       const exchange = { request, view, response, initial, run, answer, fail: reject }
-      handleKeyed<NestRequest>(this.#pawl, options, exchange, selected.key)
+      handleKeyed<NestRequest>(this.#runtime, options, exchange, selected.key)
     })
   }
 

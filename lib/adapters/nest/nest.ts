@@ -11,18 +11,23 @@ import {
 } from '@nestjs/common'
 import { APP_INTERCEPTOR, Reflector } from '@nestjs/core'
 import type { Execution } from '../../engine/execution.ts'
-import { checkPawl } from '../../http/check-pawl.ts'
 import { type IdempotencyOptions, routeOptions } from '../../http/route-options.ts'
-import type { Pawl } from '../../pawl.ts'
+import { type PawlLike, runtimeOf } from '../../http/runtime.ts'
 import { IdempotencyInterceptor, type NestRequest, OPTIONS } from './interceptor.ts'
 
 export type { IdempotencyOptions } from '../../http/route-options.ts'
 export type { NestRequest } from './interceptor.ts'
 
+/** A `Pawl` that the module starts and stops with the app. */
+interface StartablePawl extends PawlLike {
+  start(): Promise<void>
+  stop(): Promise<void>
+}
+
 /** Options of {@link IdempotencyModule}: those of all routes, and the Pawl to use. */
 export interface NestIdempotencyOptions<Request = NestRequest> extends IdempotencyOptions<Request> {
   /** The app's instance. */
-  pawl: Pawl
+  pawl: StartablePawl
   /** Start Pawl with the app, and stop it after the server. Default `true`. */
   lifecycle?: boolean
 }
@@ -108,7 +113,7 @@ function moduleOf(settings: Provider): DynamicModule {
           { pawl, lifecycle: _, ...options }: Settings,
           reflector: Reflector,
         ): NestInterceptor => {
-          const interceptor = new IdempotencyInterceptor(pawl, options, reflector)
+          const interceptor = new IdempotencyInterceptor(runtimeOf(pawl), options, reflector)
           return {
             intercept: (context: ExecutionContext, next: CallHandler) =>
               interceptor.intercept(context, next),
@@ -133,7 +138,7 @@ function moduleOf(settings: Provider): DynamicModule {
 
 function check<Request>(settings: NestIdempotencyOptions<Request>): typeof settings {
   const { pawl, lifecycle: _, ...options } = settings
-  checkPawl(pawl)
+  runtimeOf(pawl)
   routeOptions(options)
   return settings
 }

@@ -9,7 +9,7 @@ import type { Header } from '../../http/headers.ts'
 import type { ParsedKey } from '../../http/idempotency-key.ts'
 import type { BodyFailure, RequestView } from '../../http/request-view.ts'
 import type { RouteOptions } from '../../http/route-options.ts'
-import type { Pawl } from '../../pawl.ts'
+import type { RequestRuntime } from '../../http/runtime.ts'
 import { Capture } from './capture.ts'
 import { recoveredAttempt } from './recovery.ts'
 import { type BodyTap, readBody } from './request-body.ts'
@@ -90,8 +90,8 @@ export class NodeView implements RequestView {
     return tap?.whole() ?? readBody(this.#request, maxBytes, parsed)
   }
 
-  recovered(pawl: Pawl): Attempt | undefined {
-    return recoveredAttempt(pawl, this.#request)
+  recovered(runtime: RequestRuntime): Attempt | undefined {
+    return recoveredAttempt(runtime, this.#request)
   }
 
   gone(): AbortSignal {
@@ -101,7 +101,7 @@ export class NodeView implements RequestView {
 
 /** Runs one keyed request from its key to its answer, or to where its handler runs. Never rejects. */
 export async function handleKeyed<Request>(
-  pawl: Pawl,
+  runtime: RequestRuntime,
   options: RouteOptions<Request>,
   exchange: NodeExchange<Request>,
   key: ParsedKey,
@@ -109,8 +109,8 @@ export async function handleKeyed<Request>(
   const { request, view, response, run, fail } = exchange
   const { answer = (what) => send(response, what) } = exchange
   try {
-    const admission = await admit(pawl, options, request, view, key)
-    if (admission.kind === 'run') runAttempt(pawl, options, exchange, admission)
+    const admission = await admit(runtime, options, request, view, key)
+    if (admission.kind === 'run') runAttempt(runtime, options, exchange, admission)
     else if (response.headersSent) return
     else if (admission.kind === 'answer') answer(admission.answer)
     else if (admission.kind === 'unprotected') run()
@@ -120,12 +120,12 @@ export async function handleKeyed<Request>(
 }
 
 function runAttempt<Request>(
-  pawl: Pawl,
+  runtime: RequestRuntime,
   options: RouteOptions<Request>,
   { response, initial, run }: NodeExchange<Request>,
   admitted: Admitted,
 ): void {
-  const conclusion = new Conclusion(pawl, options, admitted)
+  const conclusion = new Conclusion(runtime, options, admitted)
   const decide = conclusion.conclude.bind(conclusion)
   conclusion.begin(new Capture(response, options.maxBody, decide, initial), run)
 }

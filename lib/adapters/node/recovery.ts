@@ -4,8 +4,8 @@ import { duplexPair } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import type { Attempt } from '../../engine/attempt.ts'
 import { within } from '../../engine/retry/within.ts'
+import type { RequestRuntime } from '../../http/runtime.ts'
 import { openStoredRequest } from '../../http/stored-request.ts'
-import type { Pawl } from '../../pawl.ts'
 
 /** How long an answer may take to its end once nobody needs it any more, in ms. */
 const GRACE_MS = 1000
@@ -20,7 +20,7 @@ interface Recovered extends IncomingMessage {
 }
 
 interface Recovery {
-  pawl: Pawl
+  runtime: RequestRuntime
   attempt: Attempt
   /** Whether an idempotency() has got it. */
   arrived: boolean
@@ -34,13 +34,13 @@ const RECOVERY = Symbol('pawl.recovery')
  * @throws what breaks the connection before the attempt has begun
  */
 export async function replayRequest(
-  pawl: Pawl,
+  runtime: RequestRuntime,
   listener: RequestListener,
   attempt: Attempt,
   input: Buffer,
 ): Promise<void> {
   const { method, url, headers, body } = openStoredRequest(input)
-  const recovery: Recovery = { pawl, attempt, arrived: false }
+  const recovery: Recovery = { runtime, attempt, arrived: false }
   const options = { maxHeaderSize: MAX_HEADERS, requireHostHeader: false }
   const server = http.createServer(options, (request: Recovered, response) => {
     // On the object and not in a header: nobody can send it.
@@ -66,7 +66,7 @@ export async function replayRequest(
   try {
     const [answer] = (await once(outgoing, 'response')) as [IncomingMessage]
     const end = finished(answer.resume()).catch(() => {})
-    if (!recovery.arrived) warn(attempt, pawl, answer)
+    if (!recovery.arrived) warn(attempt, runtime, answer)
     // The answer is for nobody. One that flows may never end.
     else await attempt.settled
     await within(GRACE_MS, end)
@@ -80,15 +80,18 @@ export async function replayRequest(
 }
 
 /** The attempt that a request runs as, if it is handed to the app again by this Pawl. */
-export function recoveredAttempt(pawl: Pawl, request: IncomingMessage): Attempt | undefined {
+export function recoveredAttempt(
+  runtime: RequestRuntime,
+  request: IncomingMessage,
+): Attempt | undefined {
   const recovery = (request as Recovered)[RECOVERY]
-  if (recovery?.pawl !== pawl) return undefined
+  if (recovery?.runtime !== runtime) return undefined
   recovery.arrived = true
   return recovery.attempt
 }
 
-function warn({ execution }: Attempt, pawl: Pawl, answer: IncomingMessage): void {
-  pawl.logger.warn('a recovered request was answered before idempotency() saw it', {
+function warn({ execution }: Attempt, runtime: RequestRuntime, answer: IncomingMessage): void {
+  runtime.logger.warn('a recovered request was answered before idempotency() saw it', {
     execution: execution.id,
     status: answer.statusCode,
     hint: 'Let requests with req.execution.recovering pass your authentication.',

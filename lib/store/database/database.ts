@@ -1,4 +1,4 @@
-import { isConflict, type TransactionHost } from './transaction-host.ts'
+import type { TransactionHost } from './transaction-host.ts'
 import type { Value } from './values.ts'
 
 /** A row as an array of column values, in the order of the select list. */
@@ -60,15 +60,4 @@ export function classify(error: unknown): Failure {
   if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code) || syscall) return 'unavailable'
   if (CONFLICT.test(code)) return 'conflict'
   return UNAVAILABLE.test(code) ? 'unavailable' : 'refused'
-}
-
-/** Runs work again that lost against concurrent work. */
-export async function retryConflicts<T>(work: () => Promise<T>): Promise<T> {
-  for (let tries = 1; ; tries++) {
-    try {
-      return await work()
-    } catch (error) {
-      if (tries >= 5 || !(classify(error) === 'conflict' || isConflict(error))) throw error
-    }
-  }
 }

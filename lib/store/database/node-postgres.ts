@@ -1,6 +1,7 @@
 import type { Pool } from 'pg'
 import { PawlError } from '../../errors/index.ts'
-import { classify, type Database, type Query, type Row, retryConflicts } from './database.ts'
+import { classify, type Database, type Query, type Row } from './database.ts'
+import { retryConflicts } from './retry-conflicts.ts'
 import { Slots } from './slots.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
 import { encodeArray, PgArray, type Value } from './values.ts'

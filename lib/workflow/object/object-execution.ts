@@ -6,11 +6,8 @@ import { parseOptions } from '../../options/parse-options.ts'
 import type { StateKey, StateStore } from '../../store/state-store.ts'
 import { stateName } from '../options.ts'
 import { checkSize } from '../outcome.ts'
-import {
-  RunningWorkflow,
-  type WorkflowExecution,
-  type WorkflowParts,
-} from '../workflow-execution.ts'
+import { RunningWorkflow, type WorkflowParts } from '../running-workflow.ts'
+import type { WorkflowExecution } from '../workflow-execution.ts'
 import { type ObjectState, type ReadonlyState, readState, sealState } from './object-state.ts'
 
 /** What a handler of an object holds of its execution. */

@@ -8,13 +8,22 @@ import { checkName, define, OBJECT_QUEUE } from '../define.ts'
 import type { Definition, WorkflowOptions } from '../definition.ts'
 import { WorkflowHandle } from '../handle.ts'
 import { objectKey, objectOptions } from '../options.ts'
+import type { WorkflowParts } from '../parts.ts'
 import { Queue } from '../queue/queue.ts'
+import { RunningWorkflow } from '../running-workflow.ts'
+import type { StartOptions } from '../start-options.ts'
 import { idOf } from '../starter.ts'
-import type { StartOptions } from '../workflow.ts'
-import { RunningWorkflow } from '../workflow-execution.ts'
-import type { Workflows } from '../workflows.ts'
+import type { WorkflowRuntime } from '../workflow.ts'
 import type { ObjectExecution, ReaderExecution } from './object-execution.ts'
 import { readState } from './object-state.ts'
+
+/** What an object needs of the Pawl that defined it. */
+interface ObjectRuntime extends WorkflowRuntime {
+  /** @throws PawlError `not-started` */
+  readonly parts: Pick<WorkflowParts, 'queues' | 'state' | 'sealer' | 'storeTimeoutMs'>
+  /** @throws PawlError `invalid-option` if the name is taken */
+  define(definition: Definition): void
+}
 
 /** Handlers of an object, by name. */
 export type Handlers = Record<string, (execution: ObjectExecution, input: never) => unknown>
@@ -83,11 +92,11 @@ const OWN = ['key', 'start', 'handle', 'state', 'then']
 /** An object, from `pawl.object(name, options)`: handlers and what they keep, for each of its keys. */
 export class KeyedObject<All extends Record<string, Code>> {
   readonly name: string
-  readonly #runtime: Workflows
+  readonly #runtime: ObjectRuntime
   readonly #definitions: ReadonlyMap<string, Definition>
 
   /** @internal */
-  constructor(runtime: Workflows, name: string, definitions: ReadonlyMap<string, Definition>) {
+  constructor(runtime: ObjectRuntime, name: string, definitions: ReadonlyMap<string, Definition>) {
     this.#runtime = runtime
     this.name = name
     this.#definitions = definitions
@@ -164,7 +173,7 @@ function refuseDeadlock(at: StateKey): void {
 
 /** @throws PawlError `invalid-option` */
 export function defineObject(
-  runtime: Workflows,
+  runtime: ObjectRuntime,
   name: string,
   options: object,
 ): KeyedObject<Record<string, Code>> {
