@@ -2,7 +2,7 @@ import type { Pool } from 'pg'
 import { PawlError } from '../../errors/index.ts'
 import { classify, type Database, type Query, type Row } from './database.ts'
 import { retryConflicts } from './retry-conflicts.ts'
-import { Slots } from './slots.ts'
+import { Semaphore } from './semaphore.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
 import { encodeArray, PgArray, type Value } from './values.ts'
 
@@ -58,13 +58,13 @@ export class NodePostgres implements Database {
    * Of transactions of the app. While one that is a whole request is open, its handler may record steps
    * through a second connection: if each had its first, none would get its second.
    */
-  readonly #slots: Slots
+  readonly #slots: Semaphore
 
   constructor(pool: PgPool, timeoutMs: number, owned: boolean) {
     this.#pool = pool
     this.#timeoutMs = timeoutMs
     this.#owned = owned
-    this.#slots = new Slots(Math.max(1, this.connections - RESERVED))
+    this.#slots = new Semaphore(Math.max(1, this.connections - RESERVED))
     // The pool has already dropped an idle connection that it reports here. Without a listener, a
     // restart of Postgres would end the process.
     if (!guarded.has(pool)) pool.on('error', ignore)

@@ -1,5 +1,5 @@
 /** Lets so many in at a time; the others wait in line, in the order in which they came. */
-export class Slots {
+export class Semaphore {
   #free: number
   readonly #waiting = new Set<() => void>()
 
