@@ -1,5 +1,5 @@
-export { step, transaction } from './engine/ambient.ts'
-export { currentExecution } from './engine/current.ts'
+export { step, transaction } from './engine/standalone-functions.ts'
+export { currentExecution } from './engine/current-execution.ts'
 export type { Execution, RunStep, RunTransaction } from './engine/execution.ts'
 export type { ExecutionName, ExecutionState } from './engine/execution-name.ts'
 export type {
@@ -31,14 +31,14 @@ export type {
   TransactionHost,
 } from './store/database/transaction-host.ts'
 export type { WorkflowOptions } from './workflow/definition.ts'
-export type { WorkflowHandle, WorkflowStatus } from './workflow/handle.ts'
+export type { WorkflowHandle, WorkflowStatus } from './workflow/workflow-handle.ts'
 export type {
   CallOptions,
   KeyedObject,
   ObjectOf,
   ObjectOptions,
   ReadableObjectOptions,
-} from './workflow/object/object.ts'
+} from './workflow/object/keyed-object.ts'
 export type { ObjectExecution, ReaderExecution } from './workflow/object/object-execution.ts'
 export type { ObjectState, ReadonlyState } from './workflow/object/object-state.ts'
 export type { Backlog, Queue, QueueOptions } from './workflow/queue/queue.ts'

@@ -2,9 +2,9 @@ import type { Request, RequestHandler } from 'express'
 import type { Execution } from '../engine/execution.ts'
 import { type IdempotencyOptions, routeOptions } from '../http/route-options.ts'
 import { type PawlLike, runtimeOf } from '../http/runtime.ts'
-import { select } from '../http/select.ts'
-import { handleKeyed, NodeView } from './node/node-exchange.ts'
-import { send } from './node/send.ts'
+import { select } from '../http/match-request.ts'
+import { handleKeyed, NodeView } from './node/handle-keyed-request.ts'
+import { send } from './node/send-response.ts'
 
 export type { IdempotencyOptions } from '../http/route-options.ts'
 

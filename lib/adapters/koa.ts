@@ -1,12 +1,12 @@
 import type { IncomingMessage } from 'node:http'
 import type { Context, Middleware } from 'koa'
 import type { Execution } from '../engine/execution.ts'
-import type { Answer } from '../http/answers.ts'
+import type { Answer } from '../http/responses.ts'
 import { type IdempotencyOptions, routeOptions } from '../http/route-options.ts'
 import { type PawlLike, runtimeOf } from '../http/runtime.ts'
-import { select } from '../http/select.ts'
-import { handleKeyed, NodeView } from './node/node-exchange.ts'
-import { send } from './node/send.ts'
+import { select } from '../http/match-request.ts'
+import { handleKeyed, NodeView } from './node/handle-keyed-request.ts'
+import { send } from './node/send-response.ts'
 
 export type { IdempotencyOptions } from '../http/route-options.ts'
 

@@ -6,10 +6,10 @@ import { parseOptions } from '../options/parse-options.ts'
 import { pawlOptions } from '../pawl-options.ts'
 import type { Database } from '../store/database/database.ts'
 import { openDatabase } from '../store/database/open-database.ts'
-import { type ListOptions, list, migrateCommand, release, show } from './commands.ts'
-import { cancel, type Storing, signal } from './control.ts'
+import { type ListOptions, list, migrateCommand, release, show } from './execution-commands.ts'
+import { cancel, type Storing, signal } from './workflow-commands.ts'
 import { loadPawl } from './load-pawl.ts'
-import { work } from './work.ts'
+import { work } from './work-command.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
 

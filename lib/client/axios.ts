@@ -1,7 +1,7 @@
 import type { AxiosAdapter, AxiosResponse, AxiosStatic, InternalAxiosRequestConfig } from 'axios'
-import { type Answer, isReplayed, typeIn } from './answer.ts'
-import { IdempotentFetchError } from './error.ts'
-import { formatKey, keyFor } from './key.ts'
+import { type Answer, isReplayed, typeIn } from './retry-decision.ts'
+import { IdempotentFetchError } from './idempotent-fetch-error.ts'
+import { formatKey, keyFor } from './idempotency-key.ts'
 import {
   IDEMPOTENT_METHODS,
   type KeyOptions,
@@ -10,7 +10,7 @@ import {
   type RetrySettings,
   resolveOptions,
 } from './options.ts'
-import { bytesOf } from './request.ts'
+import { bytesOf } from './repeatable-request.ts'
 import { withRetries } from './retry.ts'
 
 declare module 'axios' {

@@ -1,4 +1,4 @@
-import type { Answer } from './answer.ts'
+import type { Answer } from './retry-decision.ts'
 
 export interface BackoffSettings {
   /** Milliseconds: the upper bound of the first delay; it doubles with each attempt. */

@@ -1,6 +1,6 @@
 import { sleep } from './backoff.ts'
-import { IdempotentFetchError } from './error.ts'
-import { isRequest } from './request.ts'
+import { IdempotentFetchError } from './idempotent-fetch-error.ts'
+import { isRequest } from './repeatable-request.ts'
 
 /** Options of {@link followAsync}. */
 export interface FollowOptions {

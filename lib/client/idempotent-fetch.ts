@@ -1,4 +1,4 @@
-import type { IdempotentRequestInit, RepeatableRequest } from './request.ts'
+import type { IdempotentRequestInit, RepeatableRequest } from './repeatable-request.ts'
 import type { Result } from './retry.ts'
 
 /** A response that says how it came about. */

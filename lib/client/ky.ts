@@ -1,6 +1,6 @@
 import type { AfterResponseHook, BeforeRequestHook, BeforeRetryHook, Options } from 'ky'
-import { answerOf, isReplayed, judge } from './answer.ts'
-import { formatKey, keyFor, parseKey } from './key.ts'
+import { answerOf, isReplayed, judge } from './retry-decision.ts'
+import { formatKey, keyFor, parseKey } from './idempotency-key.ts'
 import {
   type AttemptInfo,
   IDEMPOTENT_METHODS,

@@ -1,6 +1,6 @@
 import type { BackoffSettings } from './backoff.ts'
-import { RetryBudget } from './budget.ts'
-import { IdempotentFetchError } from './error.ts'
+import { RetryBudget } from './retry-budget.ts'
+import { IdempotentFetchError } from './idempotent-fetch-error.ts'
 
 /** A call, as hooks see it. */
 export interface CallInfo {

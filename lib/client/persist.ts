@@ -1,5 +1,5 @@
-export { indexedDbStore } from './indexed-db.ts'
-export { localStorageStore, type StorageLike } from './local-storage.ts'
+export { indexedDbStore } from './indexed-db-store.ts'
+export { localStorageStore, type StorageLike } from './local-storage-store.ts'
 export {
   customStore,
   type PendingRequest,
@@ -8,4 +8,4 @@ export {
   type PersistOptions,
   type ResumableFetch,
   type Resumed,
-} from './pending.ts'
+} from './pending-requests.ts'

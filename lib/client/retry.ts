@@ -1,4 +1,4 @@
-import { type Answer, judge } from './answer.ts'
+import { type Answer, judge } from './retry-decision.ts'
 import { delayAfter, sleep } from './backoff.ts'
 import type { CallInfo, GiveUpReason, RetrySettings } from './options.ts'
 

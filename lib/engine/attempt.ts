@@ -1,16 +1,16 @@
 import { CancelledError, PawlError } from '../errors/index.ts'
 import type { RunStatement, TransactionHost } from '../store/database/transaction-host.ts'
 import type { Entry, StepStore } from '../store/step-store.ts'
-import type { AttemptRef, Ending, Outcome, Store, Unfinished } from '../store/store.ts'
+import type { AttemptRef, Ending, Outcome, Store, Unfinished } from '../store/execution-store.ts'
 import type { Execution } from './execution.ts'
 import { Journal } from './journal/journal.ts'
 import type { JournalLimits } from './limits.ts'
-import { openOutcome, sealOutcome } from './outcome.ts'
-import { persist } from './retry/persist.ts'
+import { openOutcome, sealOutcome } from './outcome-encryption.ts'
+import { persist } from './retry/retry-while-unavailable.ts'
 import { type ExecutionParts, RunningExecution } from './running-execution.ts'
 import { compensate, UndoLog } from './steps/compensation.ts'
-import type { Sealer } from './values/seal.ts'
-import { encodeError } from './values/value.ts'
+import type { Sealer } from './values/encryptor.ts'
+import { encodeError } from './values/value-codec.ts'
 
 /** How an attempt ended, as the database recorded it. */
 export type Settled =

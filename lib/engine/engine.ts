@@ -1,15 +1,15 @@
 import { PawlError, type PawlErrorCode } from '../errors/index.ts'
 import type { Logger } from '../options/logger.ts'
 import type { StepStore } from '../store/step-store.ts'
-import type { AttemptRef, Claim, Found, Outcome, Store } from '../store/store.ts'
+import type { AttemptRef, Claim, Found, Outcome, Store } from '../store/execution-store.ts'
 import type { Taken } from '../store/wakeup-store.ts'
-import type { Watch } from '../store/watch.ts'
+import type { Watch } from '../store/change-listener.ts'
 import { Attempt, type AttemptOptions, type AttemptTools } from './attempt.ts'
 import type { JournalLimits } from './limits.ts'
-import { openOutcome } from './outcome.ts'
-import { after, persist } from './retry/persist.ts'
-import { within } from './retry/within.ts'
-import type { Sealer } from './values/seal.ts'
+import { openOutcome } from './outcome-encryption.ts'
+import { after, persist } from './retry/retry-while-unavailable.ts'
+import { within } from './retry/with-timeout.ts'
+import type { Sealer } from './values/encryptor.ts'
 
 /** One arrival of a keyed piece of work. */
 export interface Call {

@@ -1,10 +1,10 @@
-import type { Description } from '../store/describe.ts'
-import type { Found, Outcome, Store } from '../store/store.ts'
-import type { Watch } from '../store/watch.ts'
-import { openOutcome } from './outcome.ts'
-import type { Sealer } from './values/seal.ts'
+import type { Description } from '../store/execution-identity.ts'
+import type { Found, Outcome, Store } from '../store/execution-store.ts'
+import type { Watch } from '../store/change-listener.ts'
+import { openOutcome } from './outcome-encryption.ts'
+import type { Sealer } from './values/encryptor.ts'
 
-export type { Description } from '../store/describe.ts'
+export type { Description } from '../store/execution-identity.ts'
 
 /** How an execution stands. */
 export interface Sight {

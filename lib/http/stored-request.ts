@@ -1,4 +1,4 @@
-import { decodeValue, encodeValue } from '../engine/values/value.ts'
+import { decodeValue, encodeValue } from '../engine/values/value-codec.ts'
 import { PawlError } from '../errors/index.ts'
 import { isCredential, withoutCredentials } from './credentials.ts'
 import type { Body } from './fingerprint.ts'

@@ -1,9 +1,9 @@
 import type { Description, Sight } from '../engine/observer.ts'
-import { decodeValue, plainJson } from '../engine/values/value.ts'
-import { type Answer, replayAnswer } from '../http/answers.ts'
+import { decodeValue, plainJson } from '../engine/values/value-codec.ts'
+import { type Answer, replayAnswer } from '../http/responses.ts'
 import { decodeHeaders } from '../http/headers.ts'
-import { ASK_AGAIN_S } from '../http/respond-async.ts'
-import type { Outcome } from '../store/store.ts'
+import { ASK_AGAIN_S } from '../http/async-response.ts'
+import type { Outcome } from '../store/execution-store.ts'
 
 /** How the outcome of a workflow is recorded, and what it is called. */
 const ENDINGS: Record<number, string> = { 200: 'done', 499: 'cancelled', 500: 'failed' }

@@ -1,12 +1,12 @@
 import { z } from 'zod'
 import type { Observer, Sight } from '../engine/observer.ts'
 import { PawlError } from '../errors/index.ts'
-import { type Answer, methodNotAllowed, notFound, statusUnknown } from '../http/answers.ts'
-import { parsePrefer } from '../http/prefer.ts'
+import { type Answer, methodNotAllowed, notFound, statusUnknown } from '../http/responses.ts'
+import { parsePrefer } from '../http/prefer-header.ts'
 import type { Logger } from '../options/logger.ts'
 import { type Duration, longerThanZero, parseOptions, timer } from '../options/parse-options.ts'
 import { finalAnswer, unfinishedAnswer } from './document.ts'
-import { eventId, statusEvents } from './events.ts'
+import { eventId, statusEvents } from './event-stream.ts'
 
 /** An execution, as `authorize` sees it. */
 export interface ObservedExecution {

@@ -1,12 +1,12 @@
 import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { toResponse } from '../adapters/fetch/response.ts'
-import { FetchView } from '../adapters/fetch/view.ts'
-import { NodeView } from '../adapters/node/node-exchange.ts'
-import { send } from '../adapters/node/send.ts'
-import { handlerFailed } from '../http/answers.ts'
+import { FetchView } from '../adapters/fetch/fetch-request-view.ts'
+import { NodeView } from '../adapters/node/handle-keyed-request.ts'
+import { send } from '../adapters/node/send-response.ts'
+import { handlerFailed } from '../http/responses.ts'
 import { StatusEndpoint, type StatusOptions, type StatusRuntime } from './endpoint.ts'
-import { EVENT_STREAM_HEADERS } from './events.ts'
+import { EVENT_STREAM_HEADERS } from './event-stream.ts'
 
 /** A listener of Node's http, and a route handler of Express: errors go to `next`, if there is one. */
 export type StatusHandler<Request> = (

@@ -1,6 +1,6 @@
 import type { Database } from './database/database.ts'
-import { translate } from './database/results.ts'
-import { column, PgArray } from './database/values.ts'
+import { translate } from './database/store-errors.ts'
+import { column, PgArray } from './database/pg-array.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type QueueStatements, queueStatements } from './sql/queue-statements.ts'
 

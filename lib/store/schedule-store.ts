@@ -1,6 +1,6 @@
 import type { Database } from './database/database.ts'
-import { translate } from './database/results.ts'
-import { PgArray } from './database/values.ts'
+import { translate } from './database/store-errors.ts'
+import { PgArray } from './database/pg-array.ts'
 import { type ScheduleStatements, scheduleStatements } from './sql/schedule-statements.ts'
 
 /** What schedules ask of Postgres. */

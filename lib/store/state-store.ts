@@ -1,10 +1,10 @@
 import type { Database } from './database/database.ts'
-import { toBuffer, translate } from './database/results.ts'
-import { column } from './database/values.ts'
+import { toBuffer, translate } from './database/store-errors.ts'
+import { column } from './database/pg-array.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type StateStatements, stateStatements } from './sql/state-statements.ts'
 import type { Recorded, StepName } from './step-store.ts'
-import type { AttemptRef } from './store.ts'
+import type { AttemptRef } from './execution-store.ts'
 
 /** Names what is kept: a key of an object. */
 export interface StateKey {

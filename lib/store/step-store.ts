@@ -1,12 +1,12 @@
 import type { Database } from './database/database.ts'
-import { handOut, runIn } from './database/in-transaction.ts'
-import { lease } from './database/lease.ts'
-import { toBytes, translate } from './database/results.ts'
+import { handOut, runIn } from './database/app-transaction.ts'
+import { lease } from './database/revocable-handle.ts'
+import { toBytes, translate } from './database/store-errors.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './database/transaction-host.ts'
-import { column, PgArray } from './database/values.ts'
+import { column, PgArray } from './database/pg-array.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type StepStatements, stepStatements } from './sql/step-statements.ts'
-import type { AttemptRef, Outcome } from './store.ts'
+import type { AttemptRef, Outcome } from './execution-store.ts'
 
 /** What an entry of the journal is of. */
 export type StepKind =

@@ -1,8 +1,8 @@
 import type { Database } from './database/database.ts'
-import { toBuffer, translate } from './database/results.ts'
-import { PgArray } from './database/values.ts'
+import { toBuffer, translate } from './database/store-errors.ts'
+import { PgArray } from './database/pg-array.ts'
 import { type WakeupStatements, wakeupStatements } from './sql/wakeup-statements.ts'
-import type { AttemptRef, ExecutionKind } from './store.ts'
+import type { AttemptRef, ExecutionKind } from './execution-store.ts'
 
 /** An execution that a worker has taken over. */
 export interface Taken extends AttemptRef {

@@ -1,12 +1,12 @@
 import type { Database } from './database/database.ts'
-import { runIn } from './database/in-transaction.ts'
-import { toBuffer, toBytes, translate } from './database/results.ts'
+import { runIn } from './database/app-transaction.ts'
+import { toBuffer, toBytes, translate } from './database/store-errors.ts'
 import type { RunStatement } from './database/transaction-host.ts'
-import { column, type Element, PgArray } from './database/values.ts'
+import { column, type Element, PgArray } from './database/pg-array.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type WorkflowStatements, workflowStatements } from './sql/workflow-statements.ts'
 import type { Recorded, StepName } from './step-store.ts'
-import { type AttemptRef, DUE, type ExecutionKind, type Outcome } from './store.ts'
+import { type AttemptRef, DUE, type ExecutionKind, type Outcome } from './execution-store.ts'
 
 /** An execution to be started. */
 export interface Start {

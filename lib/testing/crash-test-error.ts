@@ -1,5 +1,5 @@
 import { inspect } from 'node:util'
-import type { Difference } from './compare.ts'
+import type { Difference } from './compare-values.ts'
 
 /** What a crash changed. */
 export interface CrashTestFailure {

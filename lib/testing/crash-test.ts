@@ -1,14 +1,14 @@
 import { parseOptions } from '../options/parse-options.ts'
 import { openDatabase } from '../store/database/open-database.ts'
-import { type CrashTestAnswer, problemOf } from './answer.ts'
-import type { MakeApp } from './app-process.ts'
+import { type CrashTestAnswer, problemOf } from './crash-test-answer.ts'
+import type { MakeApp } from './simulated-process.ts'
 import type { CrashPoint } from './crash-points.ts'
 import { CrashTestError, type CrashTestFailure } from './crash-test-error.ts'
-import { Expectation } from './expectation.ts'
-import type { TestableDatabase } from './mortal.ts'
-import { type CrashTestOptions, crashTestOptions, crashTestRequest } from './options.ts'
-import type { CrashTestRequest } from './request.ts'
-import { type Run, run, type Setup } from './run.ts'
+import { Expectation } from './baseline.ts'
+import type { TestableDatabase } from './killable-database.ts'
+import { type CrashTestOptions, crashTestOptions, crashTestRequest } from './crash-test-options.ts'
+import type { CrashTestRequest } from './crash-test-request.ts'
+import { type Run, run, type Setup } from './crash-test-run.ts'
 
 /** What {@link crashTest} has tried. */
 export interface CrashTestReport {

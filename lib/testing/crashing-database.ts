@@ -1,12 +1,12 @@
 import type { Database, Query, Row } from '../store/database/database.ts'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
 import { statements } from '../store/sql/execution-statements.ts'
-import type { Outcome } from '../store/store.ts'
+import type { Outcome } from '../store/execution-store.ts'
 import type { CrashPoints } from './crash-points.ts'
-import { CrashingHost } from './crashing-host.ts'
-import { type Life, never } from './life.ts'
-import { guarded } from './mortal.ts'
-import { entryReader, operationReader } from './operations.ts'
+import { CrashingHost } from './crashing-transaction-host.ts'
+import { type Life, never } from './kill-switch.ts'
+import { guarded } from './killable-database.ts'
+import { entryReader, operationReader } from './classify-statements.ts'
 
 /** What came of a process, as its database saw it. */
 export interface Witness {

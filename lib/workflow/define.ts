@@ -1,9 +1,9 @@
 import { PawlError } from '../errors/index.ts'
 import { parseOptions } from '../options/parse-options.ts'
 import type { QueueStore } from '../store/queue-store.ts'
-import type { ExecutionKind } from '../store/store.ts'
+import type { ExecutionKind } from '../store/execution-store.ts'
 import { type Definition, handlerOf, type WorkflowOptions } from './definition.ts'
-import { name as nameSchema, queueOptions, workflowOptions } from './options.ts'
+import { name as nameSchema, queueOptions, workflowOptions } from './option-schemas.ts'
 import { Queue, type QueueOptions } from './queue/queue.ts'
 
 /** @throws PawlError `invalid-option` */

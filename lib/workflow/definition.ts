@@ -1,7 +1,7 @@
 import type { z } from 'zod'
 import { PawlError } from '../errors/index.ts'
 import type { Duration } from '../options/parse-options.ts'
-import type { ExecutionKind } from '../store/store.ts'
+import type { ExecutionKind } from '../store/execution-store.ts'
 import type { Queue } from './queue/queue.ts'
 
 /** Options of a workflow. */

@@ -1,8 +1,8 @@
-import type { Control } from './control.ts'
+import type { Control } from './execution-control.ts'
 import type { Definition } from './definition.ts'
-import { WorkflowHandle } from './handle.ts'
+import { WorkflowHandle } from './workflow-handle.ts'
 import type { StartOptions } from './start-options.ts'
-import { idOf, type Starter } from './starter.ts'
+import { idOf, type Starter } from './workflow-starter.ts'
 
 /** What a workflow needs of the Pawl that defined it. */
 export interface WorkflowRuntime {

@@ -36,7 +36,7 @@ describe('the size of pawl/client', () => {
     expect(client.imports).toEqual([])
     expect(client.files).toContain('lib/client/retry.ts')
     expect(client.files.filter((file) => !file.startsWith('lib/client/'))).toEqual([])
-    expect(client.files).not.toContain('lib/client/pending.ts')
+    expect(client.files).not.toContain('lib/client/pending-requests.ts')
   })
 
   it('is under 5 kB with what keeps requests', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { type Pawl, TerminalError, WorkflowFailedError } from '../../lib/index.ts'
-import type { WorkflowHandle } from '../../lib/workflow/handle.ts'
+import type { WorkflowHandle } from '../../lib/workflow/workflow-handle.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { faultyPool, holdFirst, isStatement, type Mishap } from '../helpers/faulty-pool.ts'
 import { freshKey } from '../helpers/request.ts'

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { type StateChange, StateStore } from '../../lib/store/state-store.ts'
 import { StepStore } from '../../lib/store/step-store.ts'
-import type { AttemptRef } from '../../lib/store/store.ts'
+import type { AttemptRef } from '../../lib/store/execution-store.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { claimNew, claimOf, lookAt, openStore } from '../helpers/store.ts'
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { expect, it } from 'vitest'
-import { encodeValue } from '../../lib/engine/values/value.ts'
+import { encodeValue } from '../../lib/engine/values/value-codec.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { claimNew, claimOf, openStore } from '../helpers/store.ts'
 

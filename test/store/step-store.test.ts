@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { type StepRecord, StepStore } from '../../lib/store/step-store.ts'
-import type { AttemptRef } from '../../lib/store/store.ts'
+import type { AttemptRef } from '../../lib/store/execution-store.ts'
 import { withDatabase } from '../helpers/database.ts'
 import {
   claimNew,

@@ -1,8 +1,8 @@
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import fastifyPlugin from 'fastify-plugin'
 import type { Execution } from '../../engine/execution.ts'
-import { admit } from '../../http/admit.ts'
-import type { Answer } from '../../http/answers.ts'
+import { admit } from '../../http/admit-request.ts'
+import type { Answer } from '../../http/responses.ts'
 import type { ParsedKey } from '../../http/idempotency-key.ts'
 import {
   type IdempotencyOptions,
@@ -10,10 +10,10 @@ import {
   routeOptions,
 } from '../../http/route-options.ts'
 import { type PawlLike, runtimeOf } from '../../http/runtime.ts'
-import { select } from '../../http/select.ts'
-import { NodeView } from '../node/node-exchange.ts'
+import { select } from '../../http/match-request.ts'
+import { NodeView } from '../node/handle-keyed-request.ts'
 import { BodyTap, hasBody, wasRead } from '../node/request-body.ts'
-import { AnsweredReply, type GuardedReply, RunningReply } from './reply.ts'
+import { AnsweredReply, type GuardedReply, RunningReply } from './intercepted-reply.ts'
 
 export type { IdempotencyOptions } from '../../http/route-options.ts'
 

@@ -1,12 +1,12 @@
 import type { Execution } from '../../engine/execution.ts'
 import { PawlError } from '../../errors/index.ts'
-import { admit } from '../../http/admit.ts'
+import { admit } from '../../http/admit-request.ts'
 import { type IdempotencyOptions, routeOptions } from '../../http/route-options.ts'
 import { type PawlLike, runtimeOf } from '../../http/runtime.ts'
-import { select } from '../../http/select.ts'
+import { select } from '../../http/match-request.ts'
 import { toResponse } from './response.ts'
 import { runFetchAttempt } from './run-attempt.ts'
-import { FetchView } from './view.ts'
+import { FetchView } from './fetch-request-view.ts'
 
 export type { IdempotencyOptions } from '../../http/route-options.ts'
 

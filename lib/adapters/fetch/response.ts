@@ -1,7 +1,7 @@
-import { type Answer, exposedHeaders } from '../../http/answers.ts'
-import type { Captured } from '../../http/conclude.ts'
+import { type Answer, exposedHeaders } from '../../http/responses.ts'
+import type { Captured } from '../../http/attempt-runner.ts'
 import { type Header, isEventStream } from '../../http/headers.ts'
-import { holdStream } from '../../http/held-stream.ts'
+import { holdStream } from '../../http/buffered-stream.ts'
 
 /** A Response whose body has been read as far as it may be held. */
 export interface HeldResponse {

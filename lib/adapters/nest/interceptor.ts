@@ -3,7 +3,7 @@ import type { CallHandler, ExecutionContext, NestInterceptor } from '@nestjs/com
 import type { Reflector } from '@nestjs/core'
 import { type Observable, of } from 'rxjs'
 import type { Execution } from '../../engine/execution.ts'
-import type { Answer } from '../../http/answers.ts'
+import type { Answer } from '../../http/responses.ts'
 import type { Header } from '../../http/headers.ts'
 import {
   type IdempotencyOptions,
@@ -11,9 +11,9 @@ import {
   routeOptions,
 } from '../../http/route-options.ts'
 import type { RequestRuntime } from '../../http/runtime.ts'
-import { select } from '../../http/select.ts'
-import { Capture } from '../node/capture.ts'
-import { handleKeyed, NodeView } from '../node/node-exchange.ts'
+import { select } from '../../http/match-request.ts'
+import { Capture } from '../node/response-capture.ts'
+import { handleKeyed, NodeView } from '../node/handle-keyed-request.ts'
 import { headerMap } from '../node/node-headers.ts'
 
 /** The metadata that `@Idempotent()` sets. */

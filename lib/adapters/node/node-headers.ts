@@ -1,7 +1,7 @@
 import { type ServerResponse, validateHeaderName, validateHeaderValue } from 'node:http'
 import { isDeepStrictEqual } from 'node:util'
 import type { Header } from '../../http/headers.ts'
-import { rawHeaderNames } from './native-response.ts'
+import { rawHeaderNames } from './server-response.ts'
 
 /** The headers set so far and those given to writeHead, which win. */
 export function mergeHeaders(response: ServerResponse, given: unknown): Header[] {

@@ -3,7 +3,7 @@ import http, { type IncomingMessage, type RequestListener } from 'node:http'
 import { duplexPair } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import type { Attempt } from '../../engine/attempt.ts'
-import { within } from '../../engine/retry/within.ts'
+import { within } from '../../engine/retry/with-timeout.ts'
 import type { RequestRuntime } from '../../http/runtime.ts'
 import { openStoredRequest } from '../../http/stored-request.ts'
 

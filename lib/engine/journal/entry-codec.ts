@@ -1,7 +1,7 @@
 import type { Entry, StepKind, StepName } from '../../store/step-store.ts'
 import { checkStepSize } from '../limits.ts'
-import type { Sealer } from '../values/seal.ts'
-import { encodeError, encodeValue } from '../values/value.ts'
+import type { Sealer } from '../values/encryptor.ts'
+import { encodeError, encodeValue } from '../values/value-codec.ts'
 
 /** What is to be recorded of a step. */
 export type Result =

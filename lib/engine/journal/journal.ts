@@ -1,15 +1,15 @@
 import { StepInterruptedError } from '../../errors/index.ts'
 import type { Entry, Recorded, StepName, StepStore } from '../../store/step-store.ts'
-import type { AttemptRef } from '../../store/store.ts'
+import type { AttemptRef } from '../../store/execution-store.ts'
 import type { JournalLimits } from '../limits.ts'
-import { after, persist } from '../retry/persist.ts'
-import type { Sealer } from '../values/seal.ts'
-import { decodeValue } from '../values/value.ts'
+import { after, persist } from '../retry/retry-while-unavailable.ts'
+import type { Sealer } from '../values/encryptor.ts'
+import { decodeValue } from '../values/value-codec.ts'
 import { EntryCodec, type Result } from './entry-codec.ts'
-import { Gate } from './gate.ts'
+import { Gate } from './replay-order.ts'
 import { type Divergence, idOf, WHOLE } from './recorded-entries.ts'
-import { type Life, Replay, type Use } from './replay.ts'
-import { Survived } from './survived.ts'
+import { type Life, Replay, type Use } from './journal-reader.ts'
+import { Survived } from './caught-failures.ts'
 
 /** How long a transaction whose end is not known waits for a store that is away. */
 const LOOK_MS = 5000

@@ -1,5 +1,5 @@
 import type { Entry, StepName } from '../../store/step-store.ts'
-import { decodeValue } from '../values/value.ts'
+import { decodeValue } from '../values/value-codec.ts'
 
 /** The name of what is recorded of an execution as a whole. No step has it: a step's is not empty. */
 export const WHOLE = ''

@@ -1,9 +1,9 @@
 import { DivergenceError } from '../../errors/index.ts'
 import type { StepName } from '../../store/step-store.ts'
-import type { Outcome } from '../../store/store.ts'
+import type { Outcome } from '../../store/execution-store.ts'
 import type { Execution } from '../execution.ts'
 import type { Journal } from '../journal/journal.ts'
-import { GIVING_UP } from '../journal/replay.ts'
+import { GIVING_UP } from '../journal/journal-reader.ts'
 import { tryRepeatedly } from './step.ts'
 import type { StepContext } from './step-options.ts'
 

@@ -1,11 +1,11 @@
 import { PawlError, StepInterruptedError, TerminalError } from '../../errors/index.ts'
 import type { StepName } from '../../store/step-store.ts'
-import { runAsStep } from '../current.ts'
+import { runAsStep } from '../current-execution.ts'
 import type { Execution } from '../execution.ts'
 import type { Journal } from '../journal/journal.ts'
-import type { Use } from '../journal/replay.ts'
+import type { Use } from '../journal/journal-reader.ts'
 import { backOff } from '../retry/backoff.ts'
-import { fit } from './schema.ts'
+import { fit } from './validate-value.ts'
 import type { ResolvedStep, StepContext } from './step-options.ts'
 
 /** Runs a step, or replays it. */

@@ -1,12 +1,12 @@
 import { PawlError, TerminalError } from '../../errors/index.ts'
 import { isConflict, type TransactionHost } from '../../store/database/transaction-host.ts'
 import type { StepStore } from '../../store/step-store.ts'
-import { runAsStep } from '../current.ts'
+import { runAsStep } from '../current-execution.ts'
 import type { Execution } from '../execution.ts'
 import type { Journal } from '../journal/journal.ts'
-import type { Use } from '../journal/replay.ts'
+import type { Use } from '../journal/journal-reader.ts'
 import { backOff } from '../retry/backoff.ts'
-import { fit } from './schema.ts'
+import { fit } from './validate-value.ts'
 import type { resolveTransaction } from './step-options.ts'
 
 const MAX_TRIES = 5

@@ -1,6 +1,6 @@
 import SuperJSON from 'superjson'
-import { type ErrorParts, errorOf, partsOf } from './error-parts.ts'
-import { BINARY } from './keepable.ts'
+import { type ErrorParts, errorOf, partsOf } from './serialized-error.ts'
+import { BINARY } from './serializability.ts'
 
 const superjson = new SuperJSON()
 

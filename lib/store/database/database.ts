@@ -1,5 +1,5 @@
 import type { TransactionHost } from './transaction-host.ts'
-import type { Value } from './values.ts'
+import type { Value } from './pg-array.ts'
 
 /** A row as an array of column values, in the order of the select list. */
 export type Row = readonly unknown[]

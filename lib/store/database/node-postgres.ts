@@ -4,7 +4,7 @@ import { classify, type Database, type Query, type Row } from './database.ts'
 import { retryConflicts } from './retry-conflicts.ts'
 import { Semaphore } from './semaphore.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
-import { encodeArray, PgArray, type Value } from './values.ts'
+import { encodeArray, PgArray, type Value } from './pg-array.ts'
 
 /** What Pawl uses of a `pg.Pool`; any version of node-postgres from 8.12 on fits. */
 export interface PgPool {

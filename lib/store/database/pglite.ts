@@ -1,6 +1,6 @@
 import type { Database, Query, Row } from './database.ts'
 import type { TransactionHost } from './transaction-host.ts'
-import { PgArray, type Value } from './values.ts'
+import { PgArray, type Value } from './pg-array.ts'
 
 /** What Pawl uses of a PGlite instance (`@electric-sql/pglite`). */
 export interface PGliteLike {

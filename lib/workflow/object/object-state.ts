@@ -1,5 +1,5 @@
-import { persist } from '../../engine/retry/persist.ts'
-import type { Sealer } from '../../engine/values/seal.ts'
+import { persist } from '../../engine/retry/retry-while-unavailable.ts'
+import type { Sealer } from '../../engine/values/encryptor.ts'
 import type { StateKey, StateStore } from '../../store/state-store.ts'
 
 /** What an object keeps under a key, as a handler that only reads sees it. */

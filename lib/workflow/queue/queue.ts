@@ -1,6 +1,6 @@
 import type { Duration } from '../../options/parse-options.ts'
 import type { QueueLimits, QueueStore } from '../../store/queue-store.ts'
-import type { QueueSettings } from '../options.ts'
+import type { QueueSettings } from '../option-schemas.ts'
 
 /** Options of a queue. Its limits hold over all processes. */
 export interface QueueOptions {

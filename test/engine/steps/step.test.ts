@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { z } from 'zod'
-import { runAs } from '../../../lib/engine/current.ts'
+import { runAs } from '../../../lib/engine/current-execution.ts'
 import { pauseAfter } from '../../../lib/engine/retry/backoff.ts'
 import {
   DivergenceError,

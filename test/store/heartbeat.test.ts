@@ -1,0 +1,128 @@
+import { randomUUID } from 'node:crypto'
+import { afterEach, describe, expect, it } from 'vitest'
+import type { Database, Query } from '../../lib/store/database/database.ts'
+import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
+import { Heartbeat } from '../../lib/store/heartbeat.ts'
+import { silent } from '../helpers/app.ts'
+import { withDatabase } from '../helpers/database.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+
+const database = withDatabase()
+const real = new NodePostgres(database.pool, 5000, false)
+const beating: Heartbeat[] = []
+
+async function start(
+  options: { id?: string; instance?: string; timeoutMs?: number } = {},
+  db: Database = real,
+): Promise<{ id: string; heartbeat: Heartbeat }> {
+  const { id = randomUUID(), instance = null, timeoutMs = 60_000 } = options
+  const heartbeat = new Heartbeat(db, 'pawl', { id, instance, version: '1.2.3', timeoutMs }, silent)
+  await heartbeat.start()
+  beating.push(heartbeat)
+  return { id, heartbeat }
+}
+
+const row = async (id: string) => {
+  const sql = 'select *, expires_at > pawl.now() as alive from pawl.processes where id = $1'
+  return (await database.pool.query(sql, [id])).rows[0]
+}
+
+/** A database through which the test sees, and holds back, what a process sends. */
+function watched(onQuery: (sql: string) => Promise<unknown> | undefined): Database {
+  const query: Query = async (sql, values) => {
+    await onQuery(sql)
+    return real.query(sql, values)
+  }
+  return Object.assign(Object.create(real), { query, urgent: query })
+}
+
+afterEach(async () => {
+  await Promise.all(beating.splice(0).map((heartbeat) => heartbeat.stop()))
+})
+
+describe('a process', () => {
+  it('says who it is, and is gone when it stops', async () => {
+    const { id, heartbeat } = await start({ instance: 'web-1' })
+    expect(await row(id)).toMatchObject({
+      instance: 'web-1',
+      pid: process.pid,
+      version: '1.2.3',
+      alive: true,
+    })
+    await heartbeat.stop()
+    expect(await row(id)).toBeUndefined()
+  })
+
+  it('lives for as long as its heart beats', async () => {
+    const { id } = await start({ timeoutMs: 3000 })
+    const { heartbeat: first } = await row(id)
+    const later = await waitFor('a heartbeat', async () => {
+      const now = await row(id)
+      return now.heartbeat > first && now
+    })
+    expect(later.alive).toBe(true)
+  })
+
+  it('retires its predecessor of the same instance name, and nobody else', async () => {
+    const [old, other, nameless] = await Promise.all([
+      start({ instance: 'web-1' }),
+      start({ instance: 'web-2' }),
+      start(),
+    ])
+    const { id } = await start({ instance: 'web-1' })
+    expect(await row(old.id)).toBeUndefined()
+    for (const alive of [id, other.id, nameless.id]) expect((await row(alive)).alive).toBe(true)
+  })
+
+  it('that was taken for dead says that it is alive, and retires nobody', async () => {
+    const { id } = await start({ instance: 'web-1', timeoutMs: 300 })
+    const successor = await start({ instance: 'web-1' })
+    await waitFor('its return', () => row(id))
+    expect((await row(id)).instance).toBeNull()
+    expect((await row(successor.id)).alive).toBe(true)
+  })
+
+  it('stays alive when one heartbeat gets no answer', async () => {
+    let beats = 0
+    const db = watched((sql) => {
+      const lost = sql.includes('set heartbeat') && sql.includes('returning p.id') && beats++ === 0
+      return lost ? new Promise(() => {}) : undefined
+    })
+    const { id } = await start({ timeoutMs: 3000 }, db)
+    await waitFor('a second heartbeat', () => beats >= 2)
+    await waitFor('life', async () => (await row(id)).heartbeat > (await row(id)).started_at)
+    expect((await row(id)).alive).toBe(true)
+  })
+
+  it('does not queue heartbeats for a database that does not answer', async () => {
+    let beats = 0
+    const db = watched((sql) => {
+      if (!sql.includes('returning p.id')) return undefined
+      beats++
+      return new Promise(() => {})
+    })
+    await start({ timeoutMs: 60 }, db)
+    await waitFor('three heartbeats', () => beats >= 3)
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    expect(beats).toBe(3)
+  })
+
+  it('that stops while it returns to life stays dead', async () => {
+    let letGo: (() => void) | undefined
+    let returning = false
+    const db = watched((sql) => {
+      if (!returning || !sql.includes('registered as')) return undefined
+      return new Promise<void>((resolve) => {
+        letGo = resolve
+      })
+    })
+    const { id, heartbeat } = await start({ timeoutMs: 100 }, db)
+    returning = true
+    await database.pool.query('delete from pawl.processes where id = $1', [id])
+    await waitFor('its return', () => letGo)
+    await heartbeat.stop()
+    letGo?.()
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    expect(await row(id)).toBeUndefined()
+  })
+})
