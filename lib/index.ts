@@ -1,7 +1,9 @@
-export { step, transaction } from './engine/standalone-functions.ts'
+/** The entry point of the package: `Pawl`, its errors, and the types of its interface. */
+
 export { currentExecution } from './engine/current-execution.ts'
 export type { Execution, RunStep, RunTransaction } from './engine/execution.ts'
 export type { ExecutionName, ExecutionState } from './engine/execution-name.ts'
+export { step, transaction } from './engine/standalone-functions.ts'
 export type {
   RetryOptions,
   StepContext,
@@ -31,7 +33,6 @@ export type {
   TransactionHost,
 } from './store/database/transaction-host.ts'
 export type { WorkflowOptions } from './workflow/definition.ts'
-export type { WorkflowHandle, WorkflowStatus } from './workflow/workflow-handle.ts'
 export type {
   CallOptions,
   KeyedObject,
@@ -50,3 +51,4 @@ export type {
   WorkflowCode,
   WorkflowExecution,
 } from './workflow/workflow-execution.ts'
+export type { WorkflowHandle, WorkflowStatus } from './workflow/workflow-handle.ts'

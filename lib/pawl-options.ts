@@ -1,11 +1,13 @@
+/** The options of `new Pawl()`, with their defaults and checks. */
+
 import { z } from 'zod'
 import { defaultLogger, type Logger } from './options/logger.ts'
 import {
   type ByteSize,
   byteSize,
   type Duration,
-  longerThanZero,
-  timer,
+  positiveDuration,
+  timerDuration,
 } from './options/parse-options.ts'
 import type { PgPool } from './store/database/node-postgres.ts'
 import type { PGliteLike } from './store/database/pglite.ts'
@@ -14,64 +16,64 @@ import type { PGliteLike } from './store/database/pglite.ts'
 export interface PawlOptions {
   /**
    * The app's PostgreSQL (14 or later): a `pg.Pool`, a connection string, or a PGlite instance. For a
-   * connection string Pawl opens a pool of its own, of five connections; of a given pool it uses two
-   * or three under load.
+   * connection string, Pawl opens its own pool of five connections. Of a given pool it uses two or three
+   * connections under load.
    */
   database: PgPool | PGliteLike | string
-  /** The schema Pawl lives in. Default `'pawl'`. */
+  /** The schema that contains Pawl's tables. Default `'pawl'`. */
   schema?: string
   /**
    * A stable name of this process among its peers (a pod's ordinal, a systemd unit). A process that
-   * starts under it retires its predecessor at once, so that a restart need not wait for
+   * starts under the name declares its predecessor dead at once, so that a restart need not wait for
    * `processTimeout`. Two processes must not run under one name. Default: none.
    */
   instance?: string
   /** Apply missing migrations in `start()`. Safe with many processes. Default `false`. */
   migrate?: boolean
-  /** A process without a heartbeat for this long is dead. At least 1 s. Default `'15s'`. */
+  /** A process without a heartbeat for this long counts as dead. At least 1 s. Default `'15s'`. */
   processTimeout?: Duration
-  /** How long a statement may take, and a request may wait for a store that is away. Default `'5s'`. */
+  /** How long a statement may take, and a request waits for an unreachable database. Default `'5s'`. */
   storeTimeout?: Duration
-  /** How long `stop()` waits for what is running. Default `'10s'`. */
+  /** How long `stop()` waits for running requests and workflows. Default `'10s'`. */
   drainTimeout?: Duration
   /**
-   * How many workflows this process runs at a time, if it defines any; `false`: it only starts them, and
-   * others run them (`npx pawl work`). Default `{ concurrency: 100 }`.
+   * How many workflows this process runs at a time, if it defines any. `false`: the process only starts
+   * workflows, and others run them (`npx pawl work`). Default `{ concurrency: 100 }`.
    */
   workers?: false | { concurrency?: number }
   /**
-   * How much may be stored of one execution, before an error (`limit-exceeded`) says so: the `input` and
-   * the `output` of a workflow, what one `step` of a request or a workflow gives (1 MiB each), and how many
-   * `steps` it may record (10,000).
+   * How much one execution may store; beyond that an error is thrown (`limit-exceeded`). Limits the `input`
+   * and the `output` of a workflow, the result of one `step` of a request or a workflow (1 MiB each), and
+   * how many `steps` it records (10,000).
    */
   limits?: { input?: ByteSize; output?: ByteSize; step?: ByteSize; steps?: number }
-  /** How often this process deletes what has expired. Default `'1 minute'`. */
+  /** How often this process deletes expired executions. Default `'1 minute'`. */
   retentionInterval?: Duration
   /**
-   * AES-256-GCM keys (32 bytes, or their base64) under which stored responses, requests and step values
-   * are encrypted. The first encrypts; the others still decrypt, for rotation. Default: none.
+   * AES-256-GCM keys (32 bytes, or their base64) that encrypt stored responses, requests and step values.
+   * The first key encrypts; the others only decrypt, for key rotation. Default: none.
    */
   encryptionKeys?: readonly { id: string; key: Uint8Array | string }[]
-  /** Where Pawl says what it does. Default: warnings on the console, progress with `NODE_DEBUG=pawl`. */
+  /** Receives log messages. Default: warnings go to the console, debug messages need `NODE_DEBUG=pawl`. */
   logger?: Logger
 }
 
-const logger = z.custom<Logger>(
+const loggerSchema = z.custom<Logger>(
   (value) =>
     typeof (value as Logger | null)?.debug === 'function' &&
     typeof (value as Logger | null)?.warn === 'function',
   { message: 'an object with debug(message, fields) and warn(message, fields)' },
 )
 
-/** By what each kind of database is used for: a pool connects, PGlite runs scripts. */
+/** Checks for the method that each kind of database has: a pool connects, PGlite runs scripts. */
 function isDatabase(value: unknown): boolean {
   if (typeof value === 'string') return value !== ''
   const { connect, exec } = (value ?? {}) as { connect?: unknown; exec?: unknown }
   return typeof connect === 'function' || typeof exec === 'function'
 }
 
-const KEY = '32 bytes, or their base64'
-const encryptionKey = z.strictObject(
+const KEY_FORMAT = '32 bytes, or their base64'
+const encryptionKeySchema = z.strictObject(
   {
     id: z
       .string('a string of 1 to 100 characters')
@@ -79,16 +81,17 @@ const encryptionKey = z.strictObject(
     key: z.unknown().transform((value, context): Uint8Array => {
       const bytes = typeof value === 'string' ? Buffer.from(value, 'base64') : value
       if (bytes instanceof Uint8Array && bytes.length === 32) return bytes
-      context.addIssue({ code: 'custom', message: KEY })
+      context.addIssue({ code: 'custom', message: KEY_FORMAT })
       return z.NEVER
     }),
   },
-  `{ id, key }, where key is ${KEY}`,
+  `{ id, key }, where key is ${KEY_FORMAT}`,
 )
 
-/** How many workflows run in a process at a time. */
-const WORKERS = 100
+/** How many workflows a process runs at a time by default. */
+const DEFAULT_CONCURRENCY = 100
 
+/** Parses {@link PawlOptions} and fills in the defaults. */
 export const pawlOptions = z.strictObject({
   database: z.custom<unknown>(isDatabase, {
     message: 'a pg.Pool, a connection string, or a PGlite instance',
@@ -104,20 +107,20 @@ export const pawlOptions = z.strictObject({
     .refine((name) => name.isWellFormed() && !name.includes('\0'), 'text without NUL')
     .optional(),
   migrate: z.boolean('true or false').default(false),
-  processTimeout: timer.refine((ms) => ms >= 1000, 'at least 1 second').default(15_000),
-  storeTimeout: longerThanZero.default(5_000),
-  drainTimeout: timer.default(10_000),
+  processTimeout: timerDuration.refine((ms) => ms >= 1000, 'at least 1 second').default(15_000),
+  storeTimeout: positiveDuration.default(5_000),
+  drainTimeout: timerDuration.default(10_000),
   workers: z
     .union(
       [
         z.literal(false).transform(() => ({ concurrency: 0 })),
         z.strictObject({
-          concurrency: z.number().int().min(1).max(10_000).default(WORKERS),
+          concurrency: z.number().int().min(1).max(10_000).default(DEFAULT_CONCURRENCY),
         }),
       ],
       'false, or { concurrency }, from 1 to 10000',
     )
-    .default({ concurrency: WORKERS }),
+    .default({ concurrency: DEFAULT_CONCURRENCY }),
   limits: z
     .strictObject({
       input: byteSize.default(1024 ** 2),
@@ -126,10 +129,10 @@ export const pawlOptions = z.strictObject({
       steps: z.number('a whole number').int('a whole number').min(1, 'at least 1').default(10_000),
     })
     .prefault({}),
-  retentionInterval: longerThanZero.default(60_000),
+  retentionInterval: positiveDuration.default(60_000),
   encryptionKeys: z
-    .array(encryptionKey, 'an array of { id, key }')
+    .array(encryptionKeySchema, 'an array of { id, key }')
     .refine((keys) => new Set(keys.map(({ id }) => id)).size === keys.length, 'ids that differ')
     .default([]),
-  logger: logger.default(defaultLogger),
+  logger: loggerSchema.default(defaultLogger),
 })

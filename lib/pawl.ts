@@ -1,12 +1,14 @@
+/** The class `Pawl`: creates all the parts, connects them to each other, and starts and stops them. */
+
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage, RequestListener } from 'node:http'
-import { replayRequest } from './adapters/node/recovery.ts'
+import { redeliverRequest } from './adapters/node/recovery.ts'
 import { Engine } from './engine/engine.ts'
-import { type ExecutionName, type ExecutionState, idOf } from './engine/execution-name.ts'
+import { type ExecutionName, type ExecutionState, executionIdOf } from './engine/execution-name.ts'
 import { Observer } from './engine/observer.ts'
 import { startedInstances } from './engine/started-instances.ts'
-import { Sealer } from './engine/values/encryptor.ts'
+import { Encryptor } from './engine/values/encryptor.ts'
 import { Worker } from './engine/worker.ts'
 import { PawlError } from './errors/index.ts'
 import type { PawlLike, RequestRuntime } from './http/runtime.ts'
@@ -15,43 +17,44 @@ import { parseOptions } from './options/parse-options.ts'
 import { type PawlOptions, pawlOptions } from './pawl-options.ts'
 import type { StatusOptions, StatusRuntime } from './status/endpoint.ts'
 import { type StatusHandler, statusHandler, statusResponse } from './status/handlers.ts'
+import { ChangeListener } from './store/change-listener.ts'
 import type { Database } from './store/database/database.ts'
 import { openDatabase } from './store/database/open-database.ts'
 import type { TransactionHost } from './store/database/transaction-host.ts'
 import { describe } from './store/execution-identity.ts'
-import { checkSchema, migrate } from './store/migrate.ts'
+import { ExecutionStore, WORK_DUE } from './store/execution-store.ts'
 import { Heartbeat } from './store/heartbeat.ts'
+import { checkSchema, migrate } from './store/migrate.ts'
 import { QueueStore } from './store/queue-store.ts'
 import { Retention } from './store/retention.ts'
 import { ScheduleStore } from './store/schedule-store.ts'
 import { StateStore } from './store/state-store.ts'
 import { StepStore } from './store/step-store.ts'
-import { DUE, Store } from './store/execution-store.ts'
-import { type Taken, WakeupStore } from './store/wakeup-store.ts'
-import { Watch } from './store/change-listener.ts'
+import { type LeasedExecution, WakeupStore } from './store/wakeup-store.ts'
 import { WorkflowStore } from './store/workflow-store.ts'
 import { WorkflowApi } from './workflow/workflow-api.ts'
 
-interface Parts {
+/** The parts of a started Pawl. */
+interface Components {
   db: Database
-  store: Store
-  watch: Watch
+  store: ExecutionStore
+  changeListener: ChangeListener
   engine: Engine
   observer: Observer
   heartbeat: Heartbeat
   retention: Retention
   wakeups: WakeupStore
-  /** Goes on with requests, where the app has said how. */
+  /** Resumes requests; null before the app has called `recoverRequests()`. */
   worker: Worker | null
 }
 
-/** How many requests a process recovers at a time: it has its own to serve. */
+/** How many requests a process recovers at a time. Low, since it also serves requests of its own. */
 const RECOVERY_CONCURRENCY = 4
 
 const SILENT: Logger = { debug() {}, warn() {} }
 
 /**
- * Durable idempotency for one app: one instance a process.
+ * Gives an app idempotency keys, durable steps and workflows. Create one instance in each process.
  *
  * ```ts
  * const pawl = new Pawl({ database: pool })
@@ -66,8 +69,8 @@ const SILENT: Logger = { debug() {}, warn() {} }
 export class Pawl extends WorkflowApi implements PawlLike {
   readonly #options
   #state: 'new' | 'started' | 'stopped' | 'abandoned' = 'new'
-  #parts: Parts | null = null
-  #listener: RequestListener | undefined
+  #components: Components | null = null
+  #requestListener: RequestListener | undefined
 
   /** @throws PawlError `invalid-option` */
   constructor(options: PawlOptions) {
@@ -113,14 +116,14 @@ export class Pawl extends WorkflowApi implements PawlLike {
         error,
       )
     }
-    const store = new Store(db, schema, id, this.#options.processTimeout)
-    const watch = new Watch(db, schema)
-    const sealer = new Sealer(this.#options.encryptionKeys)
+    const store = new ExecutionStore(db, schema, id, this.#options.processTimeout)
+    const changeListener = new ChangeListener(db, schema)
+    const encryptor = new Encryptor(this.#options.encryptionKeys)
     const engine = new Engine({
       store,
       steps: new StepStore(db, schema, id),
-      watch,
-      sealer,
+      watch: changeListener,
+      encryptor,
       owner: id,
       storeTimeoutMs: storeTimeout,
       limits: this.#options.limits,
@@ -128,17 +131,17 @@ export class Pawl extends WorkflowApi implements PawlLike {
     })
     const observer = new Observer({
       store,
-      watch,
-      sealer,
+      watch: changeListener,
+      encryptor,
       describe: (id) => describe(db, schema, id),
     })
     const retention = new Retention(db, schema, this.#options.retentionInterval, logger)
     retention.start()
     const wakeups = new WakeupStore(db, schema, id, this.#options.processTimeout)
-    this.#parts = {
+    this.#components = {
       db,
       store,
-      watch,
+      changeListener,
       engine,
       observer,
       heartbeat,
@@ -147,7 +150,7 @@ export class Pawl extends WorkflowApi implements PawlLike {
       worker: null,
     }
     this.#startWorker()
-    this.workflows.open({
+    this.workflows.start({
       engine,
       store,
       workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
@@ -155,8 +158,8 @@ export class Pawl extends WorkflowApi implements PawlLike {
       schedules: new ScheduleStore(db, schema),
       state: new StateStore(db, schema, id),
       wakeups,
-      watch,
-      sealer,
+      changeListener: changeListener,
+      encryptor,
       storeTimeoutMs: storeTimeout,
       concurrency: this.#options.workers.concurrency,
       limits: this.#options.limits,
@@ -164,43 +167,43 @@ export class Pawl extends WorkflowApi implements PawlLike {
     })
     this.#state = 'started'
     startedInstances.add(this)
-    await this.workflows.schedules.open()
+    await this.workflows.scheduler.start()
   }
 
   /**
-   * Takes no more keyed requests, waits for those that run (at most `drainTimeout`), gives the rest
-   * back so that other processes can go on at once, and removes this process from the database. Call
+   * Takes no more keyed requests, waits for running ones (at most `drainTimeout`), releases the rest so
+   * that other processes can continue them at once, and removes this process from the database. Call
    * it after the server stopped listening.
    */
   async stop(): Promise<void> {
-    const parts = this.#parts
-    if (this.#state !== 'started' || !parts) return
+    const components = this.#components
+    if (this.#state !== 'started' || !components) return
     this.#state = 'stopped'
     startedInstances.delete(this)
-    parts.observer.stop()
-    await Promise.all([parts.worker?.stop(), this.workflows.stop()])
-    await parts.engine.stop(this.#options.drainTimeout)
-    // Whatever was given back goes on elsewhere at once.
-    await parts.store.notify([DUE])
+    components.observer.stop()
+    await Promise.all([components.worker?.stop(), this.workflows.stop()])
+    await components.engine.stop(this.#options.drainTimeout)
+    // Tells the workers of other processes to continue the released executions now.
+    await components.store.notify([WORK_DUE])
     try {
-      await parts.retention.stop()
-      await parts.watch.close()
-      await parts.heartbeat.stop()
+      await components.retention.stop()
+      await components.changeListener.close()
+      await components.heartbeat.stop()
     } catch (error) {
-      // Our row expires by itself.
-      this.#options.logger.warn('could not say goodbye to the database', { error })
+      // The other processes delete the row once its heartbeat has expired.
+      this.#options.logger.warn('could not remove this process from the database', { error })
     } finally {
-      await parts.db.close()
+      await components.db.close()
     }
   }
 
   /**
-   * What is known of an execution; null if there is none.
+   * Reads the state of an execution; null if it does not exist.
    * @throws PawlError `not-started`, `store-unavailable`
    */
   async find(name: ExecutionName): Promise<ExecutionState | null> {
-    const id = idOf(name)
-    const found = await this.#started().store.look(id)
+    const id = executionIdOf(name)
+    const found = await this.#requireStarted().store.read(id)
     if (!found) return null
     const interrupted = found.status === 'running' && !found.ownerAlive
     return {
@@ -212,47 +215,48 @@ export class Pawl extends WorkflowApi implements PawlLike {
   }
 
   /**
-   * Frees an execution that ended without an outcome (`unknown`, `interrupted` or `parked`), after a
-   * person or the app has found out what it did: the next retry runs the handler again, or a worker on
-   * routes with `recover: true`.
+   * Frees an execution that ended without an outcome (`unknown`, `interrupted` or `parked`). Call it after
+   * a person or the app has found out what the execution did: the next retry then runs the handler again,
+   * or a worker does on routes with `recover: true`.
    * @returns whether there was such an execution
    * @throws PawlError `not-started`, `store-unavailable`
    */
   async release(name: ExecutionName): Promise<boolean> {
-    const freed = await this.#started().store.free(idOf(name))
-    if (freed) this.workflows.kick()
+    const freed = await this.#requireStarted().store.releaseStuck(executionIdOf(name))
+    if (freed) this.workflows.pollNow()
     return freed
   }
 
   /**
-   * Lets this process finish requests of routes with `recover: true` whose process has died: it hands
-   * them to the app again, in-process and without credentials. Call it once the routes are there, before
+   * Lets this process finish requests of routes with `recover: true` whose process has died: it passes
+   * them to the app again, in-process and without credentials. Call it once the routes are defined, before
    * or after `start()`.
    *
-   * The app's authentication must let them pass: `req.execution.recovering` is true from the start, and
-   * `req.execution.scope` is the recorded one.
+   * The app's authentication must admit these requests: `req.execution.recovering` is true from the start,
+   * and `req.execution.scope` is the recorded scope.
    *
    * ```ts
    * pawl.recoverRequests(app) // Express; Koa: app.callback(); Fastify: fastify.routing
    * ```
    *
-   * @param listener what Node's `http.createServer` takes
+   * @param listener the app as a listener for Node's `http.createServer`
    */
   recoverRequests(listener: RequestListener): void {
     if (typeof listener !== 'function') {
       throw new PawlError(
         'invalid-option',
-        'recoverRequests(): the app is not a function of a request and a response.',
+        'recoverRequests(): the app is not a function (request, response).',
         'Give the Express app, app.callback() of Koa, or fastify.routing.',
       )
     }
-    this.#listener = listener
+    this.#requestListener = listener
     this.#startWorker()
   }
 
   /**
-   * Tells clients how an execution stands, and its outcome: where `statusUrl` points to. A route handler of
-   * Express, and a listener of Node's http; the last segment of the path is the execution's id.
+   * Creates the handler of the status endpoint, to which `statusUrl` points: it tells clients the status and
+   * the outcome of an execution. Works as a route handler of Express and as a listener of Node's http; the
+   * last segment of the path is the execution's id.
    *
    * ```ts
    * app.get('/operations/:id', pawl.statusHandler({
@@ -260,10 +264,10 @@ export class Pawl extends WorkflowApi implements PawlLike {
    * }))
    * ```
    *
-   * Unfinished: 202 with `{ id, kind, name, status, attempt, createdAt }`, after as long as the client is
-   * ready to wait (`Prefer: wait=10` or `?wait=10`). A finished request: its stored response. A finished
-   * workflow: 200 with `{ id, kind, name, status, result }` or `error`. With `Accept: text/event-stream`:
-   * server-sent events. See docs/async.md.
+   * For an unfinished execution it responds 202 with `{ id, kind, name, status, attempt, createdAt }`, after
+   * the time that the client asks it to wait (`Prefer: wait=10` or `?wait=10`). For a finished request it
+   * responds with the stored response, for a finished workflow 200 with `{ id, kind, name, status, result }`
+   * or `error`. With `Accept: text/event-stream` it sends server-sent events. See docs/async.md.
    *
    * @throws PawlError `invalid-option`
    */
@@ -274,7 +278,8 @@ export class Pawl extends WorkflowApi implements PawlLike {
   }
 
   /**
-   * The same for whatever takes a Request and gives a Response (Hono, Next.js, SvelteKit).
+   * Creates the handler of the status endpoint for frameworks whose handlers take a `Request` and return a
+   * `Response` (Hono, Next.js, SvelteKit). See `statusHandler`.
    *
    * ```ts
    * export const GET = pawl.statusResponse({
@@ -282,7 +287,7 @@ export class Pawl extends WorkflowApi implements PawlLike {
    * })
    * ```
    *
-   * Its promise rejects with PawlError `not-started`, and with what `authorize` throws.
+   * The handler's promise rejects with PawlError `not-started`, and with the errors that `authorize` throws.
    *
    * @throws PawlError `invalid-option`
    */
@@ -290,66 +295,66 @@ export class Pawl extends WorkflowApi implements PawlLike {
     return statusResponse(this, options)
   }
 
-  /** For Pawl's own adapters and not for the app; see {@link PawlLike}. */
+  /** Used by Pawl's own adapters; the app must not use it. See {@link PawlLike}. */
   get '~pawl'(): object {
     return this satisfies RequestRuntime & StatusRuntime
   }
 
-  /** @internal What the status handlers look through. */
+  /** @internal Used by the status handlers. */
   get observer(): Observer {
-    return this.#started().observer
+    return this.#requireStarted().observer
   }
 
-  /** @internal @throws PawlError `recovery-impossible` if nobody here could go on with a request */
+  /** @internal @throws PawlError `recovery-impossible` if the app has not called `recoverRequests()` */
   checkRecovery(): void {
-    if (this.#listener) return
+    if (this.#requestListener) return
     throw new PawlError(
       'recovery-impossible',
-      'A route has recover: true, and this process does not know the app to hand requests to.',
-      'Call pawl.recoverRequests(app) once the routes are there.',
+      'A route has recover: true, but this process does not know the app that recovered requests go to.',
+      'Call pawl.recoverRequests(app) once the routes are defined.',
     )
   }
 
-  async #recover(listener: RequestListener, taken: Taken): Promise<void> {
-    const attempt = await this.engine.resume(taken)
+  async #recover(listener: RequestListener, leased: LeasedExecution): Promise<void> {
+    const attempt = await this.engine.resume(leased)
     if (!attempt) return
     try {
-      await replayRequest(this, listener, attempt, this.engine.open(taken))
+      await redeliverRequest(this, listener, attempt, this.engine.decryptInput(leased))
     } finally {
-      // Whatever ended without recording anything gives it back; what has settled stays as it is.
+      // Releases the execution if the attempt recorded no outcome; else does nothing.
       await attempt.release('released')
     }
   }
 
   #startWorker(): void {
-    const parts = this.#parts
-    const listener = this.#listener
-    if (!parts || !listener || parts.worker || this.#state === 'stopped') return
-    parts.worker = new Worker({
-      engine: parts.engine,
-      wakeups: parts.wakeups,
+    const components = this.#components
+    const listener = this.#requestListener
+    if (!components || !listener || components.worker || this.#state === 'stopped') return
+    components.worker = new Worker({
+      engine: components.engine,
+      wakeups: components.wakeups,
       handlers: () => ['requests'],
       concurrency: RECOVERY_CONCURRENCY,
-      run: (taken) => this.#recover(listener, taken),
+      run: (leased) => this.#recover(listener, leased),
       logger: this.#options.logger,
     })
-    parts.worker.start()
+    components.worker.start()
   }
 
-  /** @internal What the adapters run on. */
+  /** @internal Used by the adapters. */
   get engine(): Engine {
-    return this.#started().engine
+    return this.#requireStarted().engine
   }
 
-  /** @internal What the command line works with. */
-  get inside() {
+  /** @internal Used by the command line. */
+  get internals() {
     const isStarted = this.#state === 'started'
     return { options: this.#options, workflows: this.workflows, isStarted }
   }
 
-  /** @internal The app's database, as a host of transactions. */
+  /** @internal Opens transactions in the app's database. */
   get host(): TransactionHost<unknown> {
-    return this.#started().db.host
+    return this.#requireStarted().db.host
   }
 
   /** @internal */
@@ -362,14 +367,17 @@ export class Pawl extends WorkflowApi implements PawlLike {
     return this.#state === 'abandoned' ? SILENT : this.#options.logger
   }
 
-  /** @internal What a crash does, where it is only simulated: no goodbye, and not a word from now on. */
+  /**
+   * @internal Simulates a crash, for `pawl/testing`: the process stays registered in the database, and logs
+   * nothing from now on.
+   */
   abandon(): void {
     this.#state = 'abandoned'
     startedInstances.delete(this)
   }
 
-  #started(): Parts {
-    if (this.#parts) return this.#parts
+  #requireStarted(): Components {
+    if (this.#components) return this.#components
     throw new PawlError('not-started', 'Pawl has not been started.', 'Await pawl.start() first.')
   }
 }

@@ -1,28 +1,28 @@
 -- Migration 1: keyed requests.
 --
--- Pawl keeps what it knows of a request in two tables.
+-- Two tables:
 --
 --   executions   one row for each idempotent unit of work, named by (scope, key). Its primary key is
---                derived from that name, so claiming, finding and completing an execution are one
---                primary-key access each, and there is no second index on the name to maintain.
+--                derived from that name, so claiming, reading and completing an execution are one
+--                primary-key access each, and the name needs no index of its own.
 --   processes    one row for each running process of the app. Its heartbeat is the lease of every
---                execution the process owns: an owner whose row has expired or is gone is dead.
+--                execution the process owns: an owner whose row has expired or was deleted counts as dead.
 --
--- Truth is the single assignment of an outcome: `status` becomes 'done' once, under the row's lock,
--- and never changes again. Owners, attempts and clocks only decide who should be working now.
+-- Correctness rests on one assignment of the outcome: `status` becomes 'done' once, under the row's lock,
+-- and never changes again. Owners, attempts and clocks only decide which process should run an execution now.
 --
--- The schema's name is an option of Pawl. The migrator replaces the word before the dots in this
--- file and touches nothing else, so that the file can also be read, and run, as it is.
+-- The schema's name is an option of Pawl. The migrator replaces the schema's name before each dot in this
+-- file and nothing else, so this file can also be run as it is.
 
--- All time is the database's, and comes from this one function. A test may replace it to live
--- through a week in a second.
+-- The database's clock. Every time comes from this function, so that a test can replace it and
+-- let a week pass in a second.
 create function pawl.now() returns timestamptz
   language sql volatile parallel safe
   as 'select clock_timestamp()';
 
 create table pawl.processes (
   id         uuid primary key,
-  -- A stable name given by the app; whoever starts under it retires its predecessor's row.
+  -- A stable name given by the app. A process that starts under it deletes its predecessor's row.
   instance   text,
   host       text not null,
   pid        integer not null,
@@ -38,41 +38,41 @@ create table pawl.executions (
   scope            text not null,
   key              text not null,
   kind             text not null,
-  -- Where the request went, for people: method and path.
+  -- For people: the request's method and path.
   name             text not null,
-  -- A version byte, then the SHA-256 of what makes two requests the same request.
+  -- A version byte, then the SHA-256 of the parts of a request that make two requests the same.
   fingerprint      bytea not null,
-  -- running    owned by a process; interrupted, if that process is dead
-  -- released   free to take: the last attempt ended without an outcome and may be resumed
-  -- unknown    the last attempt ended without an outcome, and nobody can know what it did
-  -- parked     workers have given up; a retry of the client, or a person, may still go on
+  -- running    a process owns it; interrupted if that process is dead
+  -- released   the last attempt ended without an outcome; a new attempt may begin
+  -- unknown    the last attempt ended without an outcome, and its effects are unknown
+  -- parked     workers have given up; a client's retry, or a person, may still resume it
   -- done       the outcome is recorded
   status           text not null check (status in ('running', 'released', 'unknown', 'parked', 'done')),
   owner            uuid,
   attempt          integer not null,
-  -- What it was asked, for attempts that a worker starts. Null where nobody asked for that.
+  -- The stored request, for attempts that a worker starts. Null if workers must not resume it.
   input            bytea,
-  -- Another process waits for this execution and wants to be notified when it ends.
+  -- Whether another process waits for this execution, so that its end must send a notification.
   awaited          boolean not null default false,
   response_status  smallint,
-  -- JSON in UTF-8: an array of [name, value or array of values]. Bytes, since jsonb costs a fifth
-  -- of the throughput and outcomes are read back whole or not at all.
+  -- JSON in UTF-8: an array of [name, value or array of values]. Stored as bytes, because jsonb costs a
+  -- fifth of the throughput, and an outcome is only ever read as a whole.
   response_headers bytea,
-  -- Null in a done execution: the body was larger than maxBody, or an event stream.
+  -- Null in a done execution if the body was larger than maxBody, or an event stream.
   response_body    bytea,
   created_at       timestamptz not null,
   completed_at     timestamptz,
   expires_at       timestamptz not null
 );
 
--- For retention. A BRIN index will not do: once the space of deleted rows is reused, each block
--- range holds old and new rows and none can be skipped.
+-- For retention. Not a BRIN index: once the space of deleted rows is reused, each block range holds
+-- old and new rows, and none can be skipped.
 create index executions_expires_at on pawl.executions (expires_at);
 -- For lists by time.
 create index executions_created_at on pawl.executions using brin (created_at);
 
--- Bytes as text for people: the text they encode, or what they are, if they are no UTF-8 text. Not
--- safe in parallel: before PostgreSQL 17 catching an exception fails in a parallel query.
+-- Bytes as text for people: the text they encode, or their length if they are not UTF-8. Not parallel
+-- safe: before PostgreSQL 17 catching an exception fails in a parallel query.
 create function pawl.readable(bytes bytea) returns text
   language plpgsql immutable
 as $$
@@ -83,9 +83,9 @@ exception when others then
 end
 $$;
 
--- A value of Pawl's for people: its JSON, or a JSON string that says what is there. Values are JSON in
--- UTF-8; with a first byte of 1, JSON whose member "meta" tells what JSON cannot (a Date, a Map); of 2,
--- encrypted. Some JSON is no jsonb (an escaped NUL), and must not fail a query over many rows.
+-- A stored value for people: its JSON, or a JSON string that describes the value. Values are JSON in UTF-8.
+-- A first byte of 1 means JSON whose member "meta" has the types that JSON lacks (a Date, a Map); a first byte
+-- of 2 means encrypted. Some JSON is not valid jsonb (an escaped NUL), and must not fail a query over many rows.
 create function pawl.readable_json(bytes bytea) returns jsonb
   language plpgsql immutable strict
 as $$
@@ -110,7 +110,7 @@ select
   e.key,
   e.kind,
   e.name,
-  -- As the tables say, but an execution whose owner has died shows as 'interrupted'.
+  -- The table's status, except that an execution whose owner has died shows as 'interrupted'.
   case when e.status = 'running' and not coalesce(p.expires_at > pawl.now(), false)
     then 'interrupted' else e.status end as status,
   e.attempt,
@@ -120,7 +120,7 @@ select
   p.pid as owner_pid,
   e.response_status,
   pawl.readable_json(e.response_headers) as response_headers,
-  -- Both are encrypted, or neither.
+  -- Headers and body are both encrypted, or neither is.
   case when substr(e.response_headers, 1, 1) = '\x02' then '<' || length(e.response_body) || ' bytes, encrypted>'
     else pawl.readable(e.response_body) end as response_body,
   e.status = 'done' and e.response_body is not null as body_kept,

@@ -1,26 +1,26 @@
 -- Migration 2: the journal.
 --
---   steps   one row for each recorded step of an execution: what it gave, or how it failed. Written
---           once each. A retry reads them all at once and runs only what is not there.
+--   steps   one row for each recorded step of an execution: its output, or its error. Written once.
+--           A new attempt reads all of them at once and runs only the steps that have no row.
 --
--- A row may be there before its step has run (completed_at is null): the intent of a step that must
--- run at most once. Recording what came of it fills the row in, once.
+-- A row with completed_at null is an intent: it is written before a step that must run at most once, and
+-- completed, once, with the step's result.
 
 create table pawl.steps (
   execution_id uuid not null,
-  -- The execution's created_at. An expired execution that is claimed again has another one, so that
-  -- no process of its former life can write into the journal of the new one.
+  -- The execution's created_at, which identifies its incarnation. An expired execution that is claimed again
+  -- has another one, so that a process of the former incarnation cannot write into the new journal.
   life         timestamptz not null,
   name         text not null,
-  -- Counts the uses of a name within one execution, from 1. Negative: the compensation of that one.
+  -- Numbers the steps under one name from 1. Negative: the compensation of the step with that number.
   occurrence   integer not null,
-  -- The order in which steps were recorded, in which they are replayed.
+  -- The order in which the steps were recorded; they are replayed in this order.
   position     integer not null,
-  -- step, transaction, compensation, or giving-up (the answer that compensations run for)
+  -- step, transaction, compensation, or giving-up (the failure that compensations run for)
   kind         text not null,
-  -- As pawl.readable_json has it. Null for undefined.
+  -- Encoded as pawl.readable_json describes. Null for undefined.
   output       bytea,
-  -- The same, of the error with which the step failed for good.
+  -- The encoded error of a step that failed and is not retried.
   error        bytea,
   -- The number of the attempt that recorded it.
   attempt      integer not null,
@@ -29,7 +29,7 @@ create table pawl.steps (
   primary key (execution_id, life, name, occurrence)
 );
 
--- An attempt has given up: what was done is being undone, and only the current attempt may complete it.
+-- Whether an attempt has given up: compensations run, and only the current attempt may complete the execution.
 alter table pawl.executions add column giving_up boolean not null default false;
 
 -- The SQL interface to the journal: query this view, not the table.

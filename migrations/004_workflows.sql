@@ -1,50 +1,51 @@
 -- Migration 4: workflows.
 --
--- A workflow is an execution with a wakeup row: it goes on by itself, and no client has to retry it.
+-- A workflow is an execution with a wakeup row: workers resume it, and no client has to retry it.
 --
---   signals   what was sent to an execution from outside; its value until a journal entry has taken it
---   slots     the right to run under a queue's limits: one row for each that is held
+--   signals   one row for each signal that was sent to an execution; its value until a journal entry has
+--             consumed it
+--   slots     one row for each slot of a queue, which an execution holds while it runs under the queue's limits
 --   state     the keyed state of objects
 
 alter table pawl.executions
   drop constraint executions_status_check,
-  -- waiting    it goes on when its wakeup is due: it has not begun yet, or sleeps, or waits for a signal
+  -- waiting    resumes when its wakeup is due: it has not begun yet, sleeps, or waits for a signal
   add constraint executions_status_check
     check (status in ('running', 'waiting', 'released', 'unknown', 'parked', 'done')),
-  -- Of the code that it was started for.
+  -- The version of the workflow's code that it was started for.
   add column version    text,
-  -- The execution that started it.
+  -- The id of the execution that started it.
   add column parent     uuid,
-  -- The queue under whose limits it runs, and the key within that, if there are any.
+  -- The queue whose limits it runs under, and the key within the queue, if any.
   add column queue      text,
   add column lane       text,
-  -- Counts what has arrived for it: signals, outcomes it waits for, its cancellation. Going to sleep is a
-  -- compare-and-set on it, so that nothing that arrives meanwhile is slept through.
+  -- Counts the events that have arrived: signals, outcomes it waits for, its cancellation. Suspending it is a
+  -- compare-and-set on this count, so that an event that arrives meanwhile is not missed.
   add column inbox      integer not null default 0,
-  -- Executions that sleep until this one has ended.
+  -- The ids of executions that wait until this one ends.
   add column waiters    uuid[],
-  -- It was asked to end: nothing new begins, what it did is undone.
+  -- Whether it is being cancelled: no new step begins, and its compensations run.
   add column cancelling boolean not null default false,
-  -- When its time is up.
+  -- When it times out.
   add column deadline   timestamptz,
   -- Why the last attempt ended without an outcome: an encoded error, for people.
   add column last_error bytea;
 
 create index executions_parent on pawl.executions (parent) where parent is not null;
--- Those whose process has to be told.
+-- For the executions whose cancellation their process must learn of.
 create index executions_cancelling on pawl.executions (id) where cancelling and status = 'running';
 
 alter table pawl.wakeups rename column queue to handler;
 alter table pawl.wakeups
-  -- False: it needs slots of its queue before it may begin.
+  -- False while it needs slots of its queue before it may begin.
   add column admitted boolean not null default true,
-  -- From 0 to 9; of several that are due the highest is first.
+  -- From 0 to 9; of several that are due, the highest runs first.
   add column priority smallint not null default 0,
   add column queue    text,
   add column lane     text,
-  -- It waits for its lane: whatever ends there lets the first of them go on.
+  -- Whether it waits for its lane. When an execution of the lane ends, the first blocked one is unblocked.
   add column blocked  boolean not null default false,
-  -- When it arrived, or will: the order within a lane.
+  -- When it arrived, or becomes due after its delay: the order within a lane.
   add column enqueued_at timestamptz not null default pawl.now();
 
 comment on column pawl.wakeups.handler is 'the code that can go on with it: requests, or a workflow''s name and version';
@@ -59,26 +60,26 @@ create index wakeups_lanes on pawl.wakeups (queue, admitted, blocked, lane, enqu
 create table pawl.signals (
   execution_id uuid not null,
   name         text not null,
-  -- The sender's id: sent twice, it is there once.
+  -- An id that the sender gives; a signal sent twice is stored once.
   sender       text not null,
   value        bytea,
   sent_at      timestamptz not null,
-  -- It is kept without its value, so that it does not arrive again if it is sent again.
+  -- When a journal entry consumed it. The row is kept, without its value, so that a repeated send has no effect.
   taken_at     timestamptz,
   primary key (execution_id, name, sender)
 );
 
--- Of a conversation of many signals, those that are to be read.
+-- For reading the pending signals of an execution that has received many.
 create index signals_unread on pawl.signals (execution_id, name, sent_at) where taken_at is null;
 
 create table pawl.slots (
   queue        text not null,
-  -- Empty: of the whole queue. 'rate': of its rate. 'gate': of letting in, one process at a time. Else
-  -- 'key ' and the key within the queue.
+  -- '' for the limit of the whole queue; 'rate' for its rate limit; 'gate' for the row that lets one process at
+  -- a time admit executions; otherwise 'key ' and the key within the queue.
   lane         text not null,
   n            integer not null,
   execution_id uuid not null,
-  -- When it is free by itself. Infinity: when its execution has ended.
+  -- When the slot becomes free. Infinity if it is held until its execution ends.
   held_until   timestamptz not null,
   primary key (queue, lane, n)
 );
@@ -121,7 +122,7 @@ select
   e.queue,
   e.lane as queue_key,
   w.priority,
-  -- Those that wait without a time wait for something to arrive.
+  -- Infinity means that it waits for an event, without a due time.
   nullif(w.due_at, 'infinity') as due_at,
   case when e.kind <> 'request' then pawl.readable_json(e.input) end as input,
   case when e.kind <> 'request' and e.response_status = 200 then pawl.readable_json(e.response_body) end as result,
@@ -129,7 +130,7 @@ select
     else e.last_error end) as error,
   case when e.kind = 'request' then e.response_status end as response_status,
   case when e.kind = 'request' then pawl.readable_json(e.response_headers) end as response_headers,
-  -- Both are encrypted, or neither.
+  -- Headers and body are both encrypted, or neither is.
   case when e.kind <> 'request' then null
     when substr(e.response_headers, 1, 1) = '\x02' then '<' || length(e.response_body) || ' bytes, encrypted>'
     else pawl.readable(e.response_body) end as response_body,
@@ -158,7 +159,7 @@ select object, key, name, pawl.readable_json(value) as value, updated_at from pa
 
 comment on view pawl.state_log is 'What objects keep, for people: one row for each (object, key, name).';
 
--- What waits for its turn.
+-- The SQL interface to queues: their counts.
 create view pawl.queue_log as
 select
   q.queue,

@@ -1,10 +1,13 @@
+/** The Express middleware: `idempotency`. */
+
 import type { Request, RequestHandler } from 'express'
 import type { Execution } from '../engine/execution.ts'
+import { matchRequest } from '../http/match-request.ts'
 import { type IdempotencyOptions, routeOptions } from '../http/route-options.ts'
 import { type PawlLike, runtimeOf } from '../http/runtime.ts'
-import { select } from '../http/match-request.ts'
-import { handleKeyed, NodeView } from './node/handle-keyed-request.ts'
-import { send } from './node/send-response.ts'
+import { handleKeyedRequest } from './node/handle-keyed-request.ts'
+import { NodeRequestView } from './node/node-request-view.ts'
+import { sendResponse } from './node/send-response.ts'
 
 export type { IdempotencyOptions } from '../http/route-options.ts'
 
@@ -17,13 +20,13 @@ declare global {
   }
 }
 
-/** Of a request: an idempotency() that found its key is in charge of it. */
-const IN_CHARGE = Symbol('pawl.in-charge')
+/** Marks a request that an `idempotency()` already handles, where the app mounts several. */
+const HANDLED = Symbol('pawl.handled')
 
 /**
  * Express 4 and 5 middleware: a request with an idempotency key runs once, and its retries get the
- * stored response. Mount it for all routes or for one, before or after the body parser. Where it is
- * mounted twice, the first that finds a key is in charge.
+ * stored response. Mount it for all routes or for one, before or after the body parser. If it is mounted
+ * twice, the first one that finds a key handles the request.
  *
  * ```ts
  * app.use(idempotency(pawl, { scope: (req) => req.user.id }))
@@ -38,19 +41,21 @@ export function idempotency(pawl: PawlLike, options?: IdempotencyOptions<Request
   const runtime = runtimeOf(pawl)
   const resolved = routeOptions(options)
 
-  return (request: Request & { [IN_CHARGE]?: true }, response, next) => {
+  return (request: Request & { [HANDLED]?: true }, response, next) => {
     try {
-      if (request[IN_CHARGE] || response.headersSent || response.writableEnded) return next()
-      const view = new NodeView(request, response, request.originalUrl, { parsed: request.body })
-      const selected = select(runtime, resolved, request, view)
-      if (selected.kind === 'pass') return next()
-      if (selected.kind === 'answer') return send(response, selected.answer)
-      request[IN_CHARGE] = true
+      if (request[HANDLED] || response.headersSent || response.writableEnded) return next()
+      const view = new NodeRequestView(request, response, request.originalUrl, {
+        parsed: request.body,
+      })
+      const match = matchRequest(runtime, resolved, request, view)
+      if (match.kind === 'pass') return next()
+      if (match.kind === 'respond') return sendResponse(response, match.response)
+      request[HANDLED] = true
       const run = (execution?: Execution) => {
         if (execution) request.execution = execution
         next()
       }
-      handleKeyed(runtime, resolved, { request, view, response, run, fail: next }, selected.key)
+      handleKeyedRequest(runtime, resolved, { request, view, response, run, fail: next }, match.key)
     } catch (error) {
       next(error)
     }

@@ -1,27 +1,30 @@
+/** The Koa middleware: `idempotency`. */
+
 import type { IncomingMessage } from 'node:http'
 import type { Context, Middleware } from 'koa'
 import type { Execution } from '../engine/execution.ts'
-import type { Answer } from '../http/responses.ts'
+import { matchRequest } from '../http/match-request.ts'
+import type { PawlResponse } from '../http/responses.ts'
 import { type IdempotencyOptions, routeOptions } from '../http/route-options.ts'
 import { type PawlLike, runtimeOf } from '../http/runtime.ts'
-import { select } from '../http/match-request.ts'
-import { handleKeyed, NodeView } from './node/handle-keyed-request.ts'
-import { send } from './node/send-response.ts'
+import { handleKeyedRequest } from './node/handle-keyed-request.ts'
+import { NodeRequestView } from './node/node-request-view.ts'
+import { sendResponse } from './node/send-response.ts'
 
 export type { IdempotencyOptions } from '../http/route-options.ts'
 
-/** What `idempotency()` adds to `ctx.state`. */
+/** The properties that `idempotency()` adds to `ctx.state`. */
 export interface IdempotencyState {
   /** The execution this request belongs to; undefined if the request is not protected. */
   execution?: Execution
 }
 
-/** Requests that an idempotency() which found their key is in charge of. */
-const inCharge = new WeakSet<IncomingMessage>()
+/** Requests that an `idempotency()` already handles, where the app mounts several. */
+const handledRequests = new WeakSet<IncomingMessage>()
 
 /**
  * Koa middleware: a request with an idempotency key runs once, and its retries get the stored response.
- * Mount it before or after the body parser, behind authentication if `scope` needs it. The handler
+ * Mount it before or after the body parser, and after authentication if `scope` needs it. The handler
  * finds its execution in `ctx.state.execution`.
  *
  * ```ts
@@ -38,46 +41,46 @@ export function idempotency(pawl: PawlLike, given?: IdempotencyOptions<Context>)
 
   return async (ctx, next) => {
     const { req, res } = ctx
-    if (inCharge.has(req) || res.headersSent || res.writableEnded) return next()
+    if (handledRequests.has(req) || res.headersSent || res.writableEnded) return next()
     const { body: parsed } = ctx.request as { body?: unknown }
-    const view = new NodeView(req, res, ctx.originalUrl, { parsed })
-    const selected = select(runtime, options, ctx, view)
-    if (selected.kind === 'pass') return next()
-    const answer = (what: Answer) => {
+    const view = new NodeRequestView(req, res, ctx.originalUrl, { parsed })
+    const match = matchRequest(runtime, options, ctx, view)
+    if (match.kind === 'pass') return next()
+    const respond = (pawlResponse: PawlResponse) => {
       ctx.respond = false
-      send(res, what)
+      sendResponse(res, pawlResponse)
     }
-    if (selected.kind === 'answer') return answer(selected.answer)
-    inCharge.add(req)
+    if (match.kind === 'respond') return respond(match.response)
+    handledRequests.add(req)
     return new Promise<unknown>((resolve, reject) => {
-      let runs = false
-      const over = () => {
-        if (runs) return
+      let handlerStarted = false
+      const onClose = () => {
+        if (handlerStarted) return
         ctx.respond = false
         resolve(undefined)
       }
       const run = (execution?: Execution) => {
-        runs = true
+        handlerStarted = true
         if (execution) {
           ctx.state.execution = execution
-          answersAlways(ctx)
+          keepWritable(ctx)
         }
         resolve(next())
       }
       const exchange = {
         ...{ request: ctx, view, response: res, run, fail: reject },
-        answer(what: Answer) {
-          answer(what)
+        respond(pawlResponse: PawlResponse) {
+          respond(pawlResponse)
           resolve(undefined)
         },
       }
-      res.once('close', over)
-      handleKeyed(runtime, options, exchange, selected.key).then(() => res.closed && over())
+      res.once('close', onClose)
+      handleKeyedRequest(runtime, options, exchange, match.key).then(() => res.closed && onClose())
     })
   }
 }
 
-/** Koa does not answer once the client is gone; but its answer is still wanted. */
-function answersAlways(ctx: Context): void {
+/** Makes Koa respond even after the client has disconnected, since the response must be recorded. */
+function keepWritable(ctx: Context): void {
   Object.defineProperty(ctx, 'writable', { get: () => !ctx.res.writableEnded })
 }

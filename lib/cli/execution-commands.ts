@@ -1,23 +1,20 @@
+/** The `list`, `show` and `release` commands of the command line. */
+
 import { executionId } from '../engine/execution-id.ts'
 import { PawlError } from '../errors/index.ts'
 import type { Database, Row } from '../store/database/database.ts'
 import { PgArray } from '../store/database/pg-array.ts'
-import { checkSchema, migrate } from '../store/migrate.ts'
-import { statements } from '../store/sql/execution-statements.ts'
-import { DUE } from '../store/execution-store.ts'
-
-export async function migrateCommand(db: Database, schema: string): Promise<void> {
-  const applied = await migrate(db, schema)
-  for (const name of applied) console.log(`applied ${name}`)
-  if (applied.length === 0) console.log(`Schema "${schema}" is up to date.`)
-}
+import { WORK_DUE } from '../store/execution-store.ts'
+import { checkSchema } from '../store/migrate.ts'
+import { executionStatements } from '../store/sql/execution-statements.ts'
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
-/** How much of an error a line of the list has room for, in characters. */
+/** How many characters of an error or a value a table shows. */
 const ERROR_WIDTH = 100
 
-const COLUMNS = {
+/** The columns that `list` prints, and their SQL expressions over the view `execution_log`. */
+const LIST_COLUMNS = {
   status: `case when cancelling then status || ' (cancelling)' else status end`,
   kind: 'kind',
   scope: 'scope',
@@ -32,7 +29,8 @@ const COLUMNS = {
   error: `left(regexp_replace(coalesce(error ->> 'message', error #>> '{}', ''), '\\s+', ' ', 'g'), ${ERROR_WIDTH})`,
 }
 
-const JOURNAL = {
+/** The columns of the journal that `show` prints, and their SQL expressions over the view `step_log`. */
+const JOURNAL_COLUMNS = {
   position: 'position::text',
   kind: 'kind',
   name: `case when occurrence = 1 then name else name || ' (' || occurrence || ')' end`,
@@ -52,32 +50,37 @@ export interface ListOptions {
   limit: number
 }
 
-// Those that wait and whose time has come some time ago: no process has that workflow, or that version.
-const NEEDS_SOMEBODY = `(status in ('interrupted', 'unknown', 'released', 'parked')
+// An execution that is still waiting a minute after it was due: no process runs its workflow or its version.
+const NEEDS_ATTENTION = `(status in ('interrupted', 'unknown', 'released', 'parked')
   or status = 'waiting' and queue is null and due_at < now - interval '1 minute')`
 
-export async function list(
+/** Prints the executions that need attention, or those that the options select. */
+export async function listCommand(
   db: Database,
   schema: string,
   { all, kind, name, status, limit }: ListOptions,
 ): Promise<void> {
   await checkSchema(db, schema)
   const rows = await db.query(
-    `select ${Object.values(COLUMNS).join(', ')}
+    `select ${Object.values(LIST_COLUMNS).join(', ')}
      from "${schema}".execution_log, (select "${schema}".now()) as clock (now)
      where ($2::text is null or kind = $2) and ($3::text is null or name = $3)
        and ($4::text is null or status = any (string_to_array($4, ',')))
-       ${all || status ? '' : `and ${NEEDS_SOMEBODY}`}
+       ${all || status ? '' : `and ${NEEDS_ATTENTION}`}
      order by created_at desc limit $1::int4`,
     [limit, kind ?? null, name ?? null, status ?? null],
   )
   const isFiltered = kind || name || status
-  if (rows.length > 0) printTable(COLUMNS, rows)
+  if (rows.length > 0) printTable(LIST_COLUMNS, rows)
   else if (isFiltered) console.log('There is no such execution.')
   else console.log(all ? 'There are no executions.' : 'Nothing needs attention.')
 }
 
-export async function show(
+/**
+ * Prints all that is known of the executions with a key or id.
+ * @throws PawlError `execution-missing`
+ */
+export async function showCommand(
   db: Database,
   schema: string,
   key: string,
@@ -96,45 +99,49 @@ export async function show(
       console.log(`${name.padEnd(17)} ${typeof value === 'string' ? value : JSON.stringify(value)}`)
     }
     const journal = await db.query(
-      `select ${Object.values(JOURNAL).join(', ')} from "${schema}".step_log
+      `select ${Object.values(JOURNAL_COLUMNS).join(', ')} from "${schema}".step_log
        where execution_id = $1::uuid order by step_log.position, step_log.completed_at`,
       [id as string],
     )
     if (journal.length > 0) {
       console.log('\nJournal:')
-      printTable(JOURNAL, journal)
+      printTable(JOURNAL_COLUMNS, journal)
     }
-    const unread = await db.query(
+    const pending = await db.query(
       `select name, sender, to_char(sent_at, 'YYYY-MM-DD HH24:MI:SS') from "${schema}".signals
        where execution_id = $1::uuid order by sent_at`,
       [id as string],
     )
-    if (unread.length > 0) {
-      console.log('\nSignals that it has not taken:')
-      printTable({ name: '', sender: '', sent: '' }, unread)
+    if (pending.length > 0) {
+      console.log('\nSignals not yet received:')
+      printTable({ name: '', sender: '', sent: '' }, pending)
     }
     console.log()
   }
 }
 
-export async function release(
+/**
+ * Frees an execution that is unknown, interrupted or parked, and prints how it continues.
+ * @throws PawlError `execution-missing`
+ */
+export async function releaseCommand(
   db: Database,
   schema: string,
   key: string,
   scope: string,
 ): Promise<void> {
   await checkSchema(db, schema)
-  // Workflows are named by their id; a key may look like one.
+  // A workflow is given by its id. A key may look like an id, so both are tried.
   const ids = [...(UUID.test(key) ? [key] : []), executionId(scope, key)]
-  const sql = statements(`"${schema}"`)
+  const sql = executionStatements(`"${schema}"`)
   const released: Row[] = []
-  for (const id of ids) released.push(...(await db.query(sql.free, [id])))
+  for (const id of ids) released.push(...(await db.query(sql.releaseStuck, [id])))
   if (released.length > 0) {
     const [[, recovers] = []] = released
-    if (recovers) await db.query(sql.notify, [schema, new PgArray('text', [DUE])])
+    if (recovers) await db.query(sql.notify, [schema, new PgArray('text', [WORK_DUE])])
     console.log(
       recovers
-        ? 'Released: a worker goes on with it now, or the next retry with this key.'
+        ? 'Released: a worker, or the next retry with this key, now continues it.'
         : 'Released: the next retry with this key runs the handler again.',
     )
     return

@@ -1,3 +1,5 @@
+/** Loads the module of an app that the command line is given, and finds its Pawl. */
+
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -5,8 +7,8 @@ import { PawlError } from '../errors/index.ts'
 import type { Pawl } from '../pawl.ts'
 
 /**
- * The Pawl that a module of the app exports: as `pawl`, or by default. TypeScript is loaded where Node
- * does.
+ * Returns the Pawl that a module of the app exports, as `pawl` or by default. A TypeScript module works
+ * if this version of Node loads TypeScript.
  * @throws PawlError `invalid-option`
  */
 export async function loadPawl(file: string): Promise<Pawl> {
@@ -14,14 +16,14 @@ export async function loadPawl(file: string): Promise<Pawl> {
   if (!existsSync(path)) {
     throw new PawlError(
       'invalid-option',
-      `There is no module ${path}.`,
+      `The module ${path} does not exist.`,
       'Give the file that exports your Pawl, with its extension.',
     )
   }
-  const module = await load(path)
-  // What CommonJS exports is the default export.
-  const inner = module.default as { pawl?: unknown } | undefined
-  const pawl = [module.pawl, module.default, inner?.pawl].find(isPawl)
+  const module = await importModule(path)
+  // For a CommonJS module, import() gives its exports as `default`.
+  const commonJs = module.default as { pawl?: unknown } | undefined
+  const pawl = [module.pawl, module.default, commonJs?.pawl].find(isPawl)
   if (pawl) return pawl
   const names = Object.keys(module).join(', ') || 'nothing'
   throw new PawlError(
@@ -31,7 +33,7 @@ export async function loadPawl(file: string): Promise<Pawl> {
   )
 }
 
-async function load(path: string): Promise<Record<string, unknown>> {
+async function importModule(path: string): Promise<Record<string, unknown>> {
   try {
     return await import(pathToFileURL(path).href)
   } catch (error) {
@@ -52,8 +54,8 @@ async function load(path: string): Promise<Record<string, unknown>> {
   }
 }
 
-/** By what it can do: the app may have another copy of the class than the command line. */
+/** Checks the members, not the class: the app and the command line may load two copies of the class. */
 function isPawl(value: unknown): value is Pawl {
-  const { start, stop, inside } = (value ?? {}) as Partial<Pawl>
-  return typeof start === 'function' && typeof stop === 'function' && inside !== undefined
+  const { start, stop, internals } = (value ?? {}) as Partial<Pawl>
+  return typeof start === 'function' && typeof stop === 'function' && internals !== undefined
 }

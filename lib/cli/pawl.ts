@@ -1,4 +1,6 @@
 #!/usr/bin/env node
+/** The `pawl` command: defines its subcommands and options. */
+
 import { readFileSync } from 'node:fs'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { PawlError } from '../errors/index.ts'
@@ -6,40 +8,46 @@ import { parseOptions } from '../options/parse-options.ts'
 import { pawlOptions } from '../pawl-options.ts'
 import type { Database } from '../store/database/database.ts'
 import { openDatabase } from '../store/database/open-database.ts'
-import { type ListOptions, list, migrateCommand, release, show } from './execution-commands.ts'
-import { cancel, type Storing, signal } from './workflow-commands.ts'
+import { type ListOptions, listCommand, releaseCommand, showCommand } from './execution-commands.ts'
 import { loadPawl } from './load-pawl.ts'
-import { work } from './work-command.ts'
+import { migrateCommand } from './migrate-command.ts'
+import { workCommand } from './work-command.ts'
+import { cancelCommand, type StorageOptions, signalCommand } from './workflow-commands.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
 
-interface Common {
+interface CommonOptions {
   databaseUrl?: string
   schema: string
 }
 
-/** Runs a command against the database and reports errors as sentences. */
-async function run(
-  options: Common & { module?: string },
-  command: (db: Database, schema: string, storing: Storing) => Promise<void>,
+/** Connects to the database, runs a command and prints its error, if it fails. */
+async function runCommand(
+  options: CommonOptions & { module?: string },
+  command: (db: Database, schema: string, storage: StorageOptions) => Promise<void>,
 ) {
   let db: Database | undefined
   try {
-    const { database, schema, storeTimeout, encryptionKeys, limits } = await settings(options)
+    const { database, schema, storeTimeout, encryptionKeys, limits } =
+      await resolveSettings(options)
     db = await openDatabase(database, storeTimeout)
     await command(db, schema, { encryptionKeys, limits })
   } catch (error) {
     report(error)
   } finally {
     await db?.close()
-    // A module of the app may keep the process.
+    // A module of the app may have timers or connections that would keep the process running.
     if (options.module) process.exit()
   }
 }
 
-/** As the app has them, if a module of it is given; else as the command line says. */
-async function settings({ module, databaseUrl, schema }: Common & { module?: string }) {
-  if (module) return (await loadPawl(module)).inside.options
+/** The options of the app's Pawl if a module is given, else those of the command line. */
+async function resolveSettings({
+  module,
+  databaseUrl,
+  schema,
+}: CommonOptions & { module?: string }) {
+  if (module) return (await loadPawl(module)).internals.options
   if (!databaseUrl) {
     throw new PawlError(
       'invalid-option',
@@ -52,104 +60,117 @@ async function settings({ module, databaseUrl, schema }: Common & { module?: str
 
 function report(error: unknown): void {
   if (error instanceof PawlError && error.cause instanceof Error) console.error(error.cause)
-  console.error(`pawl: ${sentence(error)}`)
+  console.error(`pawl: ${messageOf(error)}`)
   process.exitCode = 1
 }
 
-function sentence(error: unknown): string {
+function messageOf(error: unknown): string {
   if (error instanceof PawlError) return error.message
   const { message, code } = error as Error & { code?: string }
-  // Trying several addresses of one name gives an error with a code and no message.
-  return `${message || code}. Check --database-url, that PostgreSQL runs, and what the role may do.`
+  // A failed connection to a host with several addresses gives an error with a code and no message.
+  return `${message || code}. Check --database-url, that PostgreSQL is running, and the privileges of the role.`
 }
 
 const program = new Command('pawl')
-  .description('Durable idempotency and workflows: the schema, what is in it, and workers.')
+  .description('Durable idempotency and workflows: migrations, executions and workers.')
   .version(version)
   .addOption(
-    new Option('-d, --database-url <url>', 'the PostgreSQL that the app uses').env('DATABASE_URL'),
+    new Option('-d, --database-url <url>', 'the PostgreSQL database of the app').env(
+      'DATABASE_URL',
+    ),
   )
-  .option('-s, --schema <name>', 'the schema Pawl lives in', 'pawl')
-  .showHelpAfterError('(run pawl --help for what there is)')
+  .option('-s, --schema <name>', 'the schema with the tables of Pawl', 'pawl')
+  .showHelpAfterError('(run pawl --help for the list of commands and options)')
 
-const common = () => program.opts<Common>()
+const commonOptions = () => program.opts<CommonOptions>()
 
 program
   .command('migrate')
-  .description('apply the migrations that are missing; safe to run from many places at once')
-  .action(() => run(common(), migrateCommand))
+  .description('apply missing migrations; safe to run from several processes at once')
+  .action(() => runCommand(commonOptions(), migrateCommand))
 
 program
   .command('work <module>')
-  .description('run the workflows of a module that exports the app’s Pawl, until it is told to end')
-  .option('-c, --concurrency <count>', 'how many at a time (default: as the app says)', count)
+  .description('run the workflows of a module that exports the app’s Pawl, until SIGTERM or SIGINT')
+  .option(
+    '-c, --concurrency <count>',
+    'how many workflows to run at a time (default: the setting of the app)',
+    parseCount,
+  )
   .action(async (module: string, { concurrency }: { concurrency?: number }) => {
     const given = program.getOptionValueSource('schema') === 'cli'
     const options = { ...(concurrency && { concurrency }), ...(given && { schema: schemaOf() }) }
-    await work(module, options).catch(report)
+    await workCommand(module, options).catch(report)
     process.exit()
   })
 
 program
   .command('list')
   .description(
-    'the executions that need somebody: interrupted, unknown, released, parked, or overdue since no process has their code',
+    'list the executions that need attention: interrupted, unknown, released, parked, or overdue because no process runs their workflow',
   )
   .option('--all', 'the latest executions, whatever their status')
   .option('--kind <kind>', 'only this kind: request, workflow or object')
-  .option('--name <name>', 'only of this route or workflow')
-  .option('--status <status>', 'only in this status, or these, with commas between')
-  .option('-n, --limit <count>', 'at most this many', count, 20)
-  .action((options: ListOptions) => run(common(), (db, schema) => list(db, schema, options)))
+  .option('--name <name>', 'only those of this route or workflow')
+  .option('--status <status>', 'only with this status; several are separated by commas')
+  .option('-n, --limit <count>', 'at most this many', parseCount, 20)
+  .action((options: ListOptions) =>
+    runCommand(commonOptions(), (db, schema) => listCommand(db, schema, options)),
+  )
 
 program
   .command('show <key>')
-  .description('what is known of the executions with this key or id, and their journals')
+  .description('show the executions with this key or id, and their journals')
   .option('--scope <scope>', 'only in this scope')
   .action((key: string, options: { scope?: string }) =>
-    run(common(), (db, schema) => show(db, schema, key, options.scope)),
+    runCommand(commonOptions(), (db, schema) => showCommand(db, schema, key, options.scope)),
   )
 
 program
   .command('release <key>')
   .description(
-    'free an execution, by its key or id, that is unknown, interrupted or parked: the next retry (or a worker) runs it again',
+    'free an execution that is unknown, interrupted or parked, given by its key or id: the next retry (or a worker) runs it again',
   )
   .option('--scope <scope>', 'the scope of the key', '')
   .action((key: string, options: { scope: string }) =>
-    run(common(), (db, schema) => release(db, schema, key, options.scope)),
+    runCommand(commonOptions(), (db, schema) => releaseCommand(db, schema, key, options.scope)),
   )
 
 program
   .command('signal <id> <name> [json]')
   .description('send a signal to a workflow; its value is JSON, true by default')
-  .option('--id <sender>', 'the id of this signal: sent twice, it arrives once')
+  .option(
+    '--id <sender>',
+    'the id of this signal; a signal sent twice with the same id arrives once',
+  )
   .option(
     '-m, --module <file>',
-    'exports the app’s Pawl, whose database and encryption keys it uses',
+    'a module that exports the app’s Pawl: its database and encryption keys are used',
   )
   .action((id: string, name: string, json: string | undefined, options) =>
-    run({ ...common(), module: options.module }, (db, schema, storing) => {
+    runCommand({ ...commonOptions(), module: options.module }, (db, schema, storage) => {
       const { id: sender } = options
-      return signal(
+      return signalCommand(
         db,
         schema,
         { id, name, ...(json && { json }), ...(sender && { sender }) },
-        storing,
+        storage,
       )
     }),
   )
 
 program
   .command('cancel <id>')
-  .description('ask a workflow, and what it has started, to end: what it did is undone')
-  .action((id: string) => run(common(), (db, schema, storing) => cancel(db, schema, id, storing)))
+  .description('cancel a workflow and the workflows that it started: their compensations run')
+  .action((id: string) =>
+    runCommand(commonOptions(), (db, schema, storage) => cancelCommand(db, schema, id, storage)),
+  )
 
 function schemaOf(): string {
-  return common().schema
+  return commonOptions().schema
 }
 
-function count(text: string): number {
+function parseCount(text: string): number {
   const number = Number(text)
   if (Number.isInteger(number) && number > 0) return number
   throw new InvalidArgumentError('Give a whole number from 1.')

@@ -1,80 +1,94 @@
+/** The `signal` and `cancel` commands of the command line. */
+
 import { randomUUID } from 'node:crypto'
 import { setImmediate } from 'node:timers/promises'
-import { type EncryptionKey, Sealer } from '../engine/values/encryptor.ts'
+import { type EncryptionKey, Encryptor } from '../engine/values/encryptor.ts'
 import { PawlError } from '../errors/index.ts'
+import { ChangeListener } from '../store/change-listener.ts'
 import type { Database } from '../store/database/database.ts'
+import { ExecutionStore } from '../store/execution-store.ts'
 import { checkSchema } from '../store/migrate.ts'
-import { Store } from '../store/execution-store.ts'
-import { Watch } from '../store/change-listener.ts'
 import { WorkflowStore } from '../store/workflow-store.ts'
-import { Control } from '../workflow/execution-control.ts'
+import { ExecutionControl } from '../workflow/execution-control.ts'
 
-/** What the app stores with, as far as it is known here. */
-export interface Storing {
+/** The options of the app's Pawl that matter when a signal is stored. */
+export interface StorageOptions {
   encryptionKeys: readonly EncryptionKey[]
   limits: { input: number; output: number }
 }
 
-export async function signal(
+/**
+ * Sends a signal to a workflow. Its value is given as JSON; default true.
+ * @throws PawlError `invalid-option`, `decryption-failed`, and those of `pawl.signal()`
+ */
+export async function signalCommand(
   db: Database,
   schema: string,
   { id, name, json, sender }: { id: string; name: string; json?: string; sender?: string },
-  storing: Storing,
+  storage: StorageOptions,
 ): Promise<void> {
   await checkSchema(db, schema)
-  const value = json === undefined ? true : parse(json)
-  if (storing.encryptionKeys.length === 0) await refuseSealed(db, schema, id)
-  const control = controlOf(db, schema, storing)
+  const value = json === undefined ? true : parseJson(json)
+  if (storage.encryptionKeys.length === 0) await refuseIfEncrypted(db, schema, id)
+  const control = createControl(db, schema, storage)
   await control.signal(id, name, value, sender === undefined ? {} : { id: sender })
-  await setImmediate() // The notification of it is on its way.
+  await setImmediate() // Lets the notification be sent before the database is closed.
   console.log(`Sent "${name}" to ${id}.`)
 }
 
-export async function cancel(
+/** Cancels a workflow, and the workflows that it started. */
+export async function cancelCommand(
   db: Database,
   schema: string,
   id: string,
-  storing: Storing,
+  storage: StorageOptions,
 ): Promise<void> {
   await checkSchema(db, schema)
-  const ids = await controlOf(db, schema, storing).cancel(id)
+  const ids = await createControl(db, schema, storage).cancel(id)
   await setImmediate()
-  if (ids.length === 0)
-    console.log('Nothing to cancel: it has ended, or there is no such workflow.')
-  else if (ids.length === 1) console.log('Asked it to end: what it did is undone.')
-  else console.log(`Asked it to end, and ${ids.length - 1} that it has started.`)
+  if (ids.length === 0) console.log('Nothing to cancel: the workflow has ended, or does not exist.')
+  else if (ids.length === 1) console.log('Cancelling: its compensations run, then it ends.')
+  else console.log(`Cancelling the workflow, and ${ids.length - 1} that it has started.`)
 }
 
-function controlOf(db: Database, schema: string, { encryptionKeys, limits }: Storing): Control {
+function createControl(
+  db: Database,
+  schema: string,
+  { encryptionKeys, limits }: StorageOptions,
+): ExecutionControl {
   const owner = randomUUID()
-  const parts = {
-    store: new Store(db, schema, owner, 0),
+  const dependencies = {
+    store: new ExecutionStore(db, schema, owner, 0),
     workflows: new WorkflowStore(db, schema, owner, 0),
-    watch: new Watch(db, schema),
-    sealer: new Sealer(encryptionKeys),
+    changeListener: new ChangeListener(db, schema),
+    encryptor: new Encryptor(encryptionKeys),
     limits,
-    engine: { attemptAt: () => undefined }, // Nothing runs here.
+    engine: { activeAttempt: () => undefined }, // Nothing runs here.
   }
-  return new Control(
-    () => parts,
+  return new ExecutionControl(
+    () => dependencies,
     () => {},
   )
 }
 
-function parse(json: string): unknown {
+function parseJson(json: string): unknown {
   try {
     return JSON.parse(json)
   } catch (error) {
     throw new PawlError(
       'invalid-option',
-      `The value is no JSON: ${(error as Error).message}.`,
+      `The value is not JSON: ${(error as Error).message}.`,
       `Give JSON, in quotes for the shell: '{"by":"Ada"}', '"text"', 5.`,
     )
   }
 }
 
-/** What is sent in the clear would be the one thing of the execution that anybody can read. */
-async function refuseSealed(db: Database, schema: string, id: string): Promise<void> {
+/**
+ * Refuses to send an unencrypted signal to an execution that is encrypted: the database would then contain
+ * its value in plain text.
+ * @throws PawlError `decryption-failed`
+ */
+async function refuseIfEncrypted(db: Database, schema: string, id: string): Promise<void> {
   const [row] = await db.query(
     `select 1 from "${schema}".executions where id::text = $1 and substr(input, 1, 1) = '\\x02'`,
     [id],
@@ -82,7 +96,7 @@ async function refuseSealed(db: Database, schema: string, id: string): Promise<v
   if (!row) return
   throw new PawlError(
     'decryption-failed',
-    `What is stored of ${id} is encrypted, and the command line has no key to encrypt a signal with.`,
+    `The data of ${id} is encrypted, and the command line has no key to encrypt a signal with.`,
     'Give --module, a module that exports the Pawl of the app, with its encryptionKeys.',
   )
 }

@@ -1,7 +1,8 @@
+/** The entry point of pawl/client/axios: an axios interceptor that adds idempotency keys and retries. */
+
 import type { AxiosAdapter, AxiosResponse, AxiosStatic, InternalAxiosRequestConfig } from 'axios'
-import { type Answer, isReplayed, typeIn } from './retry-decision.ts'
+import { formatKey, resolveKey } from './idempotency-key.ts'
 import { IdempotentFetchError } from './idempotent-fetch-error.ts'
-import { formatKey, keyFor } from './idempotency-key.ts'
 import {
   IDEMPOTENT_METHODS,
   type KeyOptions,
@@ -10,36 +11,37 @@ import {
   type RetrySettings,
   resolveOptions,
 } from './options.ts'
-import { bytesOf } from './repeatable-request.ts'
+import { serializeBody } from './repeatable-request.ts'
 import { withRetries } from './retry.ts'
+import { isReplayed, problemTypeIn, type ResponseView } from './retry-decision.ts'
 
 declare module 'axios' {
   interface AxiosResponse {
-    /** Whether the server answered from its record. Set by pawl/client/axios. */
+    /** Whether the server replayed a recorded response. Set by pawl/client/axios. */
     replayed?: boolean
     /** How many times the request was sent. Set by pawl/client/axios. */
     attempts?: number
-    /** The key it was sent with. Set by pawl/client/axios. */
+    /** The key that the request was sent with. Set by pawl/client/axios. */
     key?: string | undefined
   }
   interface AxiosError {
     /** How many times the request was sent. Set by pawl/client/axios. */
     attempts?: number
-    /** The key it was sent with. Set by pawl/client/axios. */
+    /** The key that the request was sent with. Set by pawl/client/axios. */
     key?: string | undefined
   }
 }
 
-/** What the interceptor needs of axios, passed in so that there is one axios only. */
+/** The functions of axios that the interceptor uses. The app passes them, so that there is one axios only. */
 export type AxiosStatics = Pick<AxiosStatic, 'getAdapter'>
 
 export type AxiosIdempotencyOptions = RetryOptions & KeyOptions
 
 /**
- * A request interceptor for axios: POST and PATCH get an idempotency key, and requests are retried by
- * the policy of `createIdempotentFetch`. It wraps the request's adapter, so that your interceptors
- * and transforms run once for a call, not once for an attempt. The axios option `timeout`, where it
- * is set, is that of one attempt.
+ * A request interceptor for axios that gives POST and PATCH an idempotency key, and retries requests by
+ * the rules of `createIdempotentFetch`. It wraps the request's adapter, so that your interceptors
+ * and transforms run once for a call, not once for an attempt. The axios option `timeout`, if
+ * set, applies to each attempt.
  *
  * @param axios the module's default export
  * @example
@@ -48,7 +50,7 @@ export type AxiosIdempotencyOptions = RetryOptions & KeyOptions
  * const { data, attempts, replayed } = await api.post('/orders', order)
  *
  * @throws IdempotentFetchError `invalid-option`; calls reject with `body-not-repeatable` and
- * `key-malformed`, else with the AxiosError of the last attempt, that has `attempts` and `key`
+ * `key-malformed`, else with the AxiosError of the last attempt, to which `attempts` and `key` are added
  */
 export function idempotencyInterceptor(
   axios: AxiosStatics,
@@ -57,34 +59,34 @@ export function idempotencyInterceptor(
   const settings = resolveOptions(options)
   return (config) => {
     const adapter = axios.getAdapter(config.adapter, config)
-    config.adapter = (final) => sendRepeatedly(final, adapter, settings)
+    config.adapter = (final) => sendWithRetries(final, adapter, settings)
     return config
   }
 }
 
-/** An answer, and the error that axios makes of it if its status is none of success. */
-interface Outcome {
+/** A response, and the error that axios throws for it if its status is not a success. */
+interface AxiosResult {
   response: AxiosResponse
   error?: unknown
 }
 
-async function sendRepeatedly(
+async function sendWithRetries(
   config: InternalAxiosRequestConfig,
   adapter: AxiosAdapter,
   settings: RetrySettings & KeySettings,
 ): Promise<AxiosResponse> {
   const method = (config.method ?? 'GET').toUpperCase()
   const url = `${config.baseURL ?? ''}${config.url ?? ''}`
-  const sent = config.headers.get(settings.header)
-  const key = keyFor(url, method, typeof sent === 'string' ? sent : undefined, settings)
+  const given = config.headers.get(settings.header)
+  const key = resolveKey(url, method, typeof given === 'string' ? given : undefined, settings)
   if (key !== undefined) config.headers.set(settings.header, formatKey(key, settings.quoted))
-  const data = await repeatableData(config)
+  const data = await serializeData(config)
   let attempts = 0
-  const mark = (error: unknown) =>
+  const withAttempts = (error: unknown) =>
     (error as { isAxiosError?: boolean } | undefined)?.isAxiosError
       ? Object.assign(error as object, { attempts, key })
       : error
-  const { result } = await withRetries<Outcome>(
+  const { result } = await withRetries<AxiosResult>(
     {
       info: { url, method, key },
       repeatable: key !== undefined || IDEMPOTENT_METHODS.includes(method),
@@ -93,32 +95,35 @@ async function sendRepeatedly(
         attempts += 1
         try {
           const timeout = Math.min(config.timeout || timeoutMs, timeoutMs)
-          // Adapters change the headers they are given.
+          // A copy, since adapters change the headers that they are given.
           const headers = config.headers.concat()
           return { response: await adapter({ ...config, data, headers, timeout }) }
         } catch (error) {
           const { response } = error as { response?: AxiosResponse }
-          // An answer that broke off in its middle is there too, but without a body.
+          // A response whose connection broke off has no `data`.
           if (response && 'data' in response) return { response, error }
           throw error
         }
       },
-      answer: ({ response }) => answerOf(response),
-      retriable: isNetworkError,
-      noAnswer: (_why, _attempts, error) => error,
+      view: ({ response }) => viewOf(response),
+      isRetryable: isNetworkError,
+      errorWithoutResponse: (_why, _attempts, error) => error,
     },
     settings,
   ).catch((error) => {
-    throw mark(error)
+    throw withAttempts(error)
   })
   const { response, error } = result
-  Object.assign(response, { replayed: isReplayed(answerOf(response)), attempts, key })
-  if (error) throw mark(error)
+  Object.assign(response, { replayed: isReplayed(viewOf(response)), attempts, key })
+  if (error) throw withAttempts(error)
   return response
 }
 
-/** Serialized once: again, a form would get another boundary. Sets the content type it goes with. */
-async function repeatableData(config: InternalAxiosRequestConfig): Promise<unknown> {
+/**
+ * Serializes the body once and sets its content type. Serializing it for each attempt would give a form
+ * another boundary each time.
+ */
+async function serializeData(config: InternalAxiosRequestConfig): Promise<unknown> {
   const { data } = config
   if (data === undefined || data === null || typeof data === 'string') return data
   if ('pipe' in data) {
@@ -127,19 +132,19 @@ async function repeatableData(config: InternalAxiosRequestConfig): Promise<unkno
       'A stream can be sent only once; nothing was sent. Read it first.',
     )
   }
-  const { bytes, type } = await bytesOf(data)
-  // In place of what axios takes for the type of everything that is posted.
+  const { bytes, type } = await serializeBody(data)
+  // Replaces the type that axios assumes for every POST body.
   if (type) config.headers.setContentType(type)
   return bytes.buffer
 }
 
-/** Nothing was answered, and not because the caller or the configuration would not have it. */
+/** Whether there was no response, for a reason other than the caller or the configuration. */
 function isNetworkError(error: unknown): boolean {
   const { code = '' } = error as { code?: string }
   return !code.startsWith('ERR_') || ['ERR_NETWORK', 'ERR_BAD_RESPONSE'].includes(code)
 }
 
-function answerOf(response: AxiosResponse): Answer {
+function viewOf(response: AxiosResponse): ResponseView {
   return {
     status: response.status,
     header: (name) => response.headers[name.toLowerCase()],
@@ -147,11 +152,11 @@ function answerOf(response: AxiosResponse): Answer {
   }
 }
 
-/** As the adapter left the body: by `responseType` it is text, bytes, a Blob, JSON or a stream. */
+/** @param data what the adapter made of the body: by `responseType` text, bytes, a Blob, JSON or a stream */
 async function problemTypeOf(data: unknown): Promise<unknown> {
-  if (typeof data === 'string') return typeIn(data)
+  if (typeof data === 'string') return problemTypeIn(data)
   if (data instanceof Blob || data instanceof ArrayBuffer || ArrayBuffer.isView(data)) {
-    return typeIn(await new Response(data as Blob).text())
+    return problemTypeIn(await new Response(data as Blob).text())
   }
   return (data as { type?: unknown } | null)?.type
 }

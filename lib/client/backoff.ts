@@ -1,51 +1,56 @@
-import type { Answer } from './retry-decision.ts'
+/** Computes how long to wait before a retry, and waits. */
 
+import type { ResponseView } from './retry-decision.ts'
+
+/** The settings that determine the delay before a retry. */
 export interface BackoffSettings {
-  /** Milliseconds: the upper bound of the first delay; it doubles with each attempt. */
+  /** Milliseconds: the upper bound of the first delay. The bound doubles with each attempt. */
   baseDelay: number
-  /** Milliseconds: the upper bound of them all. */
+  /** Milliseconds: the upper bound of every delay. */
   maxDelay: number
-  /** Milliseconds: a longer Retry-After is taken for this. */
+  /** Milliseconds: a longer Retry-After is shortened to this. */
   maxRetryAfter: number
 }
 
 /**
  * Milliseconds to wait before the next attempt: exponential with full jitter
  * (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), and no earlier than
- * Retry-After asks for. The jitter is added to Retry-After: all clients were told the same moment.
- * @param attempts made so far, from 1
+ * Retry-After asks for. The jitter is added to Retry-After, since the server told all clients the same
+ * moment.
+ * @param attempts how many attempts were made, from 1
  */
-export function delayAfter(
+export function retryDelay(
   attempts: number,
-  answer: Answer | undefined,
+  response: ResponseView | undefined,
   settings: BackoffSettings,
 ): number {
   const bound = Math.min(settings.maxDelay, settings.baseDelay * 2 ** (attempts - 1))
-  const asked = Math.min(settings.maxRetryAfter, (answer && retryAfter(answer)) || 0)
-  return asked + Math.random() * bound
+  const requested = Math.min(settings.maxRetryAfter, (response && retryAfterMs(response)) || 0)
+  return requested + Math.random() * bound
 }
 
-/** Milliseconds that Retry-After asks for (RFC 9110, section 10.2.3); NaN if it cannot be read. */
-function retryAfter(answer: Answer): number {
-  const value = answer.header('Retry-After') ?? ''
+/** Milliseconds that Retry-After asks for (RFC 9110, section 10.2.3); NaN if it cannot be parsed. */
+function retryAfterMs(response: ResponseView): number {
+  const value = response.header('Retry-After') ?? ''
   if (/^\d+$/.test(value)) return Number(value) * 1000
-  // Against the server's own clock where it says it: the client's may be off by minutes.
-  const now = Date.parse(answer.header('Date') ?? '') || Date.now()
+  // A date is compared with the server's own clock, if the response has it: the client's clock may be
+  // minutes off.
+  const now = Date.parse(response.header('Date') ?? '') || Date.now()
   return Math.max(0, Date.parse(value) - now)
 }
 
-/** @throws the signal's reason, once it is aborted */
+/** @throws the signal's reason when the signal is aborted */
 export function sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
-    const stop = () => {
+    const onAbort = () => {
       clearTimeout(timer)
       reject(signal!.reason)
     }
     const timer = setTimeout(() => {
-      signal?.removeEventListener('abort', stop)
+      signal?.removeEventListener('abort', onAbort)
       resolve()
     }, ms)
-    if (signal?.aborted) stop()
-    else signal?.addEventListener('abort', stop, { once: true })
+    if (signal?.aborted) onAbort()
+    else signal?.addEventListener('abort', onAbort, { once: true })
   })
 }

@@ -1,6 +1,7 @@
-import { answerOf, isReplayed } from './retry-decision.ts'
-import { IdempotentFetchError } from './idempotent-fetch-error.ts'
+/** Creates the fetch of pawl/client: it adds idempotency keys, retries, and keeps requests in a store. */
+
 import type { IdempotentFetch, IdempotentResponse, Sender } from './idempotent-fetch.ts'
+import { IdempotentFetchError } from './idempotent-fetch-error.ts'
 import {
   type CallInfo,
   FETCH_DEFAULTS,
@@ -12,20 +13,24 @@ import {
   resolveOptions,
 } from './options.ts'
 import type { Persistence, ResumableFetch } from './pending-requests.ts'
-import { isRequest, type RepeatableRequest, repeatable } from './repeatable-request.ts'
+import { isRequest, type RepeatableRequest, toRepeatableRequest } from './repeatable-request.ts'
 import { type Result, withRetries } from './retry.ts'
+import { isReplayed, viewOf } from './retry-decision.ts'
 
 export interface IdempotentFetchOptions extends RetryOptions, KeyOptions {
-  /** The fetch underneath. Default: the global one. */
+  /** The fetch that sends each attempt. Default: the global one. */
   fetch?: (input: string | URL | Request, init?: RequestInit) => Promise<Response>
   /**
-   * Headers to add to each attempt, such as credentials that expire. They are never stored. What it
-   * throws ends the call, and is thrown to the caller.
+   * Returns headers to add to each attempt, such as credentials that expire. They are never stored. If it
+   * throws, the call ends with that error.
    */
   headers?: (call: CallInfo) => RequestInit['headers'] | Promise<RequestInit['headers']>
-  /** False: answers are handed on as they arrive, see docs/client.md. Default true. */
+  /**
+   * Whether to read each body before the response is returned, so that a broken one is retried. False:
+   * bodies are streamed, see docs/client.md. Default true.
+   */
   buffer?: boolean
-  /** Keeps requests with a key until their answer is final: `indexedDbStore()` and the like. */
+  /** Keeps requests with a key until their response is final: `indexedDbStore()` and the like. */
   persist?: Persistence
 }
 
@@ -47,12 +52,13 @@ export function createIdempotentFetch(options: IdempotentFetchOptions = {}): Ide
   const settings = resolveOptions(options, FETCH_DEFAULTS)
   const sender: Sender = {
     async prepare(input, init = {}) {
-      const request = await repeatable(input, init, settings)
-      // The mistakes that fetch reports as it reports a broken network, but that no retry mends.
+      const request = await toRepeatableRequest(input, init, settings)
+      // Throws for an invalid request. fetch would report it like a broken network, and it would be
+      // retried in vain.
       if (!options.fetch && !isRequest(input)) new Request(input, { ...init, body: null })
       return request
     },
-    send: (request) => sendRepeatedly(request, options, settings),
+    send: (request) => sendWithRetries(request, options, settings),
   }
   return (
     options.persist?.attach(sender) ??
@@ -60,7 +66,7 @@ export function createIdempotentFetch(options: IdempotentFetchOptions = {}): Ide
   )
 }
 
-async function sendRepeatedly(
+async function sendWithRetries(
   request: RepeatableRequest,
   options: IdempotentFetchOptions,
   settings: RetrySettings & KeySettings,
@@ -68,21 +74,21 @@ async function sendRepeatedly(
   const { url, method, key, signal } = request
   const info = { url, method, key }
   let headers: Headers
-  const sent = await withRetries<Response>(
+  const outcome = await withRetries<Response>(
     {
       info,
       signal,
       repeatable: key !== undefined || IDEMPOTENT_METHODS.includes(method),
-      async before() {
+      async beforeAttempt() {
         headers = new Headers(request.headers)
-        const added = new Headers(await options.headers?.(info))
-        added.forEach((value, name) => {
+        const extra = new Headers(await options.headers?.(info))
+        extra.forEach((value, name) => {
           headers.set(name, value)
         })
       },
       send: (timeoutMs) => sendOnce(request, headers, options, timeoutMs),
-      answer: answerOf,
-      noAnswer: (why, attempts, cause) =>
+      view: viewOf,
+      errorWithoutResponse: (why, attempts, cause) =>
         new IdempotentFetchError(
           'no-answer',
           `No answer to ${method} ${url} in ${attempts} attempts (${why})`,
@@ -91,9 +97,9 @@ async function sendRepeatedly(
     },
     settings,
   )
-  const { result, attempts } = sent
-  const replayed = isReplayed(answerOf(result))
-  return { ...sent, result: Object.assign(result, { replayed, attempts, key }) }
+  const { result, attempts } = outcome
+  const replayed = isReplayed(viewOf(result))
+  return { ...outcome, result: Object.assign(result, { replayed, attempts, key }) }
 }
 
 async function sendOnce(
@@ -109,7 +115,7 @@ async function sendOnce(
     const message = `No answer within ${Math.round(timeoutMs)} ms`
     controller.abort(new DOMException(message, 'TimeoutError'))
   }, timeoutMs)
-  let flows = false
+  let isStreamed = false
   try {
     const { fetch = globalThis.fetch } = options
     const response = await fetch(input, {
@@ -119,16 +125,16 @@ async function sendOnce(
       ...(body && { body }),
       signal: controller.signal,
     })
-    const events = response.headers.get('Content-Type')?.startsWith('text/event-stream')
-    const whole = key !== undefined && (init.buffer ?? options.buffer) !== false
-    flows = events || (response.ok && !whole)
-    // An answer that breaks off in its middle is no answer. Read here, it is one more reason to
-    // retry; the response's own body stays unread, with all of its bytes in memory.
-    if (!flows) await response.clone().arrayBuffer()
+    const isEventStream = response.headers.get('Content-Type')?.startsWith('text/event-stream')
+    const isBuffered = key !== undefined && (init.buffer ?? options.buffer) !== false
+    isStreamed = isEventStream || (response.ok && !isBuffered)
+    // If the body breaks off, this throws, and the request is retried. The response's own body stays
+    // unread, with all of its bytes in memory.
+    if (!isStreamed) await response.clone().arrayBuffer()
     return response
   } finally {
     clearTimeout(timer)
-    // Whoever reads a body that flows may still abort it.
-    if (!flows) signal?.removeEventListener('abort', abort)
+    // The caller may still abort a body that it reads as a stream.
+    if (!isStreamed) signal?.removeEventListener('abort', abort)
   }
 }

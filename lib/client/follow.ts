@@ -1,62 +1,68 @@
+/** The entry point of pawl/client/follow: a fetch that polls after a 202 until the result is there. */
+
 import { sleep } from './backoff.ts'
 import { IdempotentFetchError } from './idempotent-fetch-error.ts'
 import { isRequest } from './repeatable-request.ts'
 
 /** Options of {@link followAsync}. */
 export interface FollowOptions {
-  /** How long to follow one call at most, in milliseconds; the caller then gets the 202. Default 600,000. */
+  /** How long one call may take, in milliseconds. After that the caller gets the 202. Default 600,000. */
   timeout?: number
-  /** For how long the server may hold each question, in milliseconds. Default 20,000. */
+  /** How long the server may hold each poll request open, in milliseconds. Default 20,000. */
   wait?: number
   /**
-   * Other origins that may be followed, such as `https://status.example`. They get none of the request's
-   * headers. Default: none; where a 202 points elsewhere, the caller gets it.
+   * Other origins that may be polled, such as `https://status.example`. They get none of the request's
+   * headers. Default: none. A 202 that points to an origin not allowed is returned to the caller.
    */
   origins?: readonly string[]
 }
 
-/** What `followAsync` needs of a fetch, and what it returns. */
+/** The signature of the fetch that `followAsync` takes, and of the one that it returns. */
 type Fetch<Init extends RequestInit, Result extends Response> = (
   input: string | URL | Request,
   init?: Init,
 ) => Promise<Result>
 
-/** Of the request's body, or what the first answer has dealt with. */
-const OF_THE_FIRST = /^(content-.*|expect|if-.*|idempotency-key|prefer|range|transfer-encoding)$/i
+/**
+ * Headers of the request that poll requests do not repeat: they describe its body, or were meant for the
+ * first response.
+ */
+const UNRELATED_HEADERS =
+  /^(content-.*|expect|if-.*|idempotency-key|prefer|range|transfer-encoding)$/i
 
-/** How an execution stands that only its client's retry goes on with, unless a worker does. */
-const STUCK = ['interrupted', 'released', 'parked']
+/** The statuses in which an execution waits for the client's retry, unless a worker resumes it. */
+const STUCK_STATUSES = ['interrupted', 'released', 'parked']
 
-/** How long to wait where the server does not say, and at most, in milliseconds. */
-const PAUSE = 1000
-const MAX_PAUSE = 60_000
+/** Milliseconds between poll requests: if the server does not say, and at most. */
+const DEFAULT_DELAY_MS = 1000
+const MAX_DELAY_MS = 60_000
 
 /**
- * A fetch that follows a 202 to its result: it asks where `Location` says until there is another answer,
- * and returns that, with the `key` and `attempts` of the request. An operation that nobody goes on with is
- * resumed by sending the request again with its key.
+ * A fetch that, after a 202, polls the URL in `Location` until the response is another one, and returns
+ * that, with the `key` and `attempts` of the request. If the operation was interrupted, it sends the
+ * request again with its key, so that the server resumes it.
  *
  * @example
  * const fetch = followAsync(createIdempotentFetch())
  * const response = await fetch('/orders', { method: 'POST', body: JSON.stringify(order) })
  *
- * @param fetch what each request is sent with: `createIdempotentFetch()`, or any other
+ * @param fetch sends each request: `createIdempotentFetch()`, or any other fetch
  * @throws IdempotentFetchError `invalid-option`
  */
 export function followAsync<Init extends RequestInit, Result extends Response>(
   fetch: Fetch<Init, Result>,
   options: FollowOptions = {},
 ): Fetch<Init, Result> {
-  const { timeout, wait, origins } = resolveFollow(options)
+  const { timeout, wait, origins } = resolveFollowOptions(options)
 
   return async (input, init) => {
     const deadline = performance.now() + timeout
     const given = isRequest(input) ? input : undefined
     const signal = (init?.signal === undefined ? given : init)?.signal ?? undefined
     const headers = new Headers(init?.headers ?? given?.headers)
-    const copy = given?.clone() // Reading its body would leave nothing to send again.
+    const copy = given?.clone() // The first fetch consumes the body of the original.
     const first = await fetch(input, init)
-    const target = targetOf(first, given?.url ?? String(input), origins)
+    const target = statusTargetOf(first, given?.url ?? String(input), origins)
     if (!target) return first
     const { key, attempts } = first as { key?: string; attempts?: number }
     const isRepeatable =
@@ -64,88 +70,91 @@ export function followAsync<Init extends RequestInit, Result extends Response>(
     const finish = (result: Result) =>
       Object.assign(result, key !== undefined && { key }, attempts !== undefined && { attempts })
 
-    let answer = first
+    let response = first
     for (;;) {
       const left = deadline - performance.now()
-      await sleep(Math.max(0, Math.min(pauseAfter(answer), left)), signal)
-      if (deadline - performance.now() <= 0) return finish(answer)
-      if (isRepeatable && (await isStuck(answer))) {
-        const again = copy?.clone() ?? input
-        answer = await fetch(
-          again,
+      await sleep(Math.max(0, Math.min(pollDelay(response), left)), signal)
+      if (deadline - performance.now() <= 0) return finish(response)
+      if (isRepeatable && (await isStuck(response))) {
+        response = await fetch(
+          copy?.clone() ?? input,
           key === undefined ? init : ({ ...init, key } as unknown as Init),
         )
-        if (answer.status !== 202) return answer
+        if (response.status !== 202) return response
       }
-      const next = await untilDeadline(deadline, signal, (signal, left) =>
-        fetch(target.url, questionOf(target, headers, { ...given, ...init }, signal, left)),
+      const next = await withDeadline(deadline, signal, (signal, left) =>
+        fetch(target.url, pollRequest(target, headers, { ...given, ...init }, signal, left)),
       )
-      if (!next) continue // The time is up.
-      answer.body?.cancel().catch(() => {}) // It would keep its connection.
-      answer = next
-      if (answer.status !== 202) return finish(answer)
+      if (!next) continue // The deadline has passed.
+      response.body?.cancel().catch(() => {}) // Frees its connection.
+      response = next
+      if (response.status !== 202) return finish(response)
     }
   }
 
-  function questionOf(
-    { isSame }: Target,
+  function pollRequest(
+    { isSameOrigin }: StatusTarget,
     headers: Headers,
     { credentials }: RequestInit,
     signal: AbortSignal,
     left: number,
   ): Init {
-    const own = new Headers()
+    const pollHeaders = new Headers()
     headers.forEach((value, name) => {
-      if (isSame && !OF_THE_FIRST.test(name)) own.set(name, value)
+      if (isSameOrigin && !UNRELATED_HEADERS.test(name)) pollHeaders.set(name, value)
     })
-    own.set('Prefer', `wait=${Math.floor(Math.min(wait, left) / 1000)}`)
+    pollHeaders.set('Prefer', `wait=${Math.floor(Math.min(wait, left) / 1000)}`)
     return {
       method: 'GET',
-      headers: own,
+      headers: pollHeaders,
       signal,
-      ...(isSame && credentials && { credentials }),
+      ...(isSameOrigin && credentials && { credentials }),
     } as Init
   }
 }
 
-/** Where a 202 sends its client. */
-interface Target {
+/** The URL to poll after a 202. */
+interface StatusTarget {
   url: string
-  /** Whether that is the origin that the request was sent to. */
-  isSame: boolean
+  /** Whether the URL has the origin that the request was sent to. */
+  isSameOrigin: boolean
 }
 
-/** Undefined for an answer that is not to be followed. */
-function targetOf(answer: Response, sent: string, origins: readonly string[]): Target | undefined {
-  const location = answer.status === 202 && answer.headers.get('Location')
+/** @returns undefined if the response is not a 202, or points to a URL that may not be polled */
+function statusTargetOf(
+  response: Response,
+  requestUrl: string,
+  origins: readonly string[],
+): StatusTarget | undefined {
+  const location = response.status === 202 && response.headers.get('Location')
   if (!location) return undefined
   try {
     const page = (globalThis as { location?: { href: string } }).location?.href
-    const from = new URL(sent, page)
-    const { origin, protocol, href } = new URL(location, answer.url || from)
-    const isSame = origin === from.origin
-    if (!/^https?:$/.test(protocol) || !(isSame || origins.includes(origin))) return undefined
-    return { url: href, isSame }
+    const from = new URL(requestUrl, page)
+    const { origin, protocol, href } = new URL(location, response.url || from)
+    const isSameOrigin = origin === from.origin
+    if (!/^https?:$/.test(protocol) || !(isSameOrigin || origins.includes(origin))) return undefined
+    return { url: href, isSameOrigin }
   } catch {
-    return undefined // It names no place.
+    return undefined // `Location` is no valid URL.
   }
 }
 
-/** @returns null if the time is up first */
-async function untilDeadline<T>(
+/** @returns the result of `send`; null if the deadline passes first */
+async function withDeadline<T>(
   deadline: number,
   signal: AbortSignal | undefined,
-  ask: (signal: AbortSignal, leftMs: number) => Promise<T>,
+  send: (signal: AbortSignal, leftMs: number) => Promise<T>,
 ): Promise<T | null> {
   const controller = new AbortController()
   const abort = () => controller.abort(signal!.reason)
   signal?.throwIfAborted()
-  // Not removed: whoever reads the answer may still abort it.
+  // Not removed afterwards: the caller may still abort the body that it reads.
   signal?.addEventListener('abort', abort, { once: true })
   const left = deadline - performance.now()
   const timer = setTimeout(() => controller.abort(), left)
   try {
-    return await ask(controller.signal, left)
+    return await send(controller.signal, left)
   } catch (error) {
     if (controller.signal.aborted && !signal?.aborted) return null
     throw error
@@ -154,26 +163,28 @@ async function untilDeadline<T>(
   }
 }
 
-async function isStuck(answer: Response): Promise<boolean> {
+/** Whether the response is a status document of a request that waits for the client's retry. */
+async function isStuck(response: Response): Promise<boolean> {
   type Document = { kind?: unknown; status?: string }
-  const document: unknown = await answer
+  const document: unknown = await response
     .clone()
     .json()
     .catch(() => null)
   const { kind, status = '' } = (document ?? {}) as Document
-  return kind === 'request' && STUCK.includes(status)
+  return kind === 'request' && STUCK_STATUSES.includes(status)
 }
 
 function isStream(body: RequestInit['body']): boolean {
   return typeof body === 'object' && body !== null && 'getReader' in body
 }
 
-function pauseAfter(answer: Response): number {
-  const seconds = answer.headers.get('Retry-After') ?? ''
-  return /^\d+$/.test(seconds) ? Math.min(Number(seconds) * 1000, MAX_PAUSE) : PAUSE
+/** Milliseconds until the next poll request. */
+function pollDelay(response: Response): number {
+  const seconds = response.headers.get('Retry-After') ?? ''
+  return /^\d+$/.test(seconds) ? Math.min(Number(seconds) * 1000, MAX_DELAY_MS) : DEFAULT_DELAY_MS
 }
 
-function resolveFollow(options: FollowOptions): Required<FollowOptions> {
+function resolveFollowOptions(options: FollowOptions): Required<FollowOptions> {
   const settings: Required<FollowOptions> = { timeout: 600_000, wait: 20_000, origins: [] }
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue

@@ -1,4 +1,6 @@
-/** Every code an {@link IdempotentFetchError} can carry. Each is documented in docs/client.md. */
+/** The error class of pawl/client, and the list of its codes. */
+
+/** Every code that an {@link IdempotentFetchError} can carry. docs/client.md documents each of them. */
 export type IdempotentFetchErrorCode =
   | 'body-not-repeatable'
   | 'expired'
@@ -8,14 +10,14 @@ export type IdempotentFetchErrorCode =
   | 'persist-failed'
 
 /**
- * What the client throws by itself. Only `no-answer` and `expired` leave open what the server did;
- * with every other code nothing was sent.
+ * An error that pawl/client itself throws. After `no-answer` and `expired` it is unknown what the server
+ * did; with every other code nothing was sent.
  */
 export class IdempotentFetchError extends Error {
   override readonly name = 'IdempotentFetchError'
   /** Stable and machine-readable; see docs/client.md. */
   readonly code: IdempotentFetchErrorCode
-  /** The request's key: a later call with this `key` and the same request is still the same one. */
+  /** The request's key. A later call with this `key` and the same request repeats the same operation. */
   readonly key: string | undefined
   /** How many times the request was sent. */
   readonly attempts: number

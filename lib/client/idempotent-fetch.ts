@@ -1,25 +1,28 @@
+/** The types of the fetch that pawl/client provides, and of the responses that it returns. */
+
 import type { IdempotentRequestInit, RepeatableRequest } from './repeatable-request.ts'
 import type { Result } from './retry.ts'
 
-/** A response that says how it came about. */
+/** A response that tells how it was obtained. */
 export type IdempotentResponse = Response & {
-  /** Whether the server answered from its record, without running the request (again). */
+  /** Whether the server replayed a recorded response instead of running the request. */
   readonly replayed: boolean
   /** How many times the request was sent. */
   readonly attempts: number
-  /** The key it was sent with. */
+  /** The key that the request was sent with. */
   readonly key: string | undefined
 }
 
-/** fetch, but safe to retry, and retried. */
+/** Like fetch, but adds idempotency keys and retries. */
 export type IdempotentFetch = (
   input: string | URL | Request,
   init?: IdempotentRequestInit,
 ) => Promise<IdempotentResponse>
 
-/** One request on its way through the client. */
+/** Prepares and sends requests with retries, for a store of pending requests. */
 export interface Sender {
+  /** Reads the body and chooses the key. */
   prepare(input: string | URL | Request, init?: IdempotentRequestInit): Promise<RepeatableRequest>
-  /** Carries a request through all of its attempts. */
+  /** Sends a request until its response is final, or a limit is reached. */
   send(request: RepeatableRequest): Promise<Result<IdempotentResponse>>
 }

@@ -1,3 +1,5 @@
+/** A store of pending requests in IndexedDB, for browsers and their workers. */
+
 import {
   customStore,
   type PendingRequest,
@@ -6,7 +8,7 @@ import {
   type PersistOptions,
 } from './pending-requests.ts'
 
-/** The part of IndexedDB that is used here; Node's types have none of it. */
+/** The part of IndexedDB that the store uses; Node's types do not include it. */
 interface DbRequest<T> {
   result: T
   error: unknown
@@ -41,12 +43,12 @@ interface ObjectStore {
   getAll(): DbRequest<PendingRequest[]>
 }
 
-const TABLE = 'pending'
+const OBJECT_STORE = 'pending'
 
 /**
  * Keeps pending requests in IndexedDB, for browsers and their workers.
- * @param name the database's; put the user's id in it where several may use one browser, so that
- * nobody resumes what somebody else has begun
+ * @param name the name of the database. Put the user's id in it if several users may share a browser, so
+ * that one user does not resume another's requests
  */
 export function indexedDbStore(name = 'pawl', options?: PersistOptions): Persistence {
   let opened: Promise<Db> | undefined
@@ -60,16 +62,20 @@ export function indexedDbStore(name = 'pawl', options?: PersistOptions): Persist
     })
     return opened
   }
-  /** Resolves when it is committed, to what `work` has given by then. */
+  /**
+   * Runs `work` in a transaction. Once that is committed, resolves to the result of the function that
+   * `work` returned.
+   */
   const inTransaction = async <T>(
     mode: 'readonly' | 'readwrite',
     work: (store: ObjectStore) => () => T,
   ): Promise<T> => {
     const db = await database()
     return new Promise((resolve, reject) => {
-      // Strict: on the disk when it says so, or a power cut would lose what was sent already.
-      const transaction = db.transaction(TABLE, mode, { durability: 'strict' })
-      const result = work(transaction.objectStore(TABLE))
+      // Strict durability: committed means on disk. Otherwise a power cut could lose a request that was
+      // already sent.
+      const transaction = db.transaction(OBJECT_STORE, mode, { durability: 'strict' })
+      const result = work(transaction.objectStore(OBJECT_STORE))
       transaction.oncomplete = () => resolve(result())
       transaction.onabort = () => reject(transaction.error)
     })
@@ -104,13 +110,13 @@ function open(name: string, close: () => void): Promise<Db> {
   return new Promise((resolve, reject) => {
     const request = indexedDB.open(name, 1)
     request.onupgradeneeded = () => {
-      request.result.createObjectStore(TABLE, { keyPath: 'key' })
+      request.result.createObjectStore(OBJECT_STORE, { keyPath: 'key' })
     }
     request.onerror = () => reject(request.error)
     request.onsuccess = () => {
       const db = request.result
       db.onclose = close
-      // So that another tab may delete the database.
+      // Lets another tab delete the database.
       db.onversionchange = () => {
         db.close()
         close()

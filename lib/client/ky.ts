@@ -1,6 +1,7 @@
+/** The entry point of pawl/client/ky: hooks and retry options for ky that add idempotency keys. */
+
 import type { AfterResponseHook, BeforeRequestHook, BeforeRetryHook, Options } from 'ky'
-import { answerOf, isReplayed, judge } from './retry-decision.ts'
-import { formatKey, keyFor, parseKey } from './idempotency-key.ts'
+import { formatKey, parseKey, resolveKey } from './idempotency-key.ts'
 import {
   type AttemptInfo,
   IDEMPOTENT_METHODS,
@@ -10,22 +11,23 @@ import {
   type RetrySettings,
   resolveOptions,
 } from './options.ts'
+import { decideRetry, isReplayed, viewOf } from './retry-decision.ts'
 
-/** `timeout` is missing: ky knows no bound for a whole call; give it a `signal`. */
+/** Has no `timeout`: ky cannot limit a whole call. Give the call a `signal` instead. */
 export interface KyIdempotencyOptions
   extends Omit<RetryOptions, 'timeout' | 'onRetry' | 'onGiveUp'>,
     KeyOptions {
-  /** Before each further attempt. What it throws ends the call, and is thrown to the caller. */
+  /** Is called before each further attempt. If it throws, the call ends with that error. */
   onRetry?: (info: AttemptInfo) => unknown
 }
 
 /**
- * Options for ky: POST and PATCH get an idempotency key, and ky's own retries follow the policy of
- * `createIdempotentFetch`. Your hooks are kept; `beforeRetry` hooks run as always. Responses have
+ * Options for ky that give POST and PATCH an idempotency key, and make ky's own retries follow the rules
+ * of `createIdempotentFetch`. Your hooks are kept; `beforeRetry` hooks run as always. Responses have
  * `attempts`, `replayed` and `key`.
  *
- * What ky decides by itself stays as it is: an answer of "still in progress" counts as an attempt,
- * and `attemptTimeout` is ky's `timeout`.
+ * Two things stay as ky has them: a "still in progress" response counts as an attempt, and
+ * `attemptTimeout` is ky's `timeout`.
  *
  * @example
  * const api = ky.extend(idempotencyHooks())
@@ -38,7 +40,7 @@ export function idempotencyHooks(
 ): Required<Pick<Options, 'hooks' | 'retry' | 'timeout'>> {
   const settings = resolveOptions(options)
   const { maxAttempts, baseDelay, maxDelay, maxRetryAfter, attemptTimeout } = settings
-  const statusCodes = [408, 409, 425, 429, ...Array.from({ length: 100 }, (_, at) => 500 + at)]
+  const statusCodes = [408, 409, 425, 429, ...Array.from({ length: 100 }, (_, i) => 500 + i)]
   return {
     timeout: attemptTimeout,
     retry: {
@@ -55,13 +57,13 @@ export function idempotencyHooks(
       retryOnTimeout: true,
       async shouldRetry({ error }) {
         const { response } = error as { response?: Response }
-        return response && (await judge(answerOf(response))) === 'final' ? false : undefined
+        return response && (await decideRetry(viewOf(response))) === 'final' ? false : undefined
       },
     },
     hooks: {
       beforeRequest: [addKey(settings)],
-      beforeRetry: [spendBudget(settings, options.onRetry)],
-      afterResponse: [readWhole(settings)],
+      beforeRetry: [withdrawFromBudget(settings, options.onRetry)],
+      afterResponse: [readBody(settings)],
     },
   }
 }
@@ -69,14 +71,14 @@ export function idempotencyHooks(
 function addKey(settings: KeySettings): BeforeRequestHook {
   const { header, quoted } = settings
   return (request, _options, { retryCount }) => {
-    if (retryCount > 0) return // ky repeats the request with its headers.
+    if (retryCount > 0) return // ky sends the same headers again.
     const { method, url, headers } = request
-    const key = keyFor(url, method, headers.get(header), settings)
+    const key = resolveKey(url, method, headers.get(header), settings)
     if (key !== undefined) headers.set(header, formatKey(key, quoted))
   }
 }
 
-function spendBudget(
+function withdrawFromBudget(
   { budget, header }: RetrySettings & KeySettings,
   onRetry: KyIdempotencyOptions['onRetry'],
 ): BeforeRetryHook {
@@ -87,7 +89,7 @@ function spendBudget(
     await onRetry?.({
       url,
       method,
-      key: keyIn(request, header),
+      key: keyOf(request, header),
       attempts: retryCount,
       status: response?.status,
       error: response ? undefined : error,
@@ -95,38 +97,40 @@ function spendBudget(
   }
 }
 
-/** Reads the body within the retries: an answer that breaks off in its middle is no answer. */
-function readWhole({
+/** Reads the body before ky returns the response, so that ky retries one that breaks off. */
+function readBody({
   attemptTimeout,
   budget,
   header,
 }: RetrySettings & KeySettings): AfterResponseHook {
   return async (request, _options, response, { retryCount }) => {
-    const key = keyIn(request, header)
-    const events = response.headers.get('Content-Type')?.startsWith('text/event-stream')
-    if (key !== undefined && !events) await within(attemptTimeout, response.clone().arrayBuffer())
-    const answer = answerOf(response)
-    if (budget && (await judge(answer)) === 'final') budget.deposit(retryCount > 0)
+    const key = keyOf(request, header)
+    const isEventStream = response.headers.get('Content-Type')?.startsWith('text/event-stream')
+    if (key !== undefined && !isEventStream)
+      await withTimeout(attemptTimeout, response.clone().arrayBuffer())
+    const view = viewOf(response)
+    if (budget && (await decideRetry(view)) === 'final') budget.deposit(retryCount > 0)
     return Object.assign(response, {
-      replayed: isReplayed(answer),
+      replayed: isReplayed(view),
       attempts: retryCount + 1,
       key,
     })
   }
 }
 
-function keyIn(request: Request, header: string): string | undefined {
-  const sent = request.headers.get(header)
-  return sent === null ? undefined : parseKey(sent)
+function keyOf(request: Request, header: string): string | undefined {
+  const value = request.headers.get(header)
+  return value === null ? undefined : parseKey(value)
 }
 
-async function within<T>(ms: number, work: Promise<T>): Promise<T> {
+/** Rejects if the promise has not settled after `ms` milliseconds. */
+async function withTimeout<T>(ms: number, work: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`The answer was not whole within ${ms} ms`)), ms)
+  const timedOut = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`The body was not complete within ${ms} ms`)), ms)
   })
   try {
-    return await Promise.race([work, late])
+    return await Promise.race([work, timedOut])
   } finally {
     clearTimeout(timer)
   }

@@ -1,3 +1,5 @@
+/** A store of pending requests in the browser's localStorage, or in an object like it. */
+
 import {
   customStore,
   type PendingRequest,
@@ -6,7 +8,7 @@ import {
   type PersistOptions,
 } from './pending-requests.ts'
 
-/** The part of Storage that is used here; Node's types have none of it. */
+/** The part of the Web Storage API that the store uses; Node's types do not include it. */
 export interface StorageLike {
   readonly length: number
   key(index: number): string | null
@@ -16,9 +18,9 @@ export interface StorageLike {
 }
 
 /**
- * Keeps pending requests in localStorage, or in anything like it. Simpler than IndexedDB, but it
- * holds some 5 MB, stores bodies as text, and is not there in workers.
- * @param name the prefix of the items; put the user's id in it where several may use one browser
+ * Keeps pending requests in localStorage, or in an object like it. Simpler than IndexedDB, but it
+ * holds some 5 MB, stores bodies as text, and is not available in workers.
+ * @param name the prefix of the items. Put the user's id in it if several users may share a browser
  * @param options.storage default: the page's localStorage
  */
 export function localStorageStore(
@@ -26,32 +28,32 @@ export function localStorageStore(
   { storage, ...options }: PersistOptions & { storage?: StorageLike } = {},
 ): Persistence {
   const prefix = `${name}:`
-  // Looked up when used: where storage is forbidden, even naming it throws.
-  const items = () =>
+  // Read at each use: where storage is forbidden, even reading the property throws.
+  const getStorage = () =>
     storage ?? (globalThis as unknown as { localStorage: StorageLike }).localStorage
   const store: PendingStore = {
     async add(request) {
       const id = prefix + request.key
-      if (items().getItem(id) !== null) return false
+      if (getStorage().getItem(id) !== null) return false
       const { body, ...rest } = request
-      items().setItem(id, JSON.stringify({ ...rest, ...(body && { body: toBase64(body) }) }))
+      getStorage().setItem(id, JSON.stringify({ ...rest, ...(body && { body: toBase64(body) }) }))
       return true
     },
     async delete(key) {
-      items().removeItem(prefix + key)
+      getStorage().removeItem(prefix + key)
     },
     async list() {
-      const store = items()
-      const ids = Array.from({ length: store.length }, (_, at) => store.key(at) ?? '')
+      const items = getStorage()
+      const ids = Array.from({ length: items.length }, (_, index) => items.key(index) ?? '')
       return ids
         .filter((id) => id.startsWith(prefix))
-        .map((id) => parse(store.getItem(id) as string))
+        .map((id) => parseItem(items.getItem(id) as string))
     },
   }
   return customStore(store, options)
 }
 
-function parse(item: string): PendingRequest {
+function parseItem(item: string): PendingRequest {
   const { body, ...rest } = JSON.parse(item)
   return { ...rest, body: body === undefined ? undefined : fromBase64(body) }
 }

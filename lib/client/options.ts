@@ -1,68 +1,71 @@
-import type { BackoffSettings } from './backoff.ts'
-import { RetryBudget } from './retry-budget.ts'
-import { IdempotentFetchError } from './idempotent-fetch-error.ts'
+/** The options of pawl/client for retries and keys, their defaults, and the check of them. */
 
-/** A call, as hooks see it. */
+import type { BackoffSettings } from './backoff.ts'
+import { IdempotentFetchError } from './idempotent-fetch-error.ts'
+import { RetryBudget } from './retry-budget.ts'
+
+/** Describes a call to hooks. */
 export interface CallInfo {
   readonly url: string
   readonly method: string
-  /** Undefined where the call carries no key. */
+  /** Undefined if the call has no key. */
   readonly key: string | undefined
 }
 
-/** What an attempt came to, as hooks see it. */
+/** Describes an attempt and its result to hooks. */
 export interface AttemptInfo extends CallInfo {
   /** How many times the request was sent so far. */
   readonly attempts: number
-  /** Of the answer, if there was one. */
+  /** The status of the response; undefined if there was none. */
   readonly status: number | undefined
-  /** Why there was no answer. */
+  /** Why there was no response; undefined if there was one. */
   readonly error: unknown
 }
 
-/** Which option ended the retries. */
+/** The option that ended the retries. */
 export type GiveUpReason = 'maxAttempts' | 'timeout' | 'budget'
 
-/** When to retry; the same for fetch, axios and ky. Times are in milliseconds. */
+/** How to retry; the same for fetch, axios and ky. Times are in milliseconds. */
 export interface RetryOptions {
-  /** How often a request is sent at most, answers of "still in progress" not counted. Default 8. */
+  /** How often a request is sent at most; "still in progress" responses do not count. Default 8. */
   maxAttempts?: number
   /** How long one attempt may take. Default 30,000. */
   attemptTimeout?: number
-  /** How long the whole call may take, waiting included. Default 120,000. */
+  /** How long the whole call may take, delays included. Default 120,000. */
   timeout?: number
-  /** The upper bound of the first delay; it doubles with each attempt. Default 200. */
+  /** The upper bound of the first delay. The bound doubles with each attempt. Default 200. */
   baseDelay?: number
   /** The upper bound of every delay. Default 10,000. */
   maxDelay?: number
-  /** A longer Retry-After is taken for this. Default 60,000. */
+  /** A longer Retry-After is shortened to this. Default 60,000. */
   maxRetryAfter?: number
   /**
-   * Limits the retries of all calls together. Default: a {@link RetryBudget} of the client's own;
-   * give one to several clients of the same server, or false for none.
+   * Limits the retries of all calls together. Default: each client has a {@link RetryBudget} of its own.
+   * Give the same one to several clients of a server, or false for no limit.
    */
   budget?: RetryBudget | false
-  /** Before each wait for another attempt. What it throws ends the call, and is thrown to the caller. */
+  /** Is called before the delay of each retry. If it throws, the call ends with that error. */
   onRetry?: (info: AttemptInfo & { readonly delay: number }) => unknown
-  /** When the policy gives up: the caller gets the last answer, or an error. */
+  /** Is called when a limit ends the retries. The caller then gets the last response, or an error. */
   onGiveUp?: (info: AttemptInfo & { readonly why: GiveUpReason }) => unknown
 }
 
-/** Which requests carry a key, and how. */
+/** Which requests get a key, and how it is sent. */
 export interface KeyOptions {
-  /** The methods that get a key. Default POST and PATCH. A key of the caller's own is always sent. */
+  /** The methods that get a key. Default POST and PATCH. A key that the caller gives is always sent. */
   methods?: readonly string[]
-  /** Makes the key of a call that brings none. Default, and if it returns undefined: a UUID. */
+  /** Creates the key of a call that has none. Default, and if it returns undefined: a random UUID. */
   key?: (call: { readonly url: string; readonly method: string }) => string | undefined
-  /** The header that carries it. Default `Idempotency-Key`. */
+  /** The header that carries the key. Default `Idempotency-Key`. */
   header?: string
   /**
-   * Whether the key is sent in double quotes, as the IETF draft asks (a structured-field string).
-   * Default true; false for servers that take the header as it is, such as Stripe's.
+   * Whether to send the key in double quotes, as the IETF draft requires (a structured-field string).
+   * Default true; false for servers that use the header's value as it is, such as Stripe's.
    */
   quoted?: boolean
 }
 
+/** {@link RetryOptions} with the defaults filled in. */
 export interface RetrySettings extends BackoffSettings {
   maxAttempts: number
   attemptTimeout: number
@@ -72,6 +75,7 @@ export interface RetrySettings extends BackoffSettings {
   onGiveUp: NonNullable<RetryOptions['onGiveUp']>
 }
 
+/** {@link KeyOptions} with the defaults filled in. */
 export interface KeySettings {
   methods: readonly string[]
   key: NonNullable<KeyOptions['key']>
@@ -82,12 +86,12 @@ export interface KeySettings {
 /** The methods that are safe to repeat by definition (RFC 9110, section 9.2.2). */
 export const IDEMPOTENT_METHODS = ['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']
 
-const none = () => undefined
+const noop = () => undefined
 
-/** Of every option; its type is what an option must be. */
+/** The default of each option. An option must have the type of its default. */
 const DEFAULTS = {
   methods: ['POST', 'PATCH'],
-  key: none,
+  key: noop,
   header: 'Idempotency-Key',
   quoted: true,
   maxAttempts: 8,
@@ -96,27 +100,32 @@ const DEFAULTS = {
   baseDelay: 200,
   maxDelay: 10_000,
   maxRetryAfter: 60_000,
-  onRetry: none,
-  onGiveUp: none,
+  onRetry: noop,
+  onGiveUp: noop,
 }
 
-/** Of the options that only fetch has. */
-export const FETCH_DEFAULTS = { fetch: none, headers: none, buffer: true, persist: {} }
+/** The defaults of the options that only `createIdempotentFetch` has. */
+export const FETCH_DEFAULTS = { fetch: noop, headers: noop, buffer: true, persist: {} }
 
-/** The bound of setTimeout: a longer delay would fire at once. */
+/** The longest delay of setTimeout: a timer with a longer one fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
 /**
- * Checks options once. By hand: a schema library alone is larger than the client may be.
- * @param more the defaults of options that only this caller has
+ * Checks the options and adds the defaults. Uses no schema library, since that alone would exceed the
+ * size limit of the client.
+ * @param extraDefaults the defaults of options that only this caller has
  * @throws IdempotentFetchError `invalid-option` that names the option, its value and what is allowed
  */
 export function resolveOptions(
   options: RetryOptions & KeyOptions,
-  more: object = {},
+  extraDefaults: object = {},
 ): RetrySettings & KeySettings {
   const given = options as Record<string, unknown>
-  const settings: Record<string, unknown> = { ...DEFAULTS, budget: new RetryBudget(), ...more }
+  const settings: Record<string, unknown> = {
+    ...DEFAULTS,
+    budget: new RetryBudget(),
+    ...extraDefaults,
+  }
   const check = (name: string, ok: boolean, allowed: string) => {
     if (ok) return
     throw new IdempotentFetchError(
@@ -131,9 +140,9 @@ export function resolveOptions(
     const type = typeof settings[name]
     check(name, typeof value === type || (name === 'budget' && value === false), type)
     if (type === 'number') {
-      const least = /Delay|After/.test(name) ? 0 : 1
-      const inRange = (value as number) >= least && (value as number) <= MAX_TIMER_MS
-      check(name, inRange, `${least} to ${MAX_TIMER_MS}`)
+      const min = /Delay|After/.test(name) ? 0 : 1
+      const inRange = (value as number) >= min && (value as number) <= MAX_TIMER_MS
+      check(name, inRange, `${min} to ${MAX_TIMER_MS}`)
     }
     settings[name] = value
   }

@@ -1,41 +1,47 @@
-import { IdempotentFetchError } from './idempotent-fetch-error.ts'
+/** Keeps requests in a store until their response is final, and resends them after a crash or reload. */
+
 import type { IdempotentFetch, IdempotentResponse, Sender } from './idempotent-fetch.ts'
+import { IdempotentFetchError } from './idempotent-fetch-error.ts'
 import type { RepeatableRequest } from './repeatable-request.ts'
 
-/** A request without a final answer, as it is stored: plain data, no credentials. */
+/** A request without a final response, in the form in which it is stored: plain data, no credentials. */
 export interface PendingRequest {
   readonly key: string
   readonly url: string
   readonly method: string
   readonly headers: readonly (readonly [name: string, value: string])[]
   readonly body: Uint8Array<ArrayBuffer> | undefined
-  /** Whether cookies go with it, as in fetch. */
+  /** Whether to send cookies, as in fetch. */
   readonly credentials: RequestInit['credentials']
-  /** Milliseconds since 1970, by the client's clock: when it was first sent. */
+  /** When the request was first sent, in milliseconds since 1970, by the client's clock. */
   readonly createdAt: number
 }
 
-/** Where pending requests are kept; `indexedDbStore`, `localStorageStore`, or your own. */
+/** Stores pending requests. Pass your own to `customStore`. */
 export interface PendingStore {
   /**
-   * Resolves once the request is stored for good: to true, or to false and without a change if there
-   * is one with this key.
+   * Resolves to true once the request is durably stored. Resolves to false, and changes nothing, if the
+   * store has a request with this key.
    */
   add(request: PendingRequest): Promise<boolean>
-  /** Does nothing if there is none with this key. */
+  /** Does nothing if the store has no request with this key. */
   delete(key: string): Promise<void>
   list(): Promise<PendingRequest[]>
 }
 
-/** What became of a pending request: it has a response, or an error. */
+/** The result of resending a pending request: a response or an error. */
 export interface Resumed {
   readonly key: string
   readonly request: PendingRequest
   readonly response?: IdempotentResponse
-  /** Why there is none: `expired`, or what the call threw; it stays pending unless expired. */
+  /**
+   * Why there is no response: an `expired` error, or the error of the call. The request stays pending
+   * unless it expired.
+   */
   readonly error?: unknown
 }
 
+/** The part of the Web Locks API that the client uses; Node's types do not include it. */
 interface LockManager {
   request<T>(
     name: string,
@@ -44,35 +50,36 @@ interface LockManager {
   ): Promise<T>
 }
 
-const HARMLESS_HEADERS = ['content-type', 'content-language', 'content-encoding', 'accept']
-const CREDENTIALS = ['authorization', 'proxy-authorization', 'cookie']
+const STORED_HEADERS = ['content-type', 'content-language', 'content-encoding', 'accept']
+const CREDENTIAL_HEADERS = ['authorization', 'proxy-authorization', 'cookie']
 const HOUR_MS = 3_600_000
 
+/** Options of the stores that keep pending requests. */
 export interface PersistOptions {
   /** Names of headers to store besides Content-Type and Accept. Credentials never are. */
   headers?: readonly string[]
   /**
-   * Milliseconds after which a stored request is not repeated any more. It must be less than the
-   * server keeps keys, or a repeat would be a new request. Default 23 hours.
+   * Milliseconds after which a stored request is not sent again. Must be less than the time for which the
+   * server keeps keys: later, it would run the request as a new one. Default 23 hours.
    */
   maxAge?: number
 }
 
-/** How a client keeps its requests: what the option `persist` takes. */
+/** The value of the option `persist`: tells a client where to keep its requests. */
 export interface Persistence {
   attach(sender: Sender): ResumableFetch
 }
 
-/** A fetch that keeps its requests with a key until their answer is final. */
+/** A fetch that keeps each request with a key until its response is final. */
 export interface ResumableFetch extends IdempotentFetch {
   /**
-   * Repeats what was pending when the page or process ended, oldest first, one after the other. Each
-   * is forgotten once your loop asks for the next one.
+   * Resends the requests that were pending when the page or process ended, oldest first, one after the
+   * other. Each is removed from the store once your loop asks for the next one.
    */
   resume(init?: { signal?: AbortSignal }): AsyncGenerator<Resumed, void, void>
-  /** What has no final answer yet, oldest first. */
+  /** The requests that have no final response yet, oldest first. */
   pending(): Promise<PendingRequest[]>
-  /** Gives up a pending request: it will not be repeated. */
+  /** Removes a pending request from the store, so that it is not sent again. */
   forget(key: string): Promise<void>
 }
 
@@ -80,24 +87,25 @@ export interface ResumableFetch extends IdempotentFetch {
 export function customStore(store: PendingStore, options: PersistOptions = {}): Persistence {
   return {
     attach(sender) {
-      const kept = new PendingRequests(store, options, sender)
+      const requests = new PendingRequests(store, options, sender)
       const fetch: IdempotentFetch = async (input, init) => {
         const request = await sender.prepare(input, init)
         const keep = request.key !== undefined && init?.persist !== false
-        return keep ? kept.send(request) : (await sender.send(request)).result
+        return keep ? requests.send(request) : (await sender.send(request)).result
       }
       return Object.assign(fetch, {
-        resume: (init: { signal?: AbortSignal } = {}) => kept.resume(init.signal),
-        pending: () => kept.list(),
-        forget: (key: string) => kept.forget(key),
+        resume: (init: { signal?: AbortSignal } = {}) => requests.resume(init.signal),
+        pending: () => requests.list(),
+        forget: (key: string) => requests.forget(key),
       })
     },
   }
 }
 
-/** The keys that this page is at work on, where there are no Web Locks. */
-const busy = new Set<string>()
+/** The locks that this page holds, in environments without Web Locks. */
+const heldLocks = new Set<string>()
 
+/** Sends requests through a store, and resumes those that are left in it. */
 class PendingRequests {
   readonly #store: PendingStore
   readonly #maxAge: number
@@ -107,9 +115,9 @@ class PendingRequests {
   constructor(store: PendingStore, options: PersistOptions, sender: Sender) {
     this.#store = store
     this.#maxAge = options.maxAge ?? 23 * HOUR_MS
-    this.#headers = [...HARMLESS_HEADERS, ...(options.headers ?? [])]
+    this.#headers = [...STORED_HEADERS, ...(options.headers ?? [])]
       .map((name) => name.toLowerCase())
-      .filter((name) => !CREDENTIALS.includes(name))
+      .filter((name) => !CREDENTIAL_HEADERS.includes(name))
     this.#sender = sender
   }
 
@@ -125,15 +133,17 @@ class PendingRequests {
   /** @throws IdempotentFetchError `persist-failed`, and nothing was sent */
   send(request: RepeatableRequest): Promise<IdempotentResponse> {
     const key = request.key as string
-    return exclusively(key, async () => {
+    return withKeyLock(key, async () => {
       const added = await this.#add(request, key)
       try {
         const { result, final } = await this.#sender.send(request)
-        // A mismatch says nothing about the older request that is stored under this key.
-        if (isFinal(result, final) && (added || result.status !== 422)) await this.#answered(key)
+        // A 422 (another request with this key) does not answer the older request that is stored.
+        if (isFinal(result, final) && (added || result.status !== 422)) {
+          await this.#forgetAnswered(key)
+        }
         return result
       } catch (error) {
-        if (added && isCancelled(request.signal)) await this.#answered(key)
+        if (added && isCancelledByCaller(request.signal)) await this.#forgetAnswered(key)
         throw error
       }
     })
@@ -142,21 +152,24 @@ class PendingRequests {
   async *resume(signal: AbortSignal | undefined): AsyncGenerator<Resumed, void, void> {
     const seen = new Set<string>()
     for (;;) {
-      // Looked up each time: another tab may have finished what was there before.
+      // Read again each time: another tab may have finished a request meanwhile.
       const request = (await this.list()).find(({ key }) => !seen.has(key))
       if (!request) return
       const { key } = request
       seen.add(key)
-      const outcome = await exclusively(key, async (mine) => mine && this.#repeat(request, signal))
+      const outcome = await withKeyLock(
+        key,
+        async (isHeld) => isHeld && this.#resend(request, signal),
+      )
       if (!outcome) continue
       const { final, ...resumed } = outcome
       yield resumed
-      // Not before: a page that ends while it handles the answer gets it once more.
+      // Only now: a page that ends while it handles the response gets it again.
       if (final) await this.forget(key)
     }
   }
 
-  async #repeat(
+  async #resend(
     request: PendingRequest,
     signal: AbortSignal | undefined,
   ): Promise<Resumed & { final: boolean }> {
@@ -190,7 +203,7 @@ class PendingRequests {
 
   async #add(request: RepeatableRequest, key: string): Promise<boolean> {
     try {
-      return await this.#store.add(pendingRequest(request, key, this.#headers))
+      return await this.#store.add(toPendingRequest(request, key, this.#headers))
     } catch (cause) {
       throw new IdempotentFetchError(
         'persist-failed',
@@ -200,8 +213,8 @@ class PendingRequests {
     }
   }
 
-  /** The answer counts, whatever becomes of the store: what stays in it brings a replay. */
-  async #answered(key: string): Promise<void> {
+  /** Does not fail if the store does: a request that stays in it gets a replay when it is resent. */
+  async #forgetAnswered(key: string): Promise<void> {
     try {
       await this.forget(key)
     } catch (error) {
@@ -211,7 +224,7 @@ class PendingRequests {
 }
 
 /** @param names of the headers to store, in lower case */
-function pendingRequest(
+function toPendingRequest(
   { url, method, headers, body, input, init }: RepeatableRequest,
   key: string,
   names: readonly string[],
@@ -219,7 +232,7 @@ function pendingRequest(
   const { location } = globalThis as { location?: { href: string } }
   return {
     key,
-    // Another page may be the one that resumes.
+    // Absolute, since a page with another address may resume it.
     url: location ? new URL(url, location.href).href : url,
     method,
     headers: [...headers].filter(([name]) => names.includes(name)),
@@ -230,33 +243,33 @@ function pendingRequest(
 }
 
 /**
- * Whoever cancels wants no answer, and nobody to repeat the request behind their back. A signal of
- * AbortSignal.timeout() cancels nothing: its caller only waits no longer.
+ * Whether the caller cancelled the request, which is then not resent. A signal of AbortSignal.timeout()
+ * does not cancel it: it only ends the caller's wait.
  */
-function isCancelled(signal: AbortSignal | undefined): boolean {
+function isCancelledByCaller(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true && signal.reason?.name !== 'TimeoutError'
 }
 
-/** A 401 is about who asks, not about the request: servers do not keep it, and neither must we. */
+/** A 401 is not final: it concerns the credentials, not the request, and servers do not record it. */
 function isFinal(response: Response, final: boolean): boolean {
   return final && response.status !== 401
 }
 
 /**
- * Runs `work` while the other tabs know that this one is at it.
- * @param work is told whether it is the only one
+ * Runs `work` while holding the lock of a key, which other tabs see, or without it if it is taken.
+ * @param work is passed whether the lock is held
  */
-async function exclusively<T>(key: string, work: (mine: boolean) => Promise<T>): Promise<T> {
+async function withKeyLock<T>(key: string, work: (isHeld: boolean) => Promise<T>): Promise<T> {
   const name = `pawl:${key}`
   const { locks } = (globalThis as { navigator?: { locks?: LockManager } }).navigator ?? {}
   if (locks) {
     return locks.request(name, { ifAvailable: true }, (lock) => work(lock !== null))
   }
-  const mine = !busy.has(name)
-  busy.add(name)
+  const isHeld = !heldLocks.has(name)
+  heldLocks.add(name)
   try {
-    return await work(mine)
+    return await work(isHeld)
   } finally {
-    if (mine) busy.delete(name)
+    if (isHeld) heldLocks.delete(name)
   }
 }

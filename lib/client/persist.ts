@@ -1,3 +1,5 @@
+/** The entry point of pawl/client/persist: stores that keep requests until their response is final. */
+
 export { indexedDbStore } from './indexed-db-store.ts'
 export { localStorageStore, type StorageLike } from './local-storage-store.ts'
 export {

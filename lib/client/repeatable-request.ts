@@ -1,18 +1,20 @@
+/** Turns what fetch is given into a request that can be sent several times, with the same bytes. */
+
+import { formatKey, resolveKey } from './idempotency-key.ts'
 import { IdempotentFetchError } from './idempotent-fetch-error.ts'
-import { formatKey, keyFor } from './idempotency-key.ts'
 import type { KeySettings } from './options.ts'
 
-/** What fetch takes, and what concerns this one call only. */
+/** The options of one call: those of fetch, and those of the client that a call can override. */
 export interface IdempotentRequestInit extends RequestInit {
-  /** The key of this call: what is unique to the operation, such as the number of an order. */
+  /** The key of this call: a value unique to the operation, such as the number of an order. */
   key?: string
-  /** False: the answer's body is handed on as it arrives, not read whole within the retries. */
+  /** False: the response's body is streamed; a body that breaks off is not retried. */
   buffer?: boolean
-  /** False: this call is not kept by the client's `persist` store. */
+  /** False: the client's `persist` store does not keep this call. */
   persist?: boolean
 }
 
-/** A request that can be sent any number of times, the same bytes each time. */
+/** A request that can be sent any number of times, with the same bytes each time. */
 export interface RepeatableRequest {
   readonly input: string | URL | Request
   readonly url: string
@@ -25,27 +27,29 @@ export interface RepeatableRequest {
 }
 
 /**
- * Reads the body once, and settles the key.
- * @throws IdempotentFetchError `body-not-repeatable`, `key-malformed`; TypeError, as fetch would
+ * Reads the body once, and chooses the key.
+ * @throws IdempotentFetchError `body-not-repeatable`, `key-malformed`; TypeError where fetch throws one
  */
-export async function repeatable(
+export async function toRepeatableRequest(
   input: string | URL | Request,
   init: IdempotentRequestInit,
   settings: KeySettings,
 ): Promise<RepeatableRequest> {
   const given = isRequest(input) ? input : undefined
   const url = given ? given.url : String(input)
-  // fetch leaves "patch" in lower case, which servers refuse.
+  // fetch does not convert "patch" to upper case, and servers refuse the method in lower case.
   const method = (init.method ?? given?.method ?? 'GET').toUpperCase()
   const headers = new Headers(init.headers ?? given?.headers)
-  const key = init.key ?? keyFor(url, method, headers.get(settings.header), settings)
+  const key = init.key ?? resolveKey(url, method, headers.get(settings.header), settings)
   if (key !== undefined) headers.set(settings.header, formatKey(key, settings.quoted))
   let body: Uint8Array<ArrayBuffer> | undefined
   if (init.body != null) {
-    const read = await bytesOf(init.body)
-    body = read.bytes
-    // With the boundary of a form: serialized again, it would be another one.
-    if (read.type && !headers.has('Content-Type')) headers.set('Content-Type', read.type)
+    const serialized = await serializeBody(init.body)
+    body = serialized.bytes
+    // The type of a form contains the boundary, which serializing the form again would change.
+    if (serialized.type && !headers.has('Content-Type')) {
+      headers.set('Content-Type', serialized.type)
+    }
   } else if (given && method !== 'GET' && method !== 'HEAD') {
     body = new Uint8Array(await given.arrayBuffer())
   }
@@ -53,16 +57,16 @@ export async function repeatable(
   return { input, url, method, headers, body, key, signal, init }
 }
 
-/** By its shape: a custom fetch may come with a Request of its own. */
+/** Checks the shape, not the class: a custom fetch may have a Request class of its own. */
 export function isRequest(input: string | URL | Request): input is Request {
   return typeof input === 'object' && 'method' in input
 }
 
 /**
- * A body's bytes, and the content type that goes with them, as fetch would send them.
- * @throws IdempotentFetchError `body-not-repeatable` for what can be read only once
+ * Serializes a body to the bytes and the content type that fetch would send.
+ * @throws IdempotentFetchError `body-not-repeatable` for a stream, which can be read only once
  */
-export async function bytesOf(
+export async function serializeBody(
   body: NonNullable<RequestInit['body']>,
 ): Promise<{ bytes: Uint8Array<ArrayBuffer>; type: string | null }> {
   if (typeof body === 'object' && (Symbol.asyncIterator in body || 'getReader' in body)) {
@@ -72,9 +76,9 @@ export async function bytesOf(
         'await new Response(stream).arrayBuffer()',
     )
   }
-  const whole = new Response(body)
+  const response = new Response(body)
   return {
-    bytes: new Uint8Array(await whole.arrayBuffer()),
-    type: whole.headers.get('Content-Type'),
+    bytes: new Uint8Array(await response.arrayBuffer()),
+    type: response.headers.get('Content-Type'),
   }
 }

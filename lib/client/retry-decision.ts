@@ -1,44 +1,48 @@
-/** What the policy looks at in an answer, whichever library brought it. */
-export interface Answer {
+/** Decides from a response whether to retry the request. Serves fetch, axios and ky alike. */
+
+/** The parts of a response that the decision needs, independent of the HTTP library. */
+export interface ResponseView {
   readonly status: number
   header(name: string): string | null | undefined
-  /** The `type` of its problem document (RFC 9457), if it is one. */
+  /** The `type` of the problem document (RFC 9457) in the body; undefined if the body is none. */
   problemType(): Promise<unknown>
 }
 
 /**
- * - `final`: what the caller gets.
- * - `retry`: the server failed, or asks to come back.
- * - `wait`: the server is at work on this very request.
+ * - `final`: return the response to the caller.
+ * - `retry`: the server failed, or asked the client to come back.
+ * - `wait`: the server is still running this very request.
  */
-export type Verdict = 'final' | 'retry' | 'wait'
+export type RetryDecision = 'final' | 'retry' | 'wait'
 
-/** Of the 4xx, those that ask to come back. */
-const TEMPORARY = [408, 425, 429]
-/** Of the 5xx, those that another try cannot change. */
-const PERMANENT = [501, 505, 506, 508, 510, 511]
+/** The 4xx statuses that ask the client to come back. */
+const RETRYABLE_4XX = [408, 425, 429]
+/** The 5xx statuses that another attempt cannot change. */
+const PERMANENT_5XX = [501, 505, 506, 508, 510, 511]
 
-/** Whether to retry; docs/client.md has the table. */
-export async function judge(answer: Answer): Promise<Verdict> {
-  const { status } = answer
-  // A replay is the recorded outcome, be it a 500: each retry would bring it again.
-  if (isReplayed(answer)) return 'final'
+/** Decides whether to retry; docs/client.md has the table. */
+export async function decideRetry(response: ResponseView): Promise<RetryDecision> {
+  const { status } = response
+  // A replay is the recorded outcome, even if that is a 500: each retry would get it again.
+  if (isReplayed(response)) return 'final'
   if (status === 409) {
-    const type = await answer.problemType()
-    const known = String(type).startsWith('urn:pawl:problem:')
-    const busy = known ? type === 'urn:pawl:problem:in-progress' : answer.header('Retry-After')
-    return busy ? 'wait' : 'final'
+    const type = await response.problemType()
+    const isFromPawl = String(type).startsWith('urn:pawl:problem:')
+    const isInProgress = isFromPawl
+      ? type === 'urn:pawl:problem:in-progress'
+      : response.header('Retry-After')
+    return isInProgress ? 'wait' : 'final'
   }
-  const failed = status < 500 ? TEMPORARY.includes(status) : !PERMANENT.includes(status)
+  const failed = status < 500 ? RETRYABLE_4XX.includes(status) : !PERMANENT_5XX.includes(status)
   return failed ? 'retry' : 'final'
 }
 
-export function isReplayed(answer: Answer): boolean {
-  return answer.header('Idempotent-Replayed') === 'true'
+export function isReplayed(response: ResponseView): boolean {
+  return response.header('Idempotent-Replayed') === 'true'
 }
 
-/** The `type` in the text of a problem document; undefined if it has none, or is none. */
-export function typeIn(text: string): unknown {
+/** The `type` of a problem document; undefined if the text is not JSON or has no `type`. */
+export function problemTypeIn(text: string): unknown {
   try {
     return JSON.parse(text)?.type
   } catch {
@@ -46,11 +50,11 @@ export function typeIn(text: string): unknown {
   }
 }
 
-/** @param response whose body is unread, and stays so */
-export function answerOf(response: Response): Answer {
+/** @param response a response with an unread body, which stays unread */
+export function viewOf(response: Response): ResponseView {
   return {
     status: response.status,
     header: (name) => response.headers.get(name),
-    problemType: async () => typeIn(await response.clone().text()),
+    problemType: async () => problemTypeIn(await response.clone().text()),
   }
 }

@@ -1,33 +1,39 @@
-import { type Answer, judge } from './retry-decision.ts'
-import { delayAfter, sleep } from './backoff.ts'
-import type { CallInfo, GiveUpReason, RetrySettings } from './options.ts'
+/** The retry loop: sends a call until its response is final, or a limit is reached. */
 
-/** One call, as the library underneath can make it. */
-export interface Call<T> {
+import { retryDelay, sleep } from './backoff.ts'
+import type { CallInfo, GiveUpReason, RetrySettings } from './options.ts'
+import { decideRetry, type ResponseView } from './retry-decision.ts'
+
+/** One call of an HTTP library, as the retry loop sees it. */
+export interface RetryableCall<T> {
   readonly info: CallInfo
-  /** Whether it may be sent more than once at all. */
+  /** False: the call is sent once only. */
   readonly repeatable: boolean
   readonly signal: AbortSignal | undefined
-  /** Before each attempt; what it throws ends the call. */
-  before?(): Promise<void>
-  /** Sends it once; rejects if no answer came within `timeoutMs`. */
+  /** Runs before each attempt. If it throws, the call ends with that error. */
+  beforeAttempt?(): Promise<void>
+  /** Sends the request once; rejects if there was no response within `timeoutMs`. */
   send(timeoutMs: number): Promise<T>
-  answer(result: T): Answer
-  /** Whether another attempt may help after this rejection. Default: always. */
-  retriable?(error: unknown): boolean
-  /** What to throw when there never was an answer. */
-  noAnswer(why: GiveUpReason, attempts: number, error: unknown): unknown
+  view(result: T): ResponseView
+  /** Whether another attempt may help after `send` has rejected with this error. Default: always. */
+  isRetryable?(error: unknown): boolean
+  /** The error to throw when no attempt got a response. */
+  errorWithoutResponse(why: GiveUpReason, attempts: number, error: unknown): unknown
 }
 
+/** The result of a call with retries. */
 export interface Result<T> {
   result: T
   attempts: number
-  /** False when the policy gave up: the result is then the last answer there was. */
+  /** False when a limit was reached: `result` is then the last response. */
   final: boolean
 }
 
-/** Sends a call until its answer is final, or the policy gives up. */
-export async function withRetries<T>(call: Call<T>, settings: RetrySettings): Promise<Result<T>> {
+/** Sends a call until its response is final, or a limit is reached. */
+export async function withRetries<T>(
+  call: RetryableCall<T>,
+  settings: RetrySettings,
+): Promise<Result<T>> {
   const { maxAttempts, attemptTimeout, timeout, budget, onRetry, onGiveUp } = settings
   const deadline = performance.now() + timeout
   let attempts = 0
@@ -36,46 +42,46 @@ export async function withRetries<T>(call: Call<T>, settings: RetrySettings): Pr
   let error: unknown
   for (;;) {
     call.signal?.throwIfAborted()
-    await call.before?.()
+    await call.beforeAttempt?.()
     attempts += 1
-    let answer: Answer | undefined
-    let waiting = false
+    let response: ResponseView | undefined
+    let isInProgress = false
     try {
       const result = await call.send(Math.min(attemptTimeout, deadline - performance.now()))
-      answer = call.answer(result)
-      const verdict = call.repeatable ? await judge(answer) : 'final'
-      if (verdict === 'final') {
+      response = call.view(result)
+      const decision = call.repeatable ? await decideRetry(response) : 'final'
+      if (decision === 'final') {
         if (budget) budget.deposit(failures > 0)
         return { result, attempts, final: true }
       }
       last = { result }
-      waiting = verdict === 'wait'
+      isInProgress = decision === 'wait'
     } catch (thrown) {
       call.signal?.throwIfAborted()
-      if (!call.repeatable || call.retriable?.(thrown) === false) throw thrown
+      if (!call.repeatable || call.isRetryable?.(thrown) === false) throw thrown
       error = thrown
     }
-    // A server at work on the request is well: only `timeout` limits how long we wait for it.
-    if (!waiting) failures += 1
-    const delay = delayAfter(attempts, answer, settings)
-    const happened = {
+    // A server that is running the request has not failed: only `timeout` limits the wait for it.
+    if (!isInProgress) failures += 1
+    const delay = retryDelay(attempts, response, settings)
+    const attempt = {
       ...call.info,
       attempts,
-      status: answer?.status,
-      error: answer ? undefined : error,
+      status: response?.status,
+      error: response ? undefined : error,
     }
     const why =
       failures >= maxAttempts
         ? 'maxAttempts'
         : performance.now() + delay >= deadline
           ? 'timeout'
-          : !waiting && budget && !budget.withdraw() && 'budget'
+          : !isInProgress && budget && !budget.withdraw() && 'budget'
     if (why) {
-      await onGiveUp({ ...happened, why })
+      await onGiveUp({ ...attempt, why })
       if (last) return { result: last.result, attempts, final: false }
-      throw call.noAnswer(why, attempts, error)
+      throw call.errorWithoutResponse(why, attempts, error)
     }
-    await onRetry({ ...happened, delay })
+    await onRetry({ ...attempt, delay })
     await sleep(delay, call.signal)
   }
 }

@@ -1,44 +1,51 @@
+/** Runs one attempt at an execution, from its claim until its outcome or release is recorded. */
+
 import { CancelledError, PawlError } from '../errors/index.ts'
 import type { RunStatement, TransactionHost } from '../store/database/transaction-host.ts'
-import type { Entry, StepStore } from '../store/step-store.ts'
-import type { AttemptRef, Ending, Outcome, Store, Unfinished } from '../store/execution-store.ts'
+import type {
+  AttemptRef,
+  ExecutionStore,
+  Outcome,
+  ReleaseOptions,
+  ReleaseStatus,
+} from '../store/execution-store.ts'
+import type { JournalEntry, StepStore } from '../store/step-store.ts'
 import type { Execution } from './execution.ts'
 import { Journal } from './journal/journal.ts'
 import type { JournalLimits } from './limits.ts'
-import { openOutcome, sealOutcome } from './outcome-encryption.ts'
-import { persist } from './retry/retry-while-unavailable.ts'
-import { type ExecutionParts, RunningExecution } from './running-execution.ts'
-import { compensate, UndoLog } from './steps/compensation.ts'
-import type { Sealer } from './values/encryptor.ts'
+import { decryptOutcome, encryptOutcome } from './outcome-encryption.ts'
+import { retryWhileUnavailable } from './retry/retry-while-unavailable.ts'
+import { type ExecutionDependencies, RunningExecution } from './running-execution.ts'
+import { CompensationLog, runCompensations } from './steps/compensation.ts'
+import type { Encryptor } from './values/encryptor.ts'
 import { encodeError } from './values/value-codec.ts'
 
-/** How an attempt ended, as the database recorded it. */
-export type Settled =
-  /** The execution has an outcome: this attempt's, or one that was there first. */
+/** How an attempt ended, as recorded in the database. */
+export type AttemptResult =
+  /** The execution has an outcome; `own`: it is this attempt's, not one that was recorded before. */
   | { kind: 'done'; outcome: Outcome; own: boolean }
-  /** It was given back without one. */
+  /** The execution was released without an outcome. */
   | { kind: 'released' | 'unknown' | 'parked' }
-  /** It sleeps until something arrives or its time comes. */
+  /** The execution sleeps until a signal or its wakeup time. */
   | { kind: 'suspended' }
-  /** Another attempt is the current one, and this one's failure does not count. */
+  /** Another attempt is the current one, so this one's failure was not recorded. */
   | { kind: 'superseded' }
 
-/** How an attempt ends without an outcome. */
-export interface Interruption extends Omit<Ending, 'error'> {
-  /** Why, for people. */
+/** Why, and how, an attempt ends without an outcome. */
+export interface Interruption extends Omit<ReleaseOptions, 'error'> {
+  /** The reason, shown to people. */
   error?: Error
 }
 
-/** What the error of an interruption is sealed as. */
-export const LAST_ERROR = 'last error'
+/** The purpose with which the error of an interruption is encrypted. */
+export const LAST_ERROR_PURPOSE = 'last error'
 
-/** What attempts need of the process they run in. */
-export interface AttemptTools {
-  store: Store
+export interface AttemptDependencies {
+  store: ExecutionStore
   steps: StepStore
-  sealer: Sealer
+  encryptor: Encryptor
   limits: JournalLimits
-  /** Whether Pawl has stopped, and nothing may be tried any more. */
+  /** Whether Pawl has stopped: nothing may be sent to the database any more. */
   stopped: () => boolean
 }
 
@@ -46,42 +53,48 @@ export interface AttemptOptions {
   scope: string
   key: string
   fingerprint: Buffer
-  /** Whether an attempt that ended without an outcome may be run again; undefined: if it has a journal. */
+  /**
+   * Whether the execution may run again after an attempt that ended without an outcome; undefined: only if
+   * something is recorded in its journal.
+   */
   resumable: boolean | undefined
-  /** What earlier attempts have recorded, in the order of replay. */
-  recorded: readonly Entry[]
-  /** Whether a worker runs it, and not a client's request. */
+  /** The entries that earlier attempts recorded, in the order of replay. */
+  recorded: readonly JournalEntry[]
+  /** Whether a worker runs the attempt, not a client's request. */
   recovering: boolean
-  /** What the code holds of it. Default: an Execution. */
-  make?: (parts: ExecutionParts, attempt: Attempt) => RunningExecution
+  /** Creates the object that the handler gets. Default: a RunningExecution. */
+  createExecution?: (
+    executionDependencies: ExecutionDependencies,
+    attempt: Attempt,
+  ) => RunningExecution
 }
 
 /**
- * One try at running an execution, from the claim to the outcome. Nothing that an attempt answers is
- * final before `complete` or `release` has resolved.
+ * One attempt at an execution, from its claim until its outcome or release is recorded. The attempt's
+ * answer is final only when `complete` or `release` has resolved.
  */
 export class Attempt {
   readonly fingerprint: Buffer
-  /** Resolves when the database knows how the attempt ended; never rejects. */
-  readonly settled: Promise<Settled>
+  /** Resolves when the database has recorded how the attempt ended; never rejects. */
+  readonly settled: Promise<AttemptResult>
   readonly #execution: RunningExecution
   readonly #journal: Journal
-  readonly #undoLog = new UndoLog()
-  /** Of a request that is a transaction, and whether steps could not be recorded while it is open. */
+  readonly #compensationLog = new CompensationLog()
+  /** The request's transaction, on routes that have one; `blocks`: no step can be recorded while it is open. */
   #transaction: { tx: unknown; blocks: boolean } | undefined
   #endTransaction: () => void = () => {}
-  #releasing: Promise<Settled> | undefined
+  #releasing: Promise<AttemptResult> | undefined
   readonly #ref: AttemptRef
-  readonly #tools: AttemptTools
+  readonly #dependencies: AttemptDependencies
   readonly #options: AttemptOptions
-  #abort: AbortController | null = null
-  #onHalt: (() => void) | undefined
+  #abortController: AbortController | null = null
+  #onHalted: (() => void) | undefined
   #superseded: Error | null = null
-  #settle!: (settled: Settled) => void
+  #settle!: (settled: AttemptResult) => void
   #settledAlready = false
 
-  constructor(tools: AttemptTools, ref: AttemptRef, options: AttemptOptions) {
-    this.#tools = tools
+  constructor(dependencies: AttemptDependencies, ref: AttemptRef, options: AttemptOptions) {
+    this.#dependencies = dependencies
     this.#ref = ref
     this.#options = options
     this.fingerprint = options.fingerprint
@@ -91,84 +104,100 @@ export class Attempt {
         resolve(settled)
       }
     })
-    this.#journal = new Journal(tools.steps, tools.sealer, ref, options.recorded, tools.limits, {
-      stopped: tools.stopped,
-      superseded: () => this.#superseded,
-      onSuperseded: () => this.#supersede(),
-      onCancelling: () => this.halt(new CancelledError()),
-    })
-    const { make = (parts) => new RunningExecution(parts) } = options
-    const parts = {
+    this.#journal = new Journal(
+      dependencies.steps,
+      dependencies.encryptor,
+      ref,
+      options.recorded,
+      dependencies.limits,
+      {
+        stopped: dependencies.stopped,
+        superseded: () => this.#superseded,
+        onSuperseded: () => this.#stopCode(),
+        onCancelling: () => this.halt(new CancelledError()),
+      },
+    )
+    const {
+      createExecution = (executionDependencies) => new RunningExecution(executionDependencies),
+    } = options
+    const executionDependencies = {
       id: ref.id,
       scope: options.scope,
       key: options.key,
       attempt: ref.attempt,
       recovering: options.recovering,
-      born: ref.born,
+      incarnation: ref.incarnation,
       journal: this.#journal,
-      steps: tools.steps,
-      undoLog: this.#undoLog,
-      transactionOfRequest: () => this.#transaction,
-      signal: () => this.#signal(),
+      steps: dependencies.steps,
+      compensationLog: this.#compensationLog,
+      requestTransaction: () => this.#transaction,
+      signal: () => this.#abortSignal(),
     }
-    this.#execution = make(parts, this)
+    this.#execution = createExecution(executionDependencies, this)
   }
 
   get execution(): Execution {
     return this.#execution
   }
 
-  /** Whether the database knows how it ended. */
+  /** Whether the database has recorded how the attempt ended. */
   get isSettled(): boolean {
     return this.#settledAlready
   }
 
   /**
-   * Whether the execution may be run again if this attempt ends without a final answer: as the app says,
-   * else if anything is recorded, or the handler has asked for a step: what it does is in steps then.
+   * Whether the execution may run again if this attempt ends without a final answer: as the app's option
+   * says; without the option, if anything is recorded or the handler has called a step. Its effects are in
+   * steps then.
    */
   get isResumable(): boolean {
-    return this.#options.resumable ?? (this.#journal.isUsed || !this.#journal.isEmpty)
+    return this.#options.resumable ?? (this.#journal.hasCalls || !this.#journal.isEmpty)
   }
 
-  /** Whether a step has failed for good, so that no other attempt can fare better. */
-  get hasFailed(): boolean {
-    return this.#journal.hasFailure
+  /** Whether a step has failed for good, so that another attempt would fail too. */
+  get hasTerminalFailure(): boolean {
+    return this.#journal.hasTerminalFailure
   }
 
-  /** Whether an earlier attempt has given up: its answer is the one to give. */
+  /** Whether an earlier attempt has begun to run compensations; its recorded answer is then the outcome. */
   get isGivingUp(): boolean {
     return this.#journal.isGivingUp
   }
 
-  /** The recorded steps that this attempt has not asked for. */
+  /** The recorded steps that the code of this attempt has not called. */
   get skippedSteps(): string[] {
-    return this.#journal.skipped
+    return this.#journal.skippedSteps
   }
 
   /**
-   * Undoes what has been recorded, before a final error is. Steps that are still under way and could
-   * then not be undone are waited for, and no new ones begin.
-   * @returns the outcome to record: this one, or the one of an earlier attempt that gave up
+   * Runs the compensations of the recorded steps, before the final error is recorded. Waits for running
+   * steps that have a compensation, and lets no new step start.
+   * @returns the outcome to record: the given one, or that of an earlier attempt that gave up
    * @throws what a compensation throws; PawlError
    */
   async giveUp(outcome: Outcome): Promise<Outcome> {
-    this.#journal.close()
-    await this.#undoLog.quiet()
-    const { undoable } = this.#undoLog
-    if (undoable.length === 0 && !this.isGivingUp) return outcome
-    const keyOf = this.#execution.keyOf.bind(this.#execution)
-    return compensate(this.#execution, this.#journal, undoable, outcome, keyOf)
+    this.#journal.closeToNewSteps()
+    await this.#compensationLog.whenIdle()
+    const { compensableSteps } = this.#compensationLog
+    if (compensableSteps.length === 0 && !this.isGivingUp) return outcome
+    const idempotencyKeyOf = this.#execution.idempotencyKeyOf.bind(this.#execution)
+    return runCompensations(
+      this.#execution,
+      this.#journal,
+      compensableSteps,
+      outcome,
+      idempotencyKeyOf,
+    )
   }
 
   /**
-   * Records the outcome and resolves to what was recorded, which may be another attempt's. If the
-   * store cannot be reached, this goes on trying for as long as Pawl runs.
+   * Records the outcome and resolves to the recorded one, which may be another attempt's. While the
+   * database is unavailable, keeps trying until Pawl stops.
    *
    * @param retentionMs how long the outcome is kept, in ms
-   * @param failure whether this is a failure, which counts only from the current attempt
+   * @param failure whether the outcome is a failure, which only the current attempt may record
    */
-  async complete(outcome: Outcome, retentionMs: number, failure: boolean): Promise<Settled> {
+  async complete(outcome: Outcome, retentionMs: number, failure: boolean): Promise<AttemptResult> {
     try {
       const settled = await this.#record(outcome, retentionMs, failure)
       this.#settle(settled)
@@ -180,21 +209,21 @@ export class Attempt {
   }
 
   /**
-   * Runs the handler in a transaction that its outcome is a part of.
+   * Runs the handler in a database transaction and records its outcome in the same transaction.
    *
-   * @param host default: the database of Pawl
+   * @param host opens the transaction; default: Pawl's database
    * @param retentionMs how long the outcome is kept, in ms
-   * @param handle runs it; resolves to the outcome, or to null to roll all of it back and give the
-   * execution back
-   * @throws what opening or committing the transaction throws; it is rolled back, and the execution
-   * given back (in the background, if the transaction did not begin)
+   * @param handle runs the handler; resolves to the outcome, or to null to roll the transaction back and
+   * release the execution
+   * @throws what opening or committing the transaction throws; the transaction is rolled back and the
+   * execution released (in the background, if the transaction did not begin)
    */
   async completeInTransaction(
     host: TransactionHost<unknown> | undefined,
     retentionMs: number,
     handle: () => Promise<Outcome | null>,
-  ): Promise<Settled> {
-    const { steps, store } = this.#tools
+  ): Promise<AttemptResult> {
+    const { steps, store } = this.#dependencies
     const where = host ?? steps.host
     let own: Outcome | null = null
     let awaited = false
@@ -205,12 +234,12 @@ export class Attempt {
           const superseded = new Promise<null>((resolve) => {
             this.#endTransaction = () => resolve(null)
           })
-          this.#journal.check()
-          this.#transaction = { tx, blocks: steps.blocks(where) }
+          this.#journal.throwIfSuperseded()
+          this.#transaction = { tx, blocks: steps.blocksRecording(where) }
           own = await Promise.race([handle(), superseded])
-          if (!own || this.#journal.hasStopped) throw new RolledBack()
-          const recorded = await this.#completeIn(run, own, retentionMs)
-          if (recorded === null) throw new RolledBack()
+          if (!own || this.#journal.hasStopped) throw new RollbackRequest()
+          const recorded = await this.#recordInTransaction(run, own, retentionMs)
+          if (recorded === null) throw new RollbackRequest()
           awaited = recorded
         },
         undefined,
@@ -220,90 +249,95 @@ export class Attempt {
         this.release('released').catch(() => {})
         throw error
       }
-      // The journal knows: another attempt may have been first, and a commit whose reply was lost is a
-      // commit. One that is still under way holds the row, and giving back waits for it.
-      const settled = await this.#lookAtOther()
-      if (settled.kind === 'done') return this.#done(settled)
+      // The database tells what happened: another attempt may have recorded an outcome first, or the
+      // commit may have succeeded and its reply was lost. A commit that still runs holds the row's lock,
+      // and `release` waits for it.
+      const settled = await this.#readRecordedResult()
+      if (settled.kind === 'done') return this.#settleWith(settled)
       const released = await this.release('released')
-      if (error instanceof RolledBack || released.kind === 'done') return released
+      if (error instanceof RollbackRequest || released.kind === 'done') return released
       throw error
     }
     if (awaited) store.notify([this.#ref.id])
-    return this.#done({ kind: 'done', outcome: own as unknown as Outcome, own: true })
+    return this.#settleWith({ kind: 'done', outcome: own as unknown as Outcome, own: true })
   }
 
   /**
-   * Gives the execution back without an outcome: free to resume, or open what it did. If this attempt is
-   * no longer the current one, that changes nothing, and this tells what another has made of it.
+   * Ends the attempt without an outcome: the execution may be resumed (`released`), its effects are unknown
+   * (`unknown`), or workers give up (`parked`). If this attempt is no longer the current one, this changes
+   * nothing and resolves to what another attempt recorded.
    */
-  async release(status: Unfinished, ending?: Interruption): Promise<Settled> {
+  async release(status: ReleaseStatus, ending?: Interruption): Promise<AttemptResult> {
     if (this.isSettled) return this.settled
     this.#releasing ??= this.#release(status, ending)
     return this.#releasing
   }
 
-  async #release(status: Unfinished, how: Interruption | undefined): Promise<Settled> {
-    this.#supersede()
-    const { store, sealer, stopped } = this.#tools
+  async #release(status: ReleaseStatus, how: Interruption | undefined): Promise<AttemptResult> {
+    this.#stopCode()
+    const { store, encryptor, stopped } = this.#dependencies
     const error = how?.error && encodeError(how.error)
-    const ending: Ending | undefined = how && {
+    const ending: ReleaseOptions | undefined = how && {
       ...how,
-      error: error ? sealer.seal(error, this.#ref.id, LAST_ERROR) : null,
+      error: error ? encryptor.encrypt(error, this.#ref.id, LAST_ERROR_PURPOSE) : null,
     }
-    let settled: Settled = { kind: status }
+    let settled: AttemptResult = { kind: status }
     try {
-      const wasCurrent = await persist(() => store.release(this.#ref, status, ending), stopped)
-      if (!wasCurrent) settled = await this.#lookAtOther()
+      const wasCurrent = await retryWhileUnavailable(
+        () => store.release(this.#ref, status, ending),
+        stopped,
+      )
+      if (!wasCurrent) settled = await this.#readRecordedResult()
     } finally {
       this.#settle(settled)
     }
     return settled
   }
 
-  /** The attempt ended without an outcome (crash, timeout, shutdown). */
-  interrupt(ending?: Interruption): Promise<Settled> {
+  /** Releases the execution after a crash, timeout or shutdown: `released` if it is resumable, else `unknown`. */
+  interrupt(ending?: Interruption): Promise<AttemptResult> {
     return this.release(this.isResumable ? 'released' : 'unknown', ending)
   }
 
-  /** It sleeps, by a statement of its own: whatever its code still does leads nowhere. */
-  suspended(): void {
-    this.#supersede()
+  /** Ends the attempt after the execution was suspended in the database; what its code still does is ignored. */
+  markSuspended(): void {
+    this.#stopCode()
     this.#settle({ kind: 'suspended' })
   }
 
-  /** Another attempt is the current one: this one is not to do anything any more. */
-  supersede(): void {
-    this.#supersede()
+  /** Ends the attempt because another one is the current one. */
+  markSuperseded(): void {
+    this.#stopCode()
     this.#settle({ kind: 'superseded' })
   }
 
-  /** Lets the code begin nothing new: it is to end, and what it did is undone. */
+  /** Lets the code start no new steps, so that it ends (cancellation or timeout); what it did is compensated. */
   halt(error: Error): void {
     this.#journal.halt(error)
-    this.#abort?.abort(error)
-    this.#onHalt?.()
+    this.#abortController?.abort(error)
+    this.#onHalted?.()
   }
 
-  /** Called when the code may begin nothing new. */
-  set onHalt(listener: () => void) {
-    this.#onHalt = listener
-    if (this.#journal.halted) listener()
+  /** Is called by `halt`, or at once if the attempt is halted already. */
+  set onHalted(listener: () => void) {
+    this.#onHalted = listener
+    if (this.#journal.haltReason) listener()
   }
 
-  async #record(outcome: Outcome, retentionMs: number, failure: boolean): Promise<Settled> {
-    // What a handler answers that was told to stop says nothing of the execution.
-    if (this.#journal.hasStopped) return this.#lookAtOther()
-    const { store, sealer, stopped } = this.#tools
+  async #record(outcome: Outcome, retentionMs: number, failure: boolean): Promise<AttemptResult> {
+    // This attempt was told to stop, so the answer of its handler does not count.
+    if (this.#journal.hasStopped) return this.#readRecordedResult()
+    const { store, encryptor, stopped } = this.#dependencies
     const completion = {
       ...this.#ref,
-      outcome: sealOutcome(sealer, this.#ref.id, outcome),
+      outcome: encryptOutcome(encryptor, this.#ref.id, outcome),
       retentionMs,
       onlyIfCurrent: failure,
     }
-    const completed = await persist(() => store.complete(completion), stopped)
+    const completed = await retryWhileUnavailable(() => store.complete(completion), stopped)
     if (completed.kind === 'stored') return { kind: 'done', outcome, own: true }
     const { found } = completed
-    if (found?.outcome) return { kind: 'done', outcome: this.#open(found.outcome), own: false }
+    if (found?.outcome) return { kind: 'done', outcome: this.#decrypt(found.outcome), own: false }
     if (found) return { kind: 'superseded' }
     throw new PawlError(
       'execution-gone',
@@ -312,48 +346,53 @@ export class Attempt {
     )
   }
 
-  #completeIn(run: RunStatement, outcome: Outcome, retentionMs: number): Promise<boolean | null> {
-    const { steps, sealer } = this.#tools
-    const sealed = sealOutcome(sealer, this.#ref.id, outcome)
-    return steps.completeIn(run, this.#ref, sealed, retentionMs)
+  #recordInTransaction(
+    run: RunStatement,
+    outcome: Outcome,
+    retentionMs: number,
+  ): Promise<boolean | null> {
+    const { steps, encryptor } = this.#dependencies
+    const encrypted = encryptOutcome(encryptor, this.#ref.id, outcome)
+    return steps.completeInTransaction(run, this.#ref, encrypted, retentionMs)
   }
 
-  /** What became of the execution otherwise. */
-  async #lookAtOther(): Promise<Settled> {
-    const { store, stopped } = this.#tools
-    const found = await persist(() => store.look(this.#ref.id), stopped)
-    const outcome = found?.born === this.#ref.born ? found.outcome : null
+  /** Reads the outcome that another attempt, or a commit whose reply was lost, has recorded. */
+  async #readRecordedResult(): Promise<AttemptResult> {
+    const { store, stopped } = this.#dependencies
+    const found = await retryWhileUnavailable(() => store.read(this.#ref.id), stopped)
+    const outcome = found?.incarnation === this.#ref.incarnation ? found.outcome : null
     if (!outcome) return { kind: 'superseded' }
-    return { kind: 'done', outcome: this.#open(outcome), own: false }
+    return { kind: 'done', outcome: this.#decrypt(outcome), own: false }
   }
 
-  #open(outcome: Outcome): Outcome {
-    return openOutcome(this.#tools.sealer, this.#ref.id, outcome)
+  #decrypt(outcome: Outcome): Outcome {
+    return decryptOutcome(this.#dependencies.encryptor, this.#ref.id, outcome)
   }
 
-  #done(settled: Settled): Settled {
+  #settleWith(settled: AttemptResult): AttemptResult {
     this.#settle(settled)
     return settled
   }
 
-  #supersede(): void {
+  /** Makes the next step that the code calls throw, fires the abort signal and ends the transaction. */
+  #stopCode(): void {
     this.#superseded ??= new PawlError(
       'superseded',
       'This attempt is no longer the current one.',
-      'Let the handler end: another attempt goes on, or the outcome is recorded.',
+      'Let the handler end: another attempt runs, or the outcome is already recorded.',
     )
-    this.#abort?.abort(this.#superseded)
+    this.#abortController?.abort(this.#superseded)
     this.#endTransaction()
   }
 
-  // Few handlers ask for it, and a controller costs more than all the rest of an attempt.
-  #signal(): AbortSignal {
-    this.#abort ??= new AbortController()
-    const reason = this.#superseded ?? this.#journal.halted
-    if (reason) this.#abort.abort(reason)
-    return this.#abort.signal
+  // Created on demand: few handlers use the signal, and a controller costs more than the rest of an attempt.
+  #abortSignal(): AbortSignal {
+    this.#abortController ??= new AbortController()
+    const reason = this.#superseded ?? this.#journal.haltReason
+    if (reason) this.#abortController.abort(reason)
+    return this.#abortController.signal
   }
 }
 
-/** Thrown to roll back a transaction of a request. */
-class RolledBack extends Error {}
+/** Thrown to roll back the transaction of a request. */
+class RollbackRequest extends Error {}

@@ -1,48 +1,46 @@
+/** Finds the execution and the step that the running code belongs to, by its async context. */
+
 import { AsyncLocalStorage } from 'node:async_hooks'
-import type { StepName } from '../store/step-store.ts'
+import type { StepId } from '../store/step-store.ts'
 import type { Execution } from './execution.ts'
 
-/** How many deterministic values a piece of code has drawn. */
-export interface Draws {
+/** How many random values and UUIDs a handler or a step has drawn. */
+export interface DrawCounts {
   randoms: number
   uuids: number
 }
 
-/** A step that is running. Each try of it draws the same values. */
-export interface RunningStep extends StepName, Draws {}
+/** A running step and its draws, counted from 0 in each try, so that each try draws the same values. */
+export interface RunningStep extends StepId, DrawCounts {}
 
 interface Context {
   execution: Execution
-  /** The step that is running; null between steps. */
+  /** The running step; null outside of steps. */
   step: RunningStep | null
 }
 
 const contexts = new AsyncLocalStorage<Context>()
 
 /**
- * The execution that the running code belongs to, found by its async context; undefined outside of one.
- * A library that calls back out of its own async context loses it: bind such callbacks with
- * `AsyncResource.bind`, or pass the execution on.
+ * Returns the execution that the calling code runs in, found by its async context; undefined outside an
+ * execution. Callbacks that a library makes from its own async context do not find it: bind them with
+ * `AsyncResource.bind`, or pass the execution to them.
  */
 export function currentExecution(): Execution | undefined {
   return contexts.getStore()?.execution
 }
 
-/** Runs code as part of an execution. */
-export function runAs<T>(execution: Execution, work: () => T): T {
+/** Runs a function so that `currentExecution` finds this execution in it. */
+export function runInExecution<T>(execution: Execution, work: () => T): T {
   return contexts.run({ execution, step: null }, work)
 }
 
-/** Runs code as a step of an execution. */
-export function runAsStep<T>(
-  execution: Execution,
-  { name, occurrence }: StepName,
-  work: () => T,
-): T {
+/** Runs a function so that `currentStep` finds this step in it. */
+export function runInStep<T>(execution: Execution, { name, occurrence }: StepId, work: () => T): T {
   return contexts.run({ execution, step: { name, occurrence, randoms: 0, uuids: 0 } }, work)
 }
 
-/** The step of this execution that the running code belongs to. */
+/** Returns the step of this execution that the calling code runs in; null outside of its steps. */
 export function currentStep(execution: Execution): RunningStep | null {
   const context = contexts.getStore()
   return context?.execution === execution ? context.step : null

@@ -1,95 +1,76 @@
+/** Decides which process runs an execution: claims it, resumes it, or waits for the process that runs it. */
+
 import { PawlError, type PawlErrorCode } from '../errors/index.ts'
 import type { Logger } from '../options/logger.ts'
+import type { ChangeListener } from '../store/change-listener.ts'
+import type { AttemptRef, ExecutionStore, StoredExecution } from '../store/execution-store.ts'
 import type { StepStore } from '../store/step-store.ts'
-import type { AttemptRef, Claim, Found, Outcome, Store } from '../store/execution-store.ts'
-import type { Taken } from '../store/wakeup-store.ts'
-import type { Watch } from '../store/change-listener.ts'
-import { Attempt, type AttemptOptions, type AttemptTools } from './attempt.ts'
+import type { LeasedExecution } from '../store/wakeup-store.ts'
+import { Attempt, type AttemptDependencies, type AttemptOptions } from './attempt.ts'
+import type { BeginOptions, BeginResult } from './begin-options.ts'
 import type { JournalLimits } from './limits.ts'
-import { openOutcome } from './outcome-encryption.ts'
-import { after, persist } from './retry/retry-while-unavailable.ts'
-import { within } from './retry/with-timeout.ts'
-import type { Sealer } from './values/encryptor.ts'
+import { decryptOutcome } from './outcome-encryption.ts'
+import { deadlineAfter, retryWhileUnavailable } from './retry/retry-while-unavailable.ts'
+import { withTimeout } from './retry/with-timeout.ts'
+import type { Encryptor } from './values/encryptor.ts'
 
-/** One arrival of a keyed piece of work. */
-export interface Call {
-  claim: Claim
-  /** Whether an attempt that ended without an outcome may be run again; undefined: if it has a journal. */
-  resumable: boolean | undefined
-  /** How long to wait for an attempt that is running, in ms. */
-  waitMs: number
-  /** Gives a signal that fires when nobody waits for the answer any more; asked for before waiting. */
-  signal?: () => AbortSignal
-}
-
-/** What a call is told. */
-export type Begun =
-  | { kind: 'run'; attempt: Attempt }
-  | { kind: 'replay'; outcome: Outcome }
-  /** The same key names another piece of work. */
-  | { kind: 'mismatch' }
-  /** Still running after the wait. */
-  | { kind: 'running' }
-  /** An earlier attempt ended, and nobody can know what it did. */
-  | { kind: 'unknown' }
-
-/** What an engine is made of. */
-export interface EngineParts {
-  store: Store
+export interface EngineDependencies {
+  store: ExecutionStore
   steps: StepStore
-  watch: Watch
-  sealer: Sealer
+  watch: ChangeListener
+  encryptor: Encryptor
   /** The id of this process. */
   owner: string
-  /** How long a call may wait for a store that cannot be reached, in ms. */
+  /** How long a call retries while the database is unavailable, in ms. */
   storeTimeoutMs: number
   limits: JournalLimits
   logger: Logger
 }
 
-/** Errors after which it is not known whether an execution was taken, or known that it was in vain. */
-const UNDONE = new Set<PawlErrorCode>(['store-unavailable', 'stopping'])
+/** Errors after which the execution may be claimed in the database although this process does not run it. */
+const UNCERTAIN_CODES = new Set<PawlErrorCode>(['store-unavailable', 'stopping'])
 
-/** What the database says of an execution that this process does not run. */
-type Verdict = Exclude<Begun, { kind: 'run' }> | { kind: 'free' }
+/** What to do about an execution that this process does not run; `free`: try to claim it. */
+type Decision = Exclude<BeginResult, { kind: 'run' }> | { kind: 'free' }
 
 /**
- * Decides, for each call, who runs what. In one process at most one call at a time asks the database
- * about an execution, and the others share the answer; between processes the database decides.
+ * Decides for each call whether it runs an execution. In one process, at most one call at a time asks the
+ * database about an execution, and the other calls share the answer. Between processes, the database
+ * decides.
  */
 export class Engine {
-  readonly #store: Store
-  readonly #watch: Watch
+  readonly #store: ExecutionStore
+  readonly #watch: ChangeListener
   readonly #owner: string
   readonly #storeTimeoutMs: number
   readonly #logger: Logger
-  readonly #tools: AttemptTools
-  /** Executions that this process runs, until the database knows how they ended. */
+  readonly #attemptDependencies: AttemptDependencies
+  /** The attempts that this process runs, by execution id, until the database has recorded how they ended. */
   readonly #attempts = new Map<string, Attempt>()
-  /** Executions that this process asks about. */
-  readonly #flights = new Map<string, Promise<Attempt | Found | null>>()
-  /** Executions that this process is about to start, and by how many. */
+  /** By execution id, the claim or take-over that this process has sent to the database. */
+  readonly #acquisitions = new Map<string, Promise<Attempt | StoredExecution | null>>()
+  /** Executions that this process is about to start, with the number of starts. */
   readonly #starting = new Map<string, number>()
-  /** When each of those questions, and what has to be undone after it, is over. */
-  readonly #landings = new Set<Promise<void>>()
+  /** One promise per acquisition; it resolves when the acquisition and, if it failed, its undoing are over. */
+  readonly #cleanups = new Set<Promise<void>>()
   #accepting = true
   #stopped = false
 
-  constructor(parts: EngineParts) {
-    const { store, steps, watch, sealer, owner, storeTimeoutMs, limits, logger } = parts
+  constructor(dependencies: EngineDependencies) {
+    const { store, steps, watch, encryptor, owner, storeTimeoutMs, limits, logger } = dependencies
     this.#store = store
     this.#watch = watch
     this.#owner = owner
     this.#storeTimeoutMs = storeTimeoutMs
     this.#logger = logger
-    this.#tools = { store, steps, sealer, limits, stopped: () => this.#stopped }
+    this.#attemptDependencies = { store, steps, encryptor, limits, stopped: () => this.#stopped }
   }
 
   /**
-   * Claims the execution, or says what became of it.
+   * Claims the execution, or reports its outcome or why it cannot be claimed.
    * @throws PawlError `store-unavailable`, `store-refused`, `stopping`, `decryption-failed`
    */
-  async begin(call: Call): Promise<Begun> {
+  async begin(call: BeginOptions): Promise<BeginResult> {
     const { id, fingerprint } = call.claim
     const deadline = performance.now() + call.waitMs
     const left = () => deadline - performance.now()
@@ -97,68 +78,73 @@ export class Engine {
       const running = this.#attempts.get(id)
       if (running) {
         if (!running.fingerprint.equals(fingerprint)) return { kind: 'mismatch' }
-        const settled = await within(left(), running.settled, call.signal?.())
+        const settled = await withTimeout(left(), running.settled, call.signal?.())
         if (!settled) return { kind: 'running' }
         if (settled.kind === 'done') return { kind: 'replay', outcome: settled.outcome }
         continue
       }
-      const flight = this.#flights.get(id)
-      const known = await (flight ? this.#share(flight) : this.#fly(call))
+      const acquisition = this.#acquisitions.get(id)
+      const known = await (acquisition
+        ? this.#joinAcquisition(acquisition)
+        : this.#startAcquisition(call))
       if (known instanceof Attempt) {
-        if (!flight) return { kind: 'run', attempt: known }
+        if (!acquisition) return { kind: 'run', attempt: known }
         continue
       }
       if (!known) continue
-      let verdict = this.#judge(known, call)
-      if (verdict.kind === 'running' && left() > 0 && !this.#attempts.has(id)) {
-        verdict = (await this.#waitElsewhere(call, left())) ?? verdict
+      let decision = this.#decide(known, call)
+      if (decision.kind === 'running' && left() > 0 && !this.#attempts.has(id)) {
+        decision = (await this.#waitForOtherProcess(call, left())) ?? decision
       }
-      if (verdict.kind !== 'free') return verdict
+      if (decision.kind !== 'free') return decision
     }
     throw stopping()
   }
 
   /**
-   * Goes on with an execution that a worker has taken.
-   * @returns null if it runs here already, or if somebody else has it by now
-   * @throws PawlError `store-unavailable`, `stopping`, `decryption-failed`; the execution is then taken
+   * Starts the next attempt at an execution that this process's worker has leased.
+   * @returns null if the execution already runs here, or if another process has it by now
+   * @throws PawlError `store-unavailable`, `stopping`, `decryption-failed`; a worker leases the execution
    * again later
    */
-  async resume(taken: Taken, make?: AttemptOptions['make']): Promise<Attempt | null> {
-    const { id } = taken
+  async resume(
+    leased: LeasedExecution,
+    createExecution?: AttemptOptions['createExecution'],
+  ): Promise<Attempt | null> {
+    const { id } = leased
     if (!this.#accepting) throw stopping()
-    if (this.#attempts.has(id) || this.#flights.has(id) || this.#starting.has(id)) return null
-    const flight = this.#resume(taken, make)
-    this.#register(id, flight, false)
-    return flight
+    if (this.#attempts.has(id) || this.#acquisitions.has(id) || this.#starting.has(id)) return null
+    const acquisition = this.#resume(leased, createExecution)
+    this.#trackAcquisition(id, acquisition, false)
+    return acquisition
   }
 
   async #resume(
-    { id, born, attempt, scope, key, fingerprint }: Taken,
-    make: AttemptOptions['make'],
+    { id, incarnation, attempt, scope, key, fingerprint }: LeasedExecution,
+    createExecution: AttemptOptions['createExecution'],
   ): Promise<Attempt | null> {
-    const giveUp = after(this.#storeTimeoutMs)
-    // The news may be old: a retry of the client, here, may have gone on with it and finished.
-    const found = await persist(() => this.#store.look(id), giveUp)
+    const giveUp = deadlineAfter(this.#storeTimeoutMs)
+    // The lease may be outdated: a retry of the client may have resumed the execution here and ended it.
+    const found = await retryWhileUnavailable(() => this.#store.read(id), giveUp)
     const isOurs = found?.status === 'running' && found.owner === this.#owner
-    if (!isOurs || found.born !== born || found.attempt !== attempt) return null
+    if (!isOurs || found.incarnation !== incarnation || found.attempt !== attempt) return null
     const options = {
       scope,
       key,
       fingerprint,
       resumable: true,
       recovering: true,
-      ...(make && { make }),
+      ...(createExecution && { createExecution }),
     }
-    return this.#goOn({ id, born, attempt }, options, 'released', giveUp)
+    return this.#runFromJournal({ id, incarnation, attempt }, options, 'released', giveUp)
   }
 
   /**
-   * Keeps an execution that this process is about to start to whoever starts it: until it has heard what
-   * came of that, its worker must not mistake it for one whose start was lost.
-   * @returns a function that ends this
+   * Notes that this process is about to start an execution. Until the starter knows the result, the worker
+   * must not mistake the execution for one whose start was lost.
+   * @returns a function that removes the note
    */
-  starts(id: string): () => void {
+  markStarting(id: string): () => void {
     this.#starting.set(id, (this.#starting.get(id) ?? 0) + 1)
     return () => {
       const others = (this.#starting.get(id) ?? 1) - 1
@@ -167,69 +153,72 @@ export class Engine {
     }
   }
 
-  /** Runs an execution that this process has just started, and that has recorded nothing yet. */
+  /** Runs the first attempt at an execution that this process has just started; its journal is empty. */
   run(ref: AttemptRef, options: Omit<AttemptOptions, 'recorded' | 'resumable'>): Attempt {
     return this.#run(ref, { ...options, resumable: true, recorded: [] })
   }
 
-  /** The attempt at this execution that runs here. */
-  attemptAt(id: string): Attempt | undefined {
+  /** The attempt at this execution that this process runs. */
+  activeAttempt(id: string): Attempt | undefined {
     return this.#attempts.get(id)
   }
 
-  /** Whether it has stopped, and nothing may be tried any more. */
+  /** Whether the engine has stopped: nothing may be sent to the database any more. */
   get isStopped(): boolean {
     return this.#stopped
   }
 
+  /** Whether the engine still accepts work; false from the moment it begins to stop. */
   get isAccepting(): boolean {
     return this.#accepting
   }
 
-  /** What an execution was asked, as the app gave it to `seal`. @throws PawlError `decryption-failed` */
-  open({ id, input }: { id: string; input: Buffer }): Buffer {
-    return this.#tools.sealer.open(input, id, 'input')
+  /** Decrypts an execution's stored input. @throws PawlError `decryption-failed` */
+  decryptInput({ id, input }: { id: string; input: Buffer }): Buffer {
+    return this.#attemptDependencies.encryptor.decrypt(input, id, 'input')
   }
 
-  /** What an execution is asked, as it is stored. */
-  seal({ id, input }: { id: string; input: Buffer }): Buffer {
-    return this.#tools.sealer.seal(input, id, 'input')
+  /** Encrypts an execution's input for storage. */
+  encryptInput({ id, input }: { id: string; input: Buffer }): Buffer {
+    return this.#attemptDependencies.encryptor.encrypt(input, id, 'input')
   }
 
-  /** The executions that this process runs, starts, or asks about. */
-  get busy(): string[] {
-    return [...this.#attempts.keys(), ...this.#flights.keys(), ...this.#starting.keys()]
+  /** The ids of the executions that this process runs, starts or tries to acquire. */
+  get busyIds(): string[] {
+    return [...this.#attempts.keys(), ...this.#acquisitions.keys(), ...this.#starting.keys()]
   }
 
   /**
-   * Takes no more work, waits until what is running has ended, for at most `drainMs`, and gives the
-   * rest back.
+   * Accepts no more work, waits at most `drainMs` ms for the running attempts to end, and releases those
+   * that have not.
    */
   async stop(drainMs: number): Promise<void> {
     this.#accepting = false
-    await within(drainMs, this.#drain())
+    await withTimeout(drainMs, this.#drain())
     this.#stopped = true
     await Promise.all(
       [...this.#attempts.values()].map((attempt) =>
-        // Another process goes on with it at once; that this one stops is no failure.
-        attempt.interrupt({ delayMs: 0, counts: false }).catch(() => {}),
+        // Another process resumes it at once. A shutdown is no failure of the execution, so it does not count.
+        attempt.interrupt({ delayMs: 0, countsAsAttempt: false }).catch(() => {}),
       ),
     )
   }
 
-  /** A question that is under way may become an attempt. */
+  /** Waits for acquisitions too, since each may become an attempt. */
   async #drain(): Promise<void> {
-    while (this.#landings.size + this.#attempts.size > 0) {
-      await Promise.all(this.#landings)
+    while (this.#cleanups.size + this.#attempts.size > 0) {
+      await Promise.all(this.#cleanups)
       await Promise.all([...this.#attempts.values()].map((attempt) => attempt.settled))
     }
   }
 
-  /** Joins a question that another call of this process is asking. */
-  async #share(flight: Promise<Attempt | Found | null>): Promise<Attempt | Found | null> {
-    const known = await within(
+  /** Waits for the acquisition that another call of this process has started. */
+  async #joinAcquisition(
+    acquisition: Promise<Attempt | StoredExecution | null>,
+  ): Promise<Attempt | StoredExecution | null> {
+    const known = await withTimeout(
       this.#storeTimeoutMs,
-      flight.then((known) => ({ known })),
+      acquisition.then((known) => ({ known })),
     )
     if (known) return known.known
     throw new PawlError(
@@ -239,79 +228,86 @@ export class Engine {
     )
   }
 
-  #fly(call: Call): Promise<Attempt | Found> {
-    const flight = this.#acquire(call)
-    this.#register(call.claim.id, flight, true)
-    return flight
+  #startAcquisition(call: BeginOptions): Promise<Attempt | StoredExecution> {
+    const acquisition = this.#acquire(call)
+    this.#trackAcquisition(call.claim.id, acquisition, true)
+    return acquisition
   }
 
-  /** @param isClaim whether it may have made the execution, which then is nobody else's */
-  #register(id: string, flight: Promise<Attempt | Found | null>, isClaim: boolean): void {
-    this.#flights.set(id, flight)
-    // A question whose answer was lost keeps the execution to itself until it is settled what came
-    // of it: nobody in this process may mistake the lost claim for a new one meanwhile.
-    const landed = () => void this.#flights.delete(id)
-    const landing = flight
-      .then(landed, (error) => this.#undo(id, error, isClaim).finally(landed))
-      .finally(() => this.#landings.delete(landing))
-    this.#landings.add(landing)
+  /** @param isClaim whether the acquisition may have inserted the execution, which then no other process has */
+  #trackAcquisition(
+    id: string,
+    acquisition: Promise<Attempt | StoredExecution | null>,
+    isClaim: boolean,
+  ): void {
+    this.#acquisitions.set(id, acquisition)
+    // If the reply was lost, the acquisition stays in the map until its undoing is over: meanwhile no
+    // other call in this process may mistake the lost claim for its own.
+    const landed = () => void this.#acquisitions.delete(id)
+    const landing = acquisition
+      .then(landed, (error) => this.#undoAcquisition(id, error, isClaim).finally(landed))
+      .finally(() => this.#cleanups.delete(landing))
+    this.#cleanups.add(landing)
   }
 
-  /** Asks the database, and takes the execution if it is free. */
-  async #acquire(call: Call): Promise<Attempt | Found> {
+  /** Claims the execution, or takes it over if it is free; otherwise resolves to its stored state. */
+  async #acquire(call: BeginOptions): Promise<Attempt | StoredExecution> {
     const { claim } = call
-    const giveUp = after(this.#storeTimeoutMs)
-    const ask = <T>(operation: () => Promise<T>) => persist(operation, giveUp)
+    const giveUp = deadlineAfter(this.#storeTimeoutMs)
+    const ask = <T>(operation: () => Promise<T>) => retryWhileUnavailable(operation, giveUp)
     for (;;) {
       const result = await ask(() => this.#store.claim(claim))
       const options = optionsOf(call)
       if ('claimed' in result) return this.#run(result.claimed, { ...options, recorded: [] })
       const { found } = result
-      if (!found) continue // It was deleted between two looks.
-      const taken = await this.#take(found, call, ask)
+      if (!found) continue // It was deleted after the claim had found it.
+      const leased = await this.#takeIfFree(found, call, ask)
       const before = found.status === 'unknown' ? 'unknown' : 'released'
-      if (taken) return this.#goOn(taken, options, before, giveUp)
-      if (taken === undefined) return found
+      if (leased) return this.#runFromJournal(leased, options, before, giveUp)
+      if (leased === undefined) return found
     }
   }
 
-  /** The attempt if this call may run one, null if somebody was faster, undefined if it may not. */
-  async #take(
-    found: Found,
-    call: Call,
+  /** Resolves to the attempt to run, to null if another process was faster, to undefined if it is not free. */
+  async #takeIfFree(
+    found: StoredExecution,
+    call: BeginOptions,
     ask: <T>(operation: () => Promise<T>) => Promise<T>,
   ): Promise<AttemptRef | null | undefined> {
     const { id } = call.claim
-    // Ours, and this process is not running it: the claim was made and its reply lost.
+    // It is ours, but this process does not run it: the claim succeeded and its reply was lost.
     const lost = found.status === 'running' && found.owner === this.#owner
     if (lost && !this.#attempts.has(id)) {
       if (!found.fingerprint.equals(call.claim.fingerprint)) return undefined
-      return { id, born: found.born, attempt: found.attempt }
+      return { id, incarnation: found.incarnation, attempt: found.attempt }
     }
-    if (found.expired) return ask(() => this.#store.restart(call.claim, found))
-    if (this.#judge(found, call).kind !== 'free') return undefined
+    if (found.expired) return ask(() => this.#store.restartExpired(call.claim, found))
+    if (this.#decide(found, call).kind !== 'free') return undefined
     return ask(() => this.#store.takeOver(id, found))
   }
 
-  /** Runs an attempt that goes on behind what is recorded; if that does not open, it is given back. */
-  async #goOn(
+  /** Reads the journal and runs an attempt over it. If an entry cannot be decrypted, releases the execution. */
+  async #runFromJournal(
     ref: AttemptRef,
     options: Omit<AttemptOptions, 'recorded'>,
     before: 'released' | 'unknown',
     giveUp: () => boolean,
   ): Promise<Attempt> {
-    const recorded = await persist(() => this.#tools.steps.journal(ref), giveUp)
+    const recorded = await retryWhileUnavailable(
+      () => this.#attemptDependencies.steps.readJournal(ref),
+      giveUp,
+    )
     try {
       return this.#run(ref, { ...options, recorded })
     } catch (error) {
-      await persist(() => this.#store.release(ref, before), giveUp)
+      await retryWhileUnavailable(() => this.#store.release(ref, before), giveUp)
       throw error
     }
   }
 
   #run(ref: AttemptRef, options: AttemptOptions): Attempt {
     if (this.#stopped) throw stopping()
-    const attempt = new Attempt(this.#tools, ref, options)
+    const attempt = new Attempt(this.#attemptDependencies, ref, options)
     this.#attempts.set(ref.id, attempt)
     attempt.settled.then((settled) => {
       if (this.#attempts.get(ref.id) === attempt) this.#attempts.delete(ref.id)
@@ -320,59 +316,63 @@ export class Engine {
     return attempt
   }
 
-  /** The code has changed under an execution: it got its outcome, but somebody should know. */
+  /** Logs that the code has changed under an execution, which got its outcome nevertheless. */
   #reportDivergence({ execution, skippedSteps }: Attempt): void {
     if (skippedSteps.length === 0) return
-    this.#logger.warn('an execution has ended without asking for all of its recorded steps', {
+    this.#logger.warn('an execution has ended without calling all of its recorded steps', {
       execution: execution.id,
       skipped: skippedSteps,
     })
   }
 
-  #judge(found: Found, call: Call): Verdict {
+  #decide(found: StoredExecution, call: BeginOptions): Decision {
     if (found.expired) return { kind: 'free' }
     if (!found.fingerprint.equals(call.claim.fingerprint)) return { kind: 'mismatch' }
     if (found.outcome) {
-      const outcome = openOutcome(this.#tools.sealer, call.claim.id, found.outcome)
+      const outcome = decryptOutcome(
+        this.#attemptDependencies.encryptor,
+        call.claim.id,
+        found.outcome,
+      )
       return { kind: 'replay', outcome }
     }
     if (found.status === 'released' || found.status === 'parked') return { kind: 'free' }
     if (found.status === 'running' && found.ownerAlive) return { kind: 'running' }
-    // Interrupted, or already known to be unknown: one rule for both. What is recorded can be resumed;
-    // of an attempt that recorded nothing, nobody can know what it did.
-    return (call.resumable ?? found.journaled) ? { kind: 'free' } : { kind: 'unknown' }
+    // One rule for an interrupted execution and for one already marked `unknown`: if a step is recorded,
+    // it can be resumed; if nothing is, the effects of the attempt are unknown.
+    return (call.resumable ?? found.hasSteps) ? { kind: 'free' } : { kind: 'unknown' }
   }
 
-  /** Waits for an execution that another process runs; null if it is still running after that. */
-  async #waitElsewhere(call: Call, timeoutMs: number): Promise<Verdict | null> {
+  /** Waits for an execution that another process runs; resolves to null if it is still running after that. */
+  async #waitForOtherProcess(call: BeginOptions, timeoutMs: number): Promise<Decision | null> {
     const { id } = call.claim
-    await this.#store.await(id)
-    const look = async (): Promise<Verdict | null> => {
-      const found = await this.#store.look(id)
+    await this.#store.markAwaited(id)
+    const look = async (): Promise<Decision | null> => {
+      const found = await this.#store.read(id)
       if (!found) return { kind: 'free' }
-      const verdict = this.#judge(found, call)
-      return verdict.kind === 'running' && !this.#attempts.has(id) ? null : verdict
+      const decision = this.#decide(found, call)
+      return decision.kind === 'running' && !this.#attempts.has(id) ? null : decision
     }
-    const verdict = await this.#watch.until(id, look, timeoutMs, call.signal?.())
-    // Running here now: the caller finds the attempt when it asks again.
-    return verdict?.kind === 'running' ? { kind: 'free' } : verdict
+    const decision = await this.#watch.waitFor(id, look, timeoutMs, call.signal?.())
+    // It runs here now: the caller finds the attempt in its next round.
+    return decision?.kind === 'running' ? { kind: 'free' } : decision
   }
 
-  /** Makes sure that a claim of which nobody knows whether it was made is not left behind. */
-  async #undo(id: string, error: unknown, isClaim: boolean): Promise<void> {
-    if (!(error instanceof PawlError && UNDONE.has(error.code))) return
+  /** Releases the execution if the failed acquisition has claimed it after all. */
+  async #undoAcquisition(id: string, error: unknown, isClaim: boolean): Promise<void> {
+    if (!(error instanceof PawlError && UNCERTAIN_CODES.has(error.code))) return
     const stopped = () => this.#stopped
-    await persist(async () => {
-      const found = await this.#store.look(id)
+    await retryWhileUnavailable(async () => {
+      const found = await this.#store.read(id)
       if (found?.status !== 'running' || found.owner !== this.#owner) return
-      const { born, attempt } = found
-      if (isClaim && attempt === 1) await this.#store.disown(id, attempt)
-      else await this.#store.release({ id, born, attempt }, 'released')
+      const { incarnation, attempt } = found
+      if (isClaim && attempt === 1) await this.#store.undoClaim(id, attempt)
+      else await this.#store.release({ id, incarnation, attempt }, 'released')
     }, stopped).catch(() => {})
   }
 }
 
-function optionsOf({ claim, resumable }: Call): Omit<AttemptOptions, 'recorded'> {
+function optionsOf({ claim, resumable }: BeginOptions): Omit<AttemptOptions, 'recorded'> {
   const { scope, key, fingerprint } = claim
   return { scope, key, fingerprint, resumable, recovering: false }
 }
@@ -380,7 +380,7 @@ function optionsOf({ claim, resumable }: Call): Omit<AttemptOptions, 'recorded'>
 function stopping(): PawlError {
   return new PawlError(
     'stopping',
-    'This process is shutting down and takes no more work.',
+    'This process is shutting down and accepts no more work.',
     'Retry: another process will answer.',
   )
 }

@@ -1,3 +1,5 @@
+/** The interface of an execution: what handler code can do through `req.execution` and its like. */
+
 import type { z } from 'zod'
 import type { PoolClient } from '../store/database/transaction-host.ts'
 import type { StepContext, StepOptions, TransactionOptions } from './steps/step-options.ts'
@@ -30,27 +32,28 @@ export interface RunTransaction {
   ): Promise<Awaited<T>>
 }
 
-/** What handler code holds of the execution it runs in. */
+/** The execution that handler code runs in. */
 export interface Execution {
-  /** Derived from scope and key: the same for every attempt and every process. A UUID. */
+  /** A UUID, derived from scope and key: the same in every attempt and every process. */
   readonly id: string
-  /** The namespace of the key; empty if the app names none. */
+  /** The namespace of the key; empty if the app sets none. */
   readonly scope: string
   /** The idempotency key, unquoted. */
   readonly key: string
-  /** The number of this try at running the execution, from 1. */
+  /** The number of this attempt, from 1. */
   readonly attempt: number
   /**
-   * Whether a worker runs this attempt, because the process that ran the one before has died: there is
-   * no client, and no credentials. The recorded `scope` can be trusted.
+   * Whether a worker runs this attempt because the process of the previous one has died: there is no client
+   * and there are no credentials. The recorded `scope` can be trusted.
    */
   readonly recovering: boolean
-  /** Fires when this attempt is no longer the current one: its time is up, or the app stops. */
+  /** Fires when this attempt must stop: its time is up, another attempt is current, or the app shuts down. */
   readonly abortSignal: AbortSignal
 
   /**
-   * Runs `fn` once and records what it returns; every later attempt gets that and does not run it. If it
-   * throws, nothing is recorded and the next attempt runs it again; a TerminalError is recorded.
+   * Runs `fn` once and records the value that it returns; every later attempt gets the recorded value and
+   * does not run `fn`. If `fn` throws, nothing is recorded and the next attempt runs it again; but a
+   * TerminalError is recorded.
    *
    * `fn` may run more than once if its process dies before the result is recorded, with the same
    * `idempotencyKey` for the API it calls (or see `atMostOnce`).
@@ -60,24 +63,24 @@ export interface Execution {
    *   stripe.charges.create(order, { idempotencyKey }))
    * ```
    *
-   * @param name identifies the step; used again (in a loop), it is counted in the order of the calls
+   * @param name identifies the step; if used again (in a loop), the calls are numbered in their order
    * @throws what `fn` throws; PawlError `superseded`, `step-nested`, `step-timed-out`,
    * `value-unkeepable`, `value-invalid`, `invalid-option`; StepInterruptedError; DivergenceError
    */
   readonly step: RunStep
 
   /**
-   * Runs `fn` in a transaction of the database; what it writes and the journal's entry commit together
-   * or not at all, so they take effect exactly once. Serialization failures and deadlocks run `fn` again,
-   * up to five times; it should do nothing but write through `tx`.
+   * Runs `fn` in a database transaction. Its writes and the journal entry commit together or not at all, so
+   * they take effect exactly once. After a serialization failure or deadlock `fn` runs again, up to five
+   * times in all; it should do nothing but write through `tx`.
    *
    * ```ts
    * const order = await req.execution.transaction('record order', (tx) =>
    *   tx.query('insert into orders … returning *'))
    * ```
    *
-   * `fn` gets a client of the pool that Pawl was given (do not release it), or what the `on` option
-   * opens. The options may also come before `fn`.
+   * `fn` gets a client of Pawl's pool (do not release it), or the transaction that the `on` option opens.
+   * The options may also come before `fn`.
    *
    * @throws as `step` does
    */
@@ -85,16 +88,16 @@ export interface Execution {
 
   /**
    * The transaction of the whole request, on routes with `transaction: true`: a client of the pool, or
-   * what the route's `transaction.on` opens.
+   * the transaction that the route's `transaction.on` opens.
    * @throws PawlError `no-transaction` elsewhere
    */
   // biome-ignore lint/suspicious/noExplicitAny: the route's option decides what it is
   readonly tx: any
 
-  /** The time of the last recorded step, at first of the claim: the same in every attempt. */
+  /** The time of the last recorded step; before the first step, of the claim. The same in every attempt. */
   now(): Date
-  /** A number from 0 up to 1: the same in every attempt, another for each call. Not for secrets. */
+  /** A number from 0 up to 1: the same in every attempt, different for each call. Not for secrets. */
   random(): number
-  /** A UUID: the same in every attempt, another for each call. Not for secrets. */
+  /** A UUID: the same in every attempt, different for each call. Not for secrets. */
   uuid(): string
 }

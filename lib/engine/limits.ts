@@ -1,17 +1,19 @@
+/** Checks a step against the app's limits on the size and the number of recorded steps. */
+
 import { PawlError } from '../errors/index.ts'
 import type { StepKind } from '../store/step-store.ts'
 
-/** How much an execution may record. */
+/** Limits on what one execution may record. */
 export interface JournalLimits {
-  /** How large what a step gives may be, in bytes as it is encoded. */
+  /** The largest output of one step, in bytes after encoding. */
   step: number
-  /** How many entries an execution may have. */
+  /** The largest number of entries in one execution's journal. */
   steps: number
 }
 
 /**
- * Something is larger than the app allows. Trying again does not make it smaller, so a workflow that
- * throws this is parked at once.
+ * Reports that a step exceeds a limit. Another try would exceed it too, so a workflow that throws this
+ * error is parked at once.
  */
 export class LimitError extends PawlError {
   constructor(message: string, hint: string) {
@@ -19,8 +21,8 @@ export class LimitError extends PawlError {
   }
 }
 
-/** Whatever else is recorded has limits of its own, or must be recorded for things to end well. */
-const LIMITED = new Set<StepKind>(['step', 'transaction'])
+/** The kinds of entries that `limits.step` applies to; the others have limits of their own or must be recorded. */
+const LIMITED_KINDS = new Set<StepKind>(['step', 'transaction'])
 
 /** @throws LimitError */
 export function checkStepSize(
@@ -28,18 +30,21 @@ export function checkStepSize(
   bytes: Buffer | null,
   maxBytes: number,
 ): void {
-  if (!bytes || bytes.length <= maxBytes || !LIMITED.has(kind)) return
+  if (!bytes || bytes.length <= maxBytes || !LIMITED_KINDS.has(kind)) return
   throw new LimitError(
-    `The ${kind} "${name}" gave ${bytes.length} bytes, and at most ${maxBytes} are allowed; it is not recorded.`,
-    'Keep what is large in a table or a file of the app and return its name; or raise limits.step of Pawl.',
+    `The ${kind} "${name}" returned ${bytes.length} bytes, but at most ${maxBytes} are allowed; they are not recorded.`,
+    'Store large data in a table or a file of the app and return a reference to it; or raise limits.step of Pawl.',
   )
 }
 
-/** @throws LimitError */
+/**
+ * @param count how many entries the execution has before this step
+ * @throws LimitError
+ */
 export function checkStepCount(name: string, count: number, max: number): void {
   if (count < max) return
   throw new LimitError(
-    `"${name}" would be entry ${count + 1} of its execution, and at most ${max} are allowed; it has not begun.`,
-    'Do more in each step, or start other workflows for parts of it; or raise limits.steps of Pawl.',
+    `"${name}" would be entry ${count + 1} of its execution, but at most ${max} are allowed; it was not started.`,
+    'Do more in each step, or move parts of the work to other workflows; or raise limits.steps of Pawl.',
   )
 }

@@ -1,84 +1,87 @@
+/** Reads executions, and waits until they reach a given state, without running them. */
+
+import type { ChangeListener } from '../store/change-listener.ts'
 import type { Description } from '../store/execution-identity.ts'
-import type { Found, Outcome, Store } from '../store/execution-store.ts'
-import type { Watch } from '../store/change-listener.ts'
-import { openOutcome } from './outcome-encryption.ts'
-import type { Sealer } from './values/encryptor.ts'
+import type { ExecutionStore, Outcome, StoredExecution } from '../store/execution-store.ts'
+import { decryptOutcome } from './outcome-encryption.ts'
+import type { Encryptor } from './values/encryptor.ts'
 
 export type { Description } from '../store/execution-identity.ts'
 
-/** How an execution stands. */
-export interface Sight {
-  /** As the tables say; `interrupted` if the process that runs it is dead. */
+/** The state of an execution at one moment. */
+export interface ExecutionSnapshot {
+  /** The status column; `interrupted` if it is `running` and the owner is dead. */
   status: string
   attempt: number
-  /** Of a final one. */
+  /** Null until the execution has ended. */
   outcome: Outcome | null
 }
 
-/** What an observer is made of. */
-export interface ObserverParts {
-  store: Store
-  watch: Watch
-  sealer: Sealer
+export interface ObserverDependencies {
+  store: ExecutionStore
+  watch: ChangeListener
+  encryptor: Encryptor
   describe: (id: string) => Promise<Description | null>
 }
 
-/** Looks at executions, and waits for what becomes of them, without taking part. */
+/** Reads executions and waits for them, without running them. */
 export class Observer {
-  readonly #parts: ObserverParts
+  readonly #dependencies: ObserverDependencies
   readonly #waiting = new Set<AbortController>()
   #stopped = false
 
-  constructor(parts: ObserverParts) {
-    this.#parts = parts
+  constructor(dependencies: ObserverDependencies) {
+    this.#dependencies = dependencies
   }
 
   /** @throws PawlError `store-unavailable`, `store-refused` */
   describe(id: string): Promise<Description | null> {
-    return this.#parts.describe(id)
+    return this.#dependencies.describe(id)
   }
 
   /**
-   * How it stands; null if it is gone.
+   * Reads the state of an execution; null if it is deleted or expired.
    * @throws PawlError `store-unavailable`, `store-refused`, `decryption-failed`
    */
-  async look({ id, born }: Description): Promise<Sight | null> {
-    const found = await this.#parts.store.look(id)
-    // Under an expired key there may be another execution by now.
-    if (found?.born !== born || found.expired) return null
-    return this.#sight(id, found)
+  async readExecution({ id, incarnation }: Description): Promise<ExecutionSnapshot | null> {
+    const found = await this.#dependencies.store.read(id)
+    // After the key expired, there may be a new execution under it.
+    if (found?.incarnation !== incarnation || found.expired) return null
+    return this.#snapshotOf(id, found)
   }
 
   /**
-   * Waits until `wanted` likes what it sees, the time is up, the signal fires, or this process stops.
-   * @returns how it stands then; null if it is gone
-   * @throws as `look` does
+   * Waits until `isWanted` returns true for the execution's state, the timeout has passed, the signal fires,
+   * or this process stops.
+   * @returns the last state that was read; null if the execution is deleted or expired
+   * @throws as `readExecution` does
    */
   async until(
     description: Description,
-    wanted: (sight: Sight) => boolean,
+    isWanted: (snapshot: ExecutionSnapshot) => boolean,
     timeoutMs: number,
     signal: AbortSignal,
-  ): Promise<Sight | null> {
-    const { store, watch } = this.#parts
+  ): Promise<ExecutionSnapshot | null> {
+    const { store, watch } = this.#dependencies
     const { id } = description
-    let seen = await this.look(description)
-    if (!seen || wanted(seen) || timeoutMs <= 0 || this.#stopped || signal.aborted) return seen
-    await store.await(id)
+    let snapshot = await this.readExecution(description)
+    if (!snapshot || isWanted(snapshot) || timeoutMs <= 0 || this.#stopped || signal.aborted)
+      return snapshot
+    await store.markAwaited(id)
     const controller = new AbortController()
     const stop = () => controller.abort()
     signal.addEventListener('abort', stop)
     this.#waiting.add(controller)
     if (signal.aborted || this.#stopped) stop()
-    const look = async (): Promise<true | null> => {
-      seen = await this.look(description)
-      return !seen || wanted(seen) ? true : null
+    const read = async (): Promise<true | null> => {
+      snapshot = await this.readExecution(description)
+      return !snapshot || isWanted(snapshot) ? true : null
     }
     try {
-      await watch.until(id, look, timeoutMs, controller.signal)
-      return seen
+      await watch.waitFor(id, read, timeoutMs, controller.signal)
+      return snapshot
     } catch (error) {
-      if (this.#stopped) return seen // There is no store to look into any more.
+      if (this.#stopped) return snapshot // The store is closed and cannot be read any more.
       throw error
     } finally {
       signal.removeEventListener('abort', stop)
@@ -86,22 +89,25 @@ export class Observer {
     }
   }
 
-  /** Lets everybody go who waits, and lets nobody wait any more. */
+  /** Ends all waits; later waits return at once. */
   stop(): void {
     this.#stopped = true
     for (const controller of this.#waiting) controller.abort()
   }
 
-  /** Whether nobody may wait any more. */
+  /** Whether the observer has stopped, so that waits return at once. */
   get isStopped(): boolean {
     return this.#stopped
   }
 
-  #sight(id: string, { status, ownerAlive, attempt, outcome }: Found): Sight {
+  #snapshotOf(
+    id: string,
+    { status, ownerAlive, attempt, outcome }: StoredExecution,
+  ): ExecutionSnapshot {
     return {
       status: status === 'running' && !ownerAlive ? 'interrupted' : status,
       attempt,
-      outcome: outcome && openOutcome(this.#parts.sealer, id, outcome),
+      outcome: outcome && decryptOutcome(this.#dependencies.encryptor, id, outcome),
     }
   }
 }

@@ -1,25 +1,39 @@
-import type { Outcome } from '../store/execution-store.ts'
-import { isSealed, type Sealer } from './values/encryptor.ts'
+/** Encrypts and decrypts the headers and body of a stored outcome. */
 
-/** An outcome as it is stored: headers and body are encrypted, if there are keys. */
-export function sealOutcome(sealer: Sealer, executionId: string, outcome: Outcome): Outcome {
-  if (!sealer.isActive) return outcome
+import type { Outcome } from '../store/execution-store.ts'
+import { type Encryptor, isEncrypted } from './values/encryptor.ts'
+
+/** Encrypts an outcome's headers and body for storage; without encryption keys, returns it unchanged. */
+export function encryptOutcome(
+  encryptor: Encryptor,
+  executionId: string,
+  outcome: Outcome,
+): Outcome {
+  if (!encryptor.isActive) return outcome
   const { status, headers, body } = outcome
   return {
     status,
-    headers: sealer.seal(headers, executionId, 'headers'),
-    body: body && sealer.seal(body, executionId, 'body'),
+    headers: encryptor.encrypt(headers, executionId, 'headers'),
+    body: body && encryptor.encrypt(body, executionId, 'body'),
   }
 }
 
-/** @throws PawlError `decryption-failed` */
-export function openOutcome(sealer: Sealer, executionId: string, outcome: Outcome): Outcome {
+/**
+ * Decrypts a stored outcome; returns one that was stored unencrypted unchanged.
+ * @throws PawlError `decryption-failed`
+ */
+export function decryptOutcome(
+  encryptor: Encryptor,
+  executionId: string,
+  outcome: Outcome,
+): Outcome {
   const { status, headers, body } = outcome
-  // A body may begin with any byte; headers tell whether both are encrypted.
-  if (!isSealed(headers)) return outcome
+  // An unencrypted body may begin with any byte, JSON headers may not: only they tell whether both are
+  // encrypted.
+  if (!isEncrypted(headers)) return outcome
   return {
     status,
-    headers: sealer.openSealed(headers, executionId, 'headers'),
-    body: body && sealer.openSealed(body, executionId, 'body'),
+    headers: encryptor.decryptCiphertext(headers, executionId, 'headers'),
+    body: body && encryptor.decryptCiphertext(body, executionId, 'body'),
   }
 }

@@ -1,12 +1,14 @@
+/** The object through which handler code runs the steps and transactions of its execution. */
+
 import { hash } from 'node:crypto'
 import { inspect } from 'node:util'
 import { PawlError } from '../errors/index.ts'
-import type { StepKind, StepName, StepStore } from '../store/step-store.ts'
-import { currentStep, type Draws } from './current-execution.ts'
+import type { StepId, StepKind, StepStore } from '../store/step-store.ts'
+import { currentStep, type DrawCounts } from './current-execution.ts'
 import type { Execution, RunStep, RunTransaction } from './execution.ts'
 import { derivedUuid } from './execution-id.ts'
 import type { Journal } from './journal/journal.ts'
-import type { Undo, UndoLog } from './steps/compensation.ts'
+import type { Compensation, CompensationLog } from './steps/compensation.ts'
 import { runStep } from './steps/step.ts'
 import {
   resolveStep,
@@ -17,58 +19,58 @@ import {
 } from './steps/step-options.ts'
 import { runTransaction } from './steps/transaction.ts'
 
-/** The longest name of a step, in characters: it is part of an index. */
+/** The longest step name in characters; names are part of a primary key, whose index limits their size. */
 const MAX_NAME = 255
 
-/** What a running execution is made of. */
-export interface ExecutionParts {
+/** The values and collaborators of a running execution, given by its attempt. */
+export interface ExecutionDependencies {
   id: string
   scope: string
   key: string
   attempt: number
   recovering: boolean
-  /** Names this life of the execution. */
-  born: string
+  /** Identifies the current execution under this key; a later one under the same key has another value. */
+  incarnation: string
   journal: Journal
   steps: StepStore
-  undoLog: UndoLog
-  /** The transaction that the request is, and whether it blocks steps; undefined if it is none. */
-  transactionOfRequest: () => { tx: unknown; blocks: boolean } | undefined
-  /** Asked for when the app does: few handlers want one. */
+  compensationLog: CompensationLog
+  /** The request's transaction and whether it blocks steps; undefined if the request is not a transaction. */
+  requestTransaction: () => { tx: unknown; blocks: boolean } | undefined
+  /** Creates the abort signal on first use, since few handlers use it. */
   signal: () => AbortSignal
 }
 
-/** The Execution of an attempt that is running here. */
+/** The execution object of an attempt that this process runs. */
 export class RunningExecution implements Execution {
   readonly id: string
   readonly scope: string
   readonly key: string
   readonly attempt: number
   readonly recovering: boolean
-  readonly #parts: ExecutionParts
-  /** What the handler has drawn, between its steps. */
-  readonly #draws: Draws = { randoms: 0, uuids: 0 }
+  readonly #dependencies: ExecutionDependencies
+  /** The random values that the handler has drawn outside of steps. */
+  readonly #draws: DrawCounts = { randoms: 0, uuids: 0 }
 
-  constructor(parts: ExecutionParts) {
-    this.id = parts.id
-    this.scope = parts.scope
-    this.key = parts.key
-    this.attempt = parts.attempt
-    this.recovering = parts.recovering
-    this.#parts = parts
+  constructor(dependencies: ExecutionDependencies) {
+    this.id = dependencies.id
+    this.scope = dependencies.scope
+    this.key = dependencies.key
+    this.attempt = dependencies.attempt
+    this.recovering = dependencies.recovering
+    this.#dependencies = dependencies
   }
 
-  /** No property of the object itself: it may be spread, or made JSON of. */
-  protected get parts(): ExecutionParts {
-    return this.#parts
+  /** A getter, not an own property, so that spreading the object or JSON.stringify leaves it out. */
+  protected get dependencies(): ExecutionDependencies {
+    return this.#dependencies
   }
 
   get abortSignal(): AbortSignal {
-    return this.parts.signal()
+    return this.dependencies.signal()
   }
 
   get tx(): unknown {
-    const transaction = this.parts.transactionOfRequest()
+    const transaction = this.dependencies.requestTransaction()
     if (transaction) return transaction.tx
     throw new PawlError(
       'no-transaction',
@@ -77,9 +79,9 @@ export class RunningExecution implements Execution {
     )
   }
 
-  /** The transaction that the request is; undefined if it is none. */
-  get transactionOfRequest(): unknown {
-    return this.parts.transactionOfRequest()?.tx
+  /** The request's transaction; undefined if the request is not a transaction. */
+  get requestTransaction(): unknown {
+    return this.dependencies.requestTransaction()?.tx
   }
 
   step: RunStep = async <T>(
@@ -87,63 +89,76 @@ export class RunningExecution implements Execution {
     fn: (context: StepContext) => unknown,
     options?: StepOptions<T>,
   ): Promise<T> => {
-    const { journal } = this.parts
-    this.checkUse(name, fn, 'step')
-    if (this.parts.transactionOfRequest()?.blocks) {
+    const { journal } = this.dependencies
+    this.validateCall(name, fn, 'step')
+    if (this.dependencies.requestTransaction()?.blocks) {
       throw new PawlError(
         'step-nested',
-        `Step "${name}" was started in a request that is a transaction, and holds the only connection.`,
+        `Step "${name}" was started in a request that is a transaction and holds the only connection of the pool.`,
         'Give the pool more connections, or write through execution.tx.',
       )
     }
     const resolved = resolveStep(name, options)
-    const use = journal.use(name, 'step')
-    const running = runStep(this, journal, use, this.keyOf(use), fn, resolved)
-    return this.track(this.parts.undoLog.note(use, resolved.compensate, running)) as Promise<T>
+    const call = journal.call(name, 'step')
+    const running = runStep(this, journal, call, this.idempotencyKeyOf(call), fn, resolved)
+    return this.trackActive(
+      this.dependencies.compensationLog.track(call, resolved.compensate, running),
+    ) as Promise<T>
   }
 
   transaction: RunTransaction = async <T, Tx>(
     name: string,
     ...rest: TransactionArguments<T, Tx>
   ): Promise<T> => {
-    const { fn, options } = splitTransaction(...rest)
-    const { journal, steps } = this.parts
-    this.checkUse(name, fn, 'transaction')
-    if (this.parts.transactionOfRequest()) {
+    const { fn, options } = parseTransactionArguments(...rest)
+    const { journal, steps } = this.dependencies
+    this.validateCall(name, fn, 'transaction')
+    if (this.dependencies.requestTransaction()) {
       throw new PawlError(
         'step-nested',
         `Transaction "${name}" was started in a request that is a transaction itself.`,
-        'Write through execution.tx: it commits with the answer.',
+        'Write through execution.tx, which commits together with the answer.',
       )
     }
     const resolved = resolveTransaction(name, options)
-    const use = journal.use(name, 'transaction')
-    const running = runTransaction(this, journal, steps, use, fn, resolved)
+    const call = journal.call(name, 'transaction')
+    const running = runTransaction(this, journal, steps, call, fn, resolved)
     const { compensate } = resolved
-    const noted = this.parts.undoLog.note(use, compensate as Undo | undefined, running)
-    return this.track(noted) as Promise<T>
+    const noted = this.dependencies.compensationLog.track(
+      call,
+      compensate as Compensation | undefined,
+      running,
+    )
+    return this.trackActive(noted) as Promise<T>
   }
 
-  /** Runs what is neither a step nor a transaction of the app's once, and records what it gives. */
-  async entry<T>(
+  /** Runs a function of Pawl's own once and records its result as an entry of the given kind. */
+  async recordOnce<T>(
     kind: StepKind,
     name: string,
     fn: (context: StepContext) => Promise<T>,
   ): Promise<T> {
-    this.checkUse(name, fn, kind)
-    const use = this.parts.journal.use(name, kind)
-    const { journal } = this.parts
-    const running = runStep(this, journal, use, this.keyOf(use), fn, resolveStep(name, undefined))
-    return this.track(running) as Promise<T>
+    this.validateCall(name, fn, kind)
+    const call = this.dependencies.journal.call(name, kind)
+    const { journal } = this.dependencies
+    const running = runStep(
+      this,
+      journal,
+      call,
+      this.idempotencyKeyOf(call),
+      fn,
+      resolveStep(name, undefined),
+    )
+    return this.trackActive(running) as Promise<T>
   }
 
-  /** Whatever is told of the work that is under way. */
-  protected track<T>(running: Promise<T>): Promise<T> {
+  /** Counts a running step, so that the execution is not suspended while it runs; here, does nothing. */
+  protected trackActive<T>(running: Promise<T>): Promise<T> {
     return running
   }
 
   now(): Date {
-    return new Date(Number(BigInt(this.parts.journal.now) / 1000n))
+    return new Date(Number(BigInt(this.dependencies.journal.now) / 1000n))
   }
 
   random(): number {
@@ -152,7 +167,7 @@ export class RunningExecution implements Execution {
       this.#seed((draws) => `random ${++draws.randoms}`),
       'buffer',
     )
-    // 53 bits, as many as a number holds.
+    // The 53 bits of precision that a number has.
     return Number(bits.readBigUInt64BE() >> 11n) / 2 ** 53
   }
 
@@ -161,24 +176,24 @@ export class RunningExecution implements Execution {
   }
 
   /**
-   * What a drawn value is derived from. A step counts for itself: it does not run in later attempts, and
-   * must not change what they draw.
+   * Returns the text from which a random value or UUID is derived. Each step counts its draws apart: it does
+   * not run again in later attempts, and so must not change the values that they draw.
    */
-  #seed(draw: (draws: Draws) => string): string {
-    const { id, born } = this.parts
+  #seed(draw: (draws: DrawCounts) => string): string {
+    const { id, incarnation } = this.dependencies
     const step = currentStep(this)
     const within = step ? ` in ${step.occurrence} ${step.name}` : ''
-    return `${id} ${born} ${draw(step ?? this.#draws)}${within}`
+    return `${id} ${incarnation} ${draw(step ?? this.#draws)}${within}`
   }
 
-  /** The idempotency key of a step: of this life of the execution, and of no other step. */
-  keyOf({ name, occurrence }: StepName): string {
-    const { id, born } = this.parts
-    return derivedUuid(`${id} ${born} step ${occurrence} ${name}`)
+  /** Returns the idempotency key of a step: unique to the step and to this incarnation of the execution. */
+  idempotencyKeyOf({ name, occurrence }: StepId): string {
+    const { id, incarnation } = this.dependencies
+    return derivedUuid(`${id} ${incarnation} step ${occurrence} ${name}`)
   }
 
   /** @throws PawlError `invalid-option`, `step-nested` */
-  protected checkUse(name: unknown, fn: unknown, what: string): void {
+  protected validateCall(name: unknown, fn: unknown, what: string): void {
     const nameIsFine =
       typeof name === 'string' &&
       name !== '' &&
@@ -199,19 +214,20 @@ export class RunningExecution implements Execution {
       throw new PawlError(
         'step-nested',
         `The ${what} "${name}" was started inside "${around.name}".`,
-        'A step is the smallest thing that is recorded: start one after the other, in the handler.',
+        'Steps cannot be nested: start one after the other, in the handler.',
       )
     }
   }
 }
 
-/** A transaction's function and options, in either order. */
+/** The function and the options of a transaction, in either order. */
 export type TransactionArguments<T, Tx> = [
   a: ((tx: Tx) => unknown) | TransactionOptions<T, Tx>,
   b?: ((tx: Tx) => unknown) | TransactionOptions<T, Tx>,
 ]
 
-export function splitTransaction<T, Tx>(...[a, b]: TransactionArguments<T, Tx>) {
+/** Returns the function and the options of a transaction, whichever comes first. */
+export function parseTransactionArguments<T, Tx>(...[a, b]: TransactionArguments<T, Tx>) {
   const [fn, options] = typeof a === 'function' ? [a, b] : [b, a]
   return {
     fn: fn as (tx: never) => unknown,

@@ -1,16 +1,18 @@
+/** The functions `step` and `transaction` of 'pawl', which use the execution that the calling code runs in. */
+
 import { randomUUID } from 'node:crypto'
 import { PawlError } from '../errors/index.ts'
 import { retryConflicts } from '../store/database/retry-conflicts.ts'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
 import { currentExecution } from './current-execution.ts'
 import type { RunStep, RunTransaction } from './execution.ts'
-import { splitTransaction, type TransactionArguments } from './running-execution.ts'
+import { parseTransactionArguments, type TransactionArguments } from './running-execution.ts'
 import { startedInstances } from './started-instances.ts'
 import type { StepContext, StepOptions } from './steps/step-options.ts'
 
 /**
- * `execution.step` of the execution that the running code belongs to, so that a service three calls
- * below the handler needs no parameter. Outside an execution it just runs `fn`, once.
+ * Calls `execution.step` of the execution that the calling code runs in, so that a service three calls below
+ * the handler needs no parameter. Outside an execution, runs `fn` once and records nothing.
  *
  * ```ts
  * import { step } from 'pawl'
@@ -29,8 +31,8 @@ export const step: RunStep = async <T>(
 }
 
 /**
- * `execution.transaction` of the execution that the running code belongs to. Outside an execution it is
- * a plain transaction of what the `on` option names, else of the pool of this process's Pawl.
+ * Calls `execution.transaction` of the execution that the calling code runs in. Outside an execution, runs
+ * `fn` in a plain transaction of the `on` option, else of the pool of this process's Pawl.
  *
  * @throws PawlError `no-execution` if there is no execution, no `on`, and not exactly one started Pawl
  */
@@ -40,19 +42,20 @@ export const transaction = (async <T>(
 ): Promise<T> => {
   const execution = currentExecution()
   if (execution) return execution.transaction(name, ...(rest as [never, never?])) as Promise<T>
-  const { fn, options } = splitTransaction(...rest)
-  const host = options?.on ?? onlyHost(name)
+  const { fn, options } = parseTransactionArguments(...rest)
+  const host = options?.on ?? defaultHost(name)
   return retryConflicts(() =>
     host.transaction(async (tx) => fn(tx as never), options?.isolation),
   ) as Promise<T>
 }) as RunTransaction
 
-function onlyHost(name: string): TransactionHost<unknown> {
+/** Returns the transaction host of this process's only started Pawl. */
+function defaultHost(name: string): TransactionHost<unknown> {
   const [pawl, another] = startedInstances
   if (pawl && !another) return pawl.host
   throw new PawlError(
     'no-execution',
-    `Transaction "${name}" runs outside an execution, and it is not clear in which database.`,
-    'Start one Pawl in this process, or give the on option.',
+    `Transaction "${name}" was started outside an execution, so it is unclear which database to use.`,
+    'Start exactly one Pawl in this process, or give the on option.',
   )
 }

@@ -1,79 +1,80 @@
+/** Polls the database for executions that are due, and runs them in this process. */
+
 import type { Logger } from '../options/logger.ts'
-import type { Named, Taken, WakeupStore } from '../store/wakeup-store.ts'
+import type { ExecutionSummary, LeasedExecution, WakeupStore } from '../store/wakeup-store.ts'
 import type { Engine } from './engine.ts'
 
 const FIRST_POLL_MS = 1000
 const MAX_POLL_MS = 5000
 
-/** When to look again at what somebody else was writing to, in ms. */
+/** The pause before polling again if due executions were locked by another transaction, in ms. */
 const BUSY_MS = 50
 
-/** What a worker is made of. */
-export interface WorkerParts {
+export interface WorkerDependencies {
   engine: Engine
   wakeups: WakeupStore
-  /** What this process can go on with. */
+  /** Returns the names of the handlers that this process has registered. */
   handlers: () => readonly string[]
-  /** How many executions it runs at a time. */
+  /** The largest number of executions that the worker runs at a time. */
   concurrency: number
-  /** Runs an execution that was taken. Resolves when this process has nothing to do with it any more. */
-  run: (taken: Taken) => Promise<void>
-  /** What comes before it asks: executions may have to be let in first. */
-  admit?: (room: number) => Promise<Admitted>
-  /** Told of executions that were given up, since their attempts had been used up by processes that died. */
-  onParked?: (execution: Named) => void
-  /** Told of executions that run here and were asked to end. */
-  onCancelling?: (execution: Named) => void
+  /** Runs a leased execution; resolves when its attempt has ended. */
+  run: (leased: LeasedExecution) => Promise<void>
+  /** Admits queued executions within the limits of their queues; called before each poll. */
+  admit?: (capacity: number) => Promise<AdmissionResult>
+  /** Called for each execution that was parked because crashed processes had used up its attempts. */
+  onParked?: (execution: ExecutionSummary) => void
+  /** Called for each execution that runs here and was cancelled. */
+  onCancelling?: (execution: ExecutionSummary) => void
   logger: Logger
 }
 
-/** What came of letting executions in. */
-export interface Admitted {
-  /** Whether there may be more to let in, now. */
-  again: boolean
-  /** In how many ms there may be; null if nobody knows. */
+/** The result of admitting executions from queues. */
+export interface AdmissionResult {
+  /** Whether there may be more executions to admit right now. */
+  hasMore: boolean
+  /** The time in ms until more may be admitted; null if unknown. */
   nextMs: number | null
 }
 
-const NOTHING: Admitted = { again: false, nextMs: null }
+const NOTHING: AdmissionResult = { hasMore: false, nextMs: null }
 
 /**
- * Goes on with executions that nobody works on: takes what is due and runs it here. Every process may
- * have one; the database gives each execution to one of them.
+ * Polls for due executions (pending or sleeping workflows, retries, crashed attempts), leases them and runs
+ * them here. Every process may have a worker; the database gives each execution to one of them.
  */
 export class Worker {
-  readonly #parts: WorkerParts
+  readonly #dependencies: WorkerDependencies
   readonly #running = new Set<Promise<void>>()
   #timer: NodeJS.Timeout | undefined
   #polling: Promise<void> | null = null
   #pollMs = FIRST_POLL_MS
-  #kicked = false
+  #pollRequested = false
   #reserved = 0
-  /** For how many the database is being asked. */
-  #asked = 0
+  /** The number of executions that the running poll may lease. */
+  #requested = 0
   #started = false
   #stopped = false
 
-  constructor(parts: WorkerParts) {
-    this.#parts = parts
+  constructor(dependencies: WorkerDependencies) {
+    this.#dependencies = dependencies
   }
 
   start(): void {
     this.#started = true
-    this.kick()
+    this.pollNow()
   }
 
-  /** Takes no more; what is running is the engine's to drain. */
+  /** Leases no more executions. The engine waits for those that run. */
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#timer)
     await this.#polling
   }
 
-  /** Asks now: something may be due. */
-  kick(): void {
+  /** Polls now, or again after the running poll: something may be due. */
+  pollNow(): void {
     if (!this.#started || this.#stopped) return
-    this.#kicked = true
+    this.#pollRequested = true
     clearTimeout(this.#timer)
     this.#polling ??= this.#poll().finally(() => {
       this.#polling = null
@@ -81,9 +82,9 @@ export class Worker {
     })
   }
 
-  /** Keeps room for an execution that this process is about to start; null if there is none. */
+  /** Reserves capacity for an execution that this process is about to start; null if the worker is full. */
   reserve(): Reservation | null {
-    if (!this.#started || this.#stopped || this.#room <= 0) return null
+    if (!this.#started || this.#stopped || this.#capacity <= 0) return null
     this.#reserved++
     let open = true
     const release = () => {
@@ -92,61 +93,63 @@ export class Worker {
     }
     return {
       release,
-      run: (taken) => {
+      run: (leased) => {
         release()
-        this.#begin(taken)
+        this.#start(leased)
       },
     }
   }
 
+  /** Whether all capacity is used or reserved. */
   get isFull(): boolean {
-    return this.#running.size + this.#reserved >= this.#parts.concurrency
+    return this.#running.size + this.#reserved >= this.#dependencies.concurrency
   }
 
-  /** For how many more there is room that nobody has asked for. */
-  get #room(): number {
-    return this.#parts.concurrency - this.#running.size - this.#reserved - this.#asked
+  /** The capacity that is neither used nor reserved nor requested by a poll. */
+  get #capacity(): number {
+    return this.#dependencies.concurrency - this.#running.size - this.#reserved - this.#requested
   }
 
+  /** Plans the next poll. */
   #next(): void {
     if (this.#stopped) return
     if (this.isFull) {
-      // There may be more: as soon as there is room for it.
-      if (this.#running.size > 0) Promise.race(this.#running).then(() => this.kick())
-      else this.#timer = setTimeout(() => this.kick(), FIRST_POLL_MS).unref()
-    } else if (this.#kicked) this.kick()
+      // Poll as soon as there is capacity, since more may be due.
+      if (this.#running.size > 0) Promise.race(this.#running).then(() => this.pollNow())
+      else this.#timer = setTimeout(() => this.pollNow(), FIRST_POLL_MS).unref()
+    } else if (this.#pollRequested) this.pollNow()
     else {
-      // Jitter, so that processes that were deployed together do not ask in step.
+      // Jitter, so that processes that were deployed together do not poll at the same moments.
       const jitter = 0.75 + Math.random() / 2
-      this.#timer = setTimeout(() => this.kick(), this.#pollMs * jitter).unref()
+      this.#timer = setTimeout(() => this.pollNow(), this.#pollMs * jitter).unref()
     }
   }
 
   async #poll(): Promise<void> {
-    this.#kicked = false
-    const { engine, wakeups, handlers, admit, onParked, onCancelling, logger } = this.#parts
-    // Half of it, so that what is started here meanwhile can run here at once.
-    const room = Math.ceil(Math.max(this.#room, 0) / 2)
-    this.#asked = room
+    this.#pollRequested = false
+    const { engine, wakeups, handlers, admit, onParked, onCancelling, logger } = this.#dependencies
+    // Half of the free capacity, so that executions that are started here meanwhile can run here at once.
+    const capacity = Math.ceil(Math.max(this.#capacity, 0) / 2)
+    this.#requested = capacity
     try {
       const names = handlers()
       if (names.length === 0) return
-      const { again, nextMs } = (await admit?.(room)) ?? NOTHING
-      const due = await wakeups.takeDue(names, room, engine.busy)
-      this.#asked = 0
-      const { taken, parked, cancelling } = due
+      const { hasMore, nextMs } = (await admit?.(capacity)) ?? NOTHING
+      const due = await wakeups.leaseDue(names, capacity, engine.busyIds)
+      this.#requested = 0
+      const { leased, parked, cancelling } = due
       for (const execution of parked) {
         logger.warn('gave up on an execution; see pawl list, and pawl release', { ...execution })
         onParked?.(execution)
       }
       for (const execution of cancelling) onCancelling?.(execution)
-      for (const execution of taken) this.#begin(execution)
-      if (taken.length > 0 || again) this.#pollMs = FIRST_POLL_MS
+      for (const execution of leased) this.#start(execution)
+      if (leased.length > 0 || hasMore) this.#pollMs = FIRST_POLL_MS
       else this.#pollMs = Math.min(this.#pollMs + FIRST_POLL_MS, MAX_POLL_MS)
-      // As many as were asked for, or some that others let in: there may be more.
-      if ((room > 0 && due.looked >= room) || again) this.#kicked = true
-      else if (due.busy > 0) this.#pollMs = BUSY_MS
-      if (!this.#kicked && !this.isFull) {
+      // Poll again at once: as many were due as were requested, or more may be admitted.
+      if ((capacity > 0 && due.examined >= capacity) || hasMore) this.#pollRequested = true
+      else if (due.locked > 0) this.#pollMs = BUSY_MS
+      if (!this.#pollRequested && !this.isFull) {
         const dueMs = await wakeups.nextDue(names)
         for (const ms of [dueMs, nextMs]) {
           if (ms !== null) this.#pollMs = Math.min(this.#pollMs, Math.max(ms, 5))
@@ -154,33 +157,33 @@ export class Worker {
       }
     } catch (error) {
       this.#pollMs = FIRST_POLL_MS
-      logger.warn('looking for executions to resume failed; trying again', { error })
+      logger.warn('polling for due executions failed; trying again', { error })
     } finally {
-      this.#asked = 0
+      this.#requested = 0
     }
   }
 
-  #begin(taken: Taken): void {
-    const running = this.#run(taken).finally(() => this.#running.delete(running))
+  #start(leased: LeasedExecution): void {
+    const running = this.#run(leased).finally(() => this.#running.delete(running))
     this.#running.add(running)
   }
 
-  async #run(taken: Taken): Promise<void> {
-    const { run, logger } = this.#parts
-    const { id, key, scope, attempt } = taken
+  async #run(leased: LeasedExecution): Promise<void> {
+    const { run, logger } = this.#dependencies
+    const { id, key, scope, attempt } = leased
     if (attempt > 1) logger.debug('resuming an execution', { execution: id, key, scope, attempt })
     try {
-      await run(taken)
+      await run(leased)
     } catch (error) {
-      logger.warn('resuming an execution failed; trying again later', { error, execution: id })
+      logger.warn('running a due execution failed; trying again later', { error, execution: id })
     }
   }
 }
 
-/** Room in a worker. */
+/** Capacity of a worker that is reserved for one execution. */
 export interface Reservation {
-  /** Gives it back. */
+  /** Frees the capacity. */
   release(): void
-  /** Runs an execution there. */
-  run(taken: Taken): void
+  /** Runs the execution in the reserved capacity. */
+  run(leased: LeasedExecution): void
 }

@@ -1,139 +1,161 @@
+/** Decides, before the handler runs, whether a request with an idempotency key runs or is answered by Pawl. */
+
 import type { Attempt } from '../engine/attempt.ts'
 import { executionId } from '../engine/execution-id.ts'
 import { PawlError } from '../errors/index.ts'
 import type { Recovery } from '../store/execution-store.ts'
-import {
-  type Answer,
-  answerOf,
-  bodyRefused,
-  closing,
-  keyMalformed,
-  notCarriedOut,
-  type RefusedBody,
-} from './responses.ts'
-import type { Body } from './fingerprint.ts'
+import { type AsyncResponse, asyncResponseFor } from './async-response.ts'
+import type { RequestBody } from './fingerprint.ts'
 import type { ParsedKey } from './idempotency-key.ts'
-import { fingerprintOf, scopeOf } from './request-identity.ts'
+import { executionUri } from './problem.ts'
+import { resolveFingerprint, resolveScope } from './request-identity.ts'
 import type { BodyFailure, RequestView } from './request-view.ts'
-import { type Later, laterOf } from './async-response.ts'
+import {
+  type BodyRefusal,
+  bodyRefusedResponse,
+  keyMalformedResponse,
+  notCarriedOutResponse,
+  type PawlResponse,
+  responseForExistingExecution,
+  withConnectionClose,
+} from './responses.ts'
 import type { RouteOptions } from './route-options.ts'
 import type { RequestRuntime } from './runtime.ts'
-import { storedRequest } from './stored-request.ts'
+import { encodeStoredRequest } from './stored-request.ts'
 
-/** An attempt whose handler runs. */
-export interface Admitted {
+/** An attempt whose handler is to run. */
+export interface AdmittedAttempt {
   attempt: Attempt
-  /** How its client is answered if that takes long; undefined: it waits. */
-  later?: Later | undefined
+  /** The 202 that the client gets if the handler takes long; undefined: the client waits for the handler. */
+  asyncResponse?: AsyncResponse | undefined
 }
 
-/** What is to be done with a keyed request. */
+/** What the adapter must do with a keyed request. */
 export type Admission =
-  | ({ kind: 'run' } & Admitted)
-  /** The handler runs without protection: the store is away, and the app chose so. */
+  | ({ kind: 'run' } & AdmittedAttempt)
+  /** Run the handler without protection: the store is unavailable, and the app chose `onStoreError: 'run'`. */
   | { kind: 'unprotected' }
-  | { kind: 'answer'; answer: Answer }
-  /** The client is gone in the middle of its request: nobody to answer, nothing to run. */
-  | { kind: 'gone' }
+  | { kind: 'respond'; response: PawlResponse }
+  /** The client disconnected before its whole request arrived: run nothing and send nothing. */
+  | { kind: 'disconnected' }
 
 /**
- * Decides about a keyed request before its handler.
+ * Claims the execution that a request's key names, and decides from its state what the adapter does.
  *
- * @param request the framework's own, for the app's functions
+ * @param request the framework's request object, which the functions in the options receive
  * @throws PawlError `not-started`, `scope-invalid`, `fingerprint-invalid`, `body-unreadable`,
- * `invalid-option`, and what the app's functions throw: mistakes of the app, for its error handler
+ * `invalid-option`, and errors of the functions in the options. These are the app's mistakes, so they
+ * go to its error handler.
  */
-export async function admit<Request>(
+export async function admitRequest<Request>(
   runtime: RequestRuntime,
   options: RouteOptions<Request>,
   request: Request,
   view: RequestView,
   parsed: ParsedKey,
 ): Promise<Admission> {
-  const recovered = view.recovered(runtime)
+  const recovered = view.recoveredAttempt(runtime)
   if (recovered) return { kind: 'run', attempt: recovered }
-  if ('rule' in parsed) return { kind: 'answer', answer: keyMalformed(parsed.rule) }
+  if ('brokenRule' in parsed) {
+    return { kind: 'respond', response: keyMalformedResponse(parsed.brokenRule) }
+  }
   try {
     const { engine } = runtime
     const { key } = parsed
-    const scope = scopeOf(options, request)
-    // Once: looking at what has arrived counts as reading, and the second time it would be gone.
-    let read: Promise<Body | BodyFailure> | undefined
+    const scope = resolveScope(options, request)
+    // At most once: after the first read, Node reports the body as read, and a second read would fail.
+    let read: Promise<RequestBody | BodyFailure> | undefined
     const readBody = () => {
-      read ??= view.body(options.maxRequestBody)
+      read ??= view.readBody(options.maxRequestBody)
       return read
     }
-    const print = await fingerprintOf(options, request, view, readBody)
-    if (typeof print === 'string') return withoutBody(print, options)
+    const fingerprint = await resolveFingerprint(options, request, view, readBody)
+    if (typeof fingerprint === 'string') return admissionWithoutBody(fingerprint, options)
     const id = executionId(scope, key)
-    const recovery = options.recover ? await recoveryOf(runtime, options, id, view, readBody) : null
-    if (typeof recovery === 'string') return withoutBody(recovery, options)
-    const later = laterOf(options, request, view, id)
+    const recovery = options.recover
+      ? await prepareRecovery(runtime, options, id, view, readBody)
+      : null
+    if (typeof recovery === 'string') return admissionWithoutBody(recovery, options)
+    const asyncResponse = asyncResponseFor(options, request, view, id)
     const begun = await engine.begin({
       claim: {
         id,
         scope,
         key,
         name: `${view.method} ${withoutQuery(view.url)}`,
-        fingerprint: print,
+        fingerprint,
         retentionMs: options.retention.unfinished,
         recovery,
       },
-      // What a transaction did not commit, it did not do.
+      // Without a commit, a transaction has no effects, so the handler can always run again.
       resumable: options.transaction || options.recover ? true : options.resumable,
-      waitMs: later ? later.afterMs : options.wait,
-      signal: () => view.gone(),
+      waitMs: asyncResponse ? asyncResponse.afterMs : options.wait,
+      signal: () => view.disconnectSignal(),
     })
-    if (begun.kind === 'run') return { ...begun, later }
-    if (begun.kind === 'running' && later) return { kind: 'answer', answer: later.answer }
-    return { kind: 'answer', answer: answerOf(begun, `urn:uuid:${id}`, Boolean(options.scope)) }
+    if (begun.kind === 'run') return { ...begun, asyncResponse }
+    if (begun.kind === 'running' && asyncResponse) {
+      return { kind: 'respond', response: asyncResponse.response }
+    }
+    const response = responseForExistingExecution(begun, executionUri(id), Boolean(options.scope))
+    return { kind: 'respond', response }
   } catch (error) {
-    return withoutStore(runtime, options, error)
+    return admissionAfterError(runtime, options, error)
   }
 }
 
-/** @throws the error, if it is not about the store */
-function withoutStore(
+/**
+ * Decides what happens to a request whose claim failed.
+ * @throws the error, unless the store or the shutdown caused it
+ */
+function admissionAfterError(
   runtime: RequestRuntime,
   { onStoreError }: Pick<RouteOptions<never>, 'onStoreError'>,
   error: unknown,
 ): Admission {
   const code = error instanceof PawlError ? error.code : undefined
   if (code === 'decryption-failed') {
-    // Whatever else the app chose: the handler must not run without what it has recorded.
-    runtime.logger.warn('what is stored of a request cannot be decrypted', { error })
-    return { kind: 'answer', answer: notCarriedOut() }
+    // Also with `onStoreError: 'run'`: the handler must not run again without its recorded steps.
+    runtime.logger.warn('the stored data of a request cannot be decrypted', { error })
+    return { kind: 'respond', response: notCarriedOutResponse() }
   }
-  if (code === 'stopping') return { kind: 'answer', answer: closing(notCarriedOut()) }
+  if (code === 'stopping') {
+    return { kind: 'respond', response: withConnectionClose(notCarriedOutResponse()) }
+  }
   if (code !== 'store-unavailable' && code !== 'store-refused') throw error
   runtime.logger.warn('the store cannot be reached', { error, onStoreError })
   if (onStoreError === 'run') return { kind: 'unprotected' }
-  return { kind: 'answer', answer: notCarriedOut() }
+  return { kind: 'respond', response: notCarriedOutResponse() }
 }
 
-function withoutBody(
-  why: RefusedBody | 'aborted',
+function admissionWithoutBody(
+  reason: BodyRefusal | 'aborted',
   { maxRequestBody }: Pick<RouteOptions<never>, 'maxRequestBody'>,
 ): Admission {
-  if (why === 'aborted') return { kind: 'gone' }
-  const refused = bodyRefused(why, maxRequestBody)
-  // What is left of a body that is too large is not read.
-  return { kind: 'answer', answer: why === 'too-large' ? closing(refused) : refused }
+  if (reason === 'aborted') return { kind: 'disconnected' }
+  const refused = bodyRefusedResponse(reason, maxRequestBody)
+  // The rest of a body that is too large stays unread, so the connection cannot serve another request.
+  return {
+    kind: 'respond',
+    response: reason === 'too-large' ? withConnectionClose(refused) : refused,
+  }
 }
 
-/** @throws PawlError `recovery-impossible` */
-async function recoveryOf(
+/**
+ * Encodes and encrypts the request, so that a worker can give it to the app again after a crash.
+ * @throws PawlError `recovery-impossible`
+ */
+async function prepareRecovery(
   runtime: RequestRuntime,
   { recover }: Pick<RouteOptions<never>, 'recover'>,
   id: string,
   view: RequestView,
-  readBody: () => Promise<Body | BodyFailure>,
+  readBody: () => Promise<RequestBody | BodyFailure>,
 ): Promise<Recovery | 'too-large' | 'aborted'> {
   runtime.checkRecovery()
   const body = await readBody()
   if (body === 'too-large' || body === 'aborted') return body
-  const input = storedRequest(view, body)
-  return { input: runtime.engine.seal({ id, input }), attempts: recover?.attempts ?? 0 }
+  const input = encodeStoredRequest(view, body)
+  return { input: runtime.engine.encryptInput({ id, input }), maxAttempts: recover?.attempts ?? 0 }
 }
 
 function withoutQuery(url: string): string {

@@ -1,63 +1,69 @@
+/** Decides whether a client gets a 202 before its handler has finished, when, and with which status URL. */
+
 import { PawlError } from '../errors/index.ts'
-import type { Answer } from './responses.ts'
-import { parsePrefer } from './prefer-header.ts'
+import { parsePreferHeader } from './prefer-header.ts'
 import type { RequestView } from './request-view.ts'
+import type { PawlResponse } from './responses.ts'
 import type { RespondAsync, RouteOptions } from './route-options.ts'
 
-/** What a client is told whose handler goes on without it, and when. */
-export interface Later {
-  /** How long the handler has before that, in ms. */
+/** A 202 that the client gets if the handler has not responded in time; the handler goes on. */
+export interface AsyncResponse {
+  /** How long the handler has before the client gets the 202, in ms. */
   afterMs: number
-  answer: Answer
+  response: PawlResponse
 }
 
-/** Seconds until it makes sense to ask again. */
-export const ASK_AGAIN_S = 1
+/** The Retry-After of an unfinished execution, in seconds. */
+export const RETRY_AFTER_S = 1
 
-/** The bound of setTimeout: a longer delay would fire at once. */
+/** The longest delay of setTimeout; a longer one would fire at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
 /**
- * Whether, when and with what this request is answered before its handler; undefined: never.
- * @param id of its execution
- * @throws PawlError `invalid-option`, and what the app's function throws
+ * The 202 for this request; undefined if its client waits for the handler.
+ * @param id the id of the request's execution
+ * @throws PawlError `invalid-option`, and errors of the app's `statusUrl` function
  */
-export function laterOf<Request>(
+export function asyncResponseFor<Request>(
   { respondAsync }: Pick<RouteOptions<Request>, 'respondAsync'>,
   request: Request,
   view: RequestView,
   id: string,
-): Later | undefined {
+): AsyncResponse | undefined {
   if (!respondAsync) return undefined
   const { afterMs } = respondAsync
-  const preferred = parsePrefer(view.header('prefer'))
+  const preferred = parsePreferHeader(view.header('prefer'))
   if (!preferred.respondAsync && afterMs === undefined) return undefined
   const times = [afterMs, preferred.respondAsync ? preferred.waitMs : undefined]
   const given = times.filter((time) => time !== undefined)
   return {
-    // Without a time the threshold is the server's to choose (RFC 7240, section 4.1): at once.
+    // If the client gives no time, the server chooses (RFC 7240, section 4.1). Pawl chooses 0.
     afterMs: Math.min(...(given.length > 0 ? given : [0]), MAX_TIMER_MS),
-    answer: accepted(id, locationOf(respondAsync, request, id), preferred.respondAsync),
+    response: acceptedResponse(
+      id,
+      resolveStatusUrl(respondAsync, request, id),
+      preferred.respondAsync,
+    ),
   }
 }
 
-function accepted(id: string, href: string, preferred: boolean): Answer {
+function acceptedResponse(id: string, href: string, preferred: boolean): PawlResponse {
   return {
     status: 202,
     headers: [
       ['Content-Type', 'application/json; charset=utf-8'],
       ['Cache-Control', 'no-store'],
       ['Location', href],
-      ['Retry-After', String(ASK_AGAIN_S)],
+      ['Retry-After', String(RETRY_AFTER_S)],
       ...(preferred ? [['Preference-Applied', 'respond-async'] satisfies [string, string]] : []),
     ],
     body: Buffer.from(JSON.stringify({ id, status: 'running', href })),
-    exposed: ['Location'],
+    exposedHeaders: ['Location'],
   }
 }
 
 /** @throws PawlError `invalid-option` */
-function locationOf<Request>(
+function resolveStatusUrl<Request>(
   { statusUrl }: RespondAsync<Request>,
   request: Request,
   id: string,
@@ -68,6 +74,6 @@ function locationOf<Request>(
   throw new PawlError(
     'invalid-option',
     `idempotency(): Option "statusUrl" returned ${typeof url === 'string' ? JSON.stringify(url) : String(url)}.`,
-    'It must return a URL reference in printable ASCII: the place of pawl.statusHandler(), with the id in it.',
+    'It must return the URL of pawl.statusHandler() for this id, in printable ASCII.',
   )
 }

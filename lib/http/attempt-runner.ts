@@ -1,168 +1,181 @@
-import type { Attempt, Settled } from '../engine/attempt.ts'
-import { runAs } from '../engine/current-execution.ts'
+/** Runs the handler of one attempt, limits its time, and records its response before it is sent. */
+
+import type { Attempt, AttemptResult } from '../engine/attempt.ts'
+import { runInExecution } from '../engine/current-execution.ts'
 import type { Execution } from '../engine/execution.ts'
-import { within } from '../engine/retry/with-timeout.ts'
+import { withTimeout } from '../engine/retry/with-timeout.ts'
 import type { Outcome } from '../store/execution-store.ts'
-import type { Admitted } from './admit-request.ts'
-import {
-  type Answer,
-  inProgress,
-  notCarriedOut,
-  notRecorded,
-  replayAnswer,
-  timedOut,
-} from './responses.ts'
+import type { AdmittedAttempt } from './admit-request.ts'
+import type { AsyncResponse } from './async-response.ts'
+import { dispositionOf, isErrorStatus, isServerError } from './disposition.ts'
 import { encodeHeaders, type Header } from './headers.ts'
-import { fate, isError, isFailure } from './disposition.ts'
-import type { Later } from './async-response.ts'
+import { executionUri } from './problem.ts'
+import {
+  inProgressResponse,
+  notCarriedOutResponse,
+  notRecordedResponse,
+  type PawlResponse,
+  replayResponse,
+  timedOutResponse,
+} from './responses.ts'
 import type { RouteOptions } from './route-options.ts'
 import type { RequestRuntime } from './runtime.ts'
 
-/** A response that is complete, or about to flow. */
-export interface Captured {
+/** The handler's response as the adapter captured it, before any byte of it was sent. */
+export interface CapturedResponse {
   status: number
   /**
-   * What the handler set, changed or removed (no values); what was there before it belongs to this one
-   * message.
+   * The headers that the handler set, changed, or removed (those have no values). Headers that were set
+   * before the handler, such as CORS, belong to this one message and are not stored.
    */
   headers: Header[]
-  /** Null if the body flows: it is larger than `maxBody`, or an event stream. */
+  /** Null if the body is not stored: it is larger than `maxBody`, or an event stream. */
   body: Buffer | null
 }
 
-/** Let the response go as the handler made it, or answer otherwise. */
-export type Verdict = 'send' | Answer
+/** `send`: the adapter sends the handler's response. Otherwise it sends the given response in its place. */
+export type ResponseDecision = 'send' | PawlResponse
 
-/** What an adapter tells of the response to the attempt's request. */
-export interface Responding {
-  /** Whether the handler has answered, or its answer already flows. */
-  readonly answered: boolean
+/** The response to a request while the adapter intercepts it. */
+export interface InterceptedResponse {
+  /** Whether the handler's response is complete, or is already being sent. */
+  readonly handlerResponded: boolean
   /**
-   * Answers in the handler's place; what it answers later is still concluded.
-   * @param goesOn whether the handler goes on as if its client were still there
+   * Sends a response in the handler's place. A later response of the handler is still captured and
+   * recorded, but not sent.
+   * @param handlerContinues whether the handler must not notice, and goes on as if its client still waited
    */
-  answer(answer: Answer, goesOn?: boolean): void
+  respondInstead(response: PawlResponse, handlerContinues?: boolean): void
 }
 
-type Concluding = Pick<
+type RunnerOptions = Pick<
   RouteOptions<never>,
   'retention' | 'storedHeaders' | 'timeout' | 'transaction'
 >
 
-/** Runs one attempt's handler, and decides what becomes of its response. */
-export class Conclusion {
+/** Runs the handler of one attempt, and decides what happens to its response. */
+export class AttemptRunner {
   readonly #runtime: RequestRuntime
-  readonly #options: Concluding
+  readonly #options: RunnerOptions
   readonly #attempt: Attempt
   readonly #instance: string
-  readonly #later: Later | undefined
-  #timer: NodeJS.Timeout | undefined
-  #laterTimer: NodeJS.Timeout | undefined
-  /** The client has been told to come back, and hears no more of this attempt. */
-  #detached = false
-  /** Of a request that is a transaction: its end, and what lets it end. */
-  #transaction: Promise<Settled> | undefined
+  readonly #asyncResponse: AsyncResponse | undefined
+  #timeoutTimer: NodeJS.Timeout | undefined
+  #asyncTimer: NodeJS.Timeout | undefined
+  /** The client has got its 202, so no other response of this attempt is sent. */
+  #clientDetached = false
+  /** The transaction of the whole request, if the route has one; `#endTransaction` commits or rolls back. */
+  #transaction: Promise<AttemptResult> | undefined
   #endTransaction: (outcome: Outcome | null) => void = () => {}
 
-  constructor(runtime: RequestRuntime, options: Concluding, { attempt, later }: Admitted) {
+  constructor(
+    runtime: RequestRuntime,
+    options: RunnerOptions,
+    { attempt, asyncResponse }: AdmittedAttempt,
+  ) {
     this.#runtime = runtime
     this.#options = options
     this.#attempt = attempt
-    this.#later = later
-    this.#instance = `urn:uuid:${attempt.execution.id}`
+    this.#asyncResponse = asyncResponse
+    this.#instance = executionUri(attempt.execution.id)
   }
 
   /**
-   * Runs the handler. From now on it has the time that the `timeout` option gives it.
+   * Runs the handler and starts the clock of the `timeout` option.
    * @param run must not throw
    */
-  begin(response: Responding, run: (execution: Execution) => void): void {
-    this.#timer = setTimeout(() => this.#timeUp(response), this.#options.timeout)
-    this.#timer.unref()
-    if (this.#later) {
-      this.#laterTimer = setTimeout(() => this.#detach(response), this.#later.afterMs)
-      this.#laterTimer.unref()
+  start(response: InterceptedResponse, run: (execution: Execution) => void): void {
+    this.#timeoutTimer = setTimeout(() => this.#onTimeout(response), this.#options.timeout)
+    this.#timeoutTimer.unref()
+    if (this.#asyncResponse) {
+      this.#asyncTimer = setTimeout(() => this.#detachClient(response), this.#asyncResponse.afterMs)
+      this.#asyncTimer.unref()
     }
     const { execution } = this.#attempt
-    const handle = () => runAs(execution, () => run(execution))
+    const handle = () => runInExecution(execution, () => run(execution))
     if (this.#options.transaction) this.#beginTransaction(response, handle)
     else handle()
   }
 
-  /** Records or releases; resolves when the response, or what takes its place, may be seen. */
-  async conclude(captured: Captured): Promise<Verdict> {
-    clearTimeout(this.#timer)
-    clearTimeout(this.#laterTimer)
+  /** Records the handler's response or releases the execution; resolves to what the adapter may now send. */
+  async finish(captured: CapturedResponse): Promise<ResponseDecision> {
+    clearTimeout(this.#timeoutTimer)
+    clearTimeout(this.#asyncTimer)
     const execution = this.#attempt.execution.id
     try {
-      const settled = await this.#settle(captured)
-      if (settled === 'released') return 'send'
-      if (settled === 'undoing') return inProgress(this.#instance)
-      if (settled?.kind === 'done') {
-        return settled.own ? 'send' : replayAnswer(settled.outcome, this.#instance)
+      const result = await this.#recordOrRelease(captured)
+      if (result === 'released') return 'send'
+      if (result === 'compensating') return inProgressResponse(this.#instance)
+      if (result?.kind === 'done') {
+        return result.own ? 'send' : replayResponse(result.outcome, this.#instance)
       }
-      if (settled) return inProgress(this.#instance) // Another attempt is at work, or may be.
-      this.#runtime.logger.warn('the store is away; an outcome is held until it is back', {
-        execution,
-      })
+      if (result) return inProgressResponse(this.#instance) // Another attempt runs, or may run.
+      const message =
+        'the store is unavailable; an outcome is kept in memory until it can be recorded'
+      this.#runtime.logger.warn(message, { execution })
     } catch (error) {
       this.#runtime.logger.warn('an outcome could not be recorded', { error, execution })
-      if (this.#transaction) return notCarriedOut()
+      if (this.#transaction) return notCarriedOutResponse()
     }
-    return notRecorded(this.#instance)
+    return notRecordedResponse(this.#instance)
   }
 
-  /** What became of a response; null while the store is away. */
-  async #settle(captured: Captured): Promise<Settled | 'released' | 'undoing' | null> {
+  /** Resolves to null if the store does not reply within `storeTimeout`. */
+  async #recordOrRelease(
+    captured: CapturedResponse,
+  ): Promise<AttemptResult | 'released' | 'compensating' | null> {
     const attempt = this.#attempt
     const { status } = captured
-    const verdict = attempt.isGivingUp ? 'stored' : fate(status, attempt)
-    if (verdict === 'released' || (this.#transaction && isFailure(status))) {
-      const ended = await (this.#transaction
-        ? this.#end(null)
-        : this.#inTime(attempt.release('released')))
-      // Somebody else has taken over: this failure is not the execution's.
-      return ended && ended.kind !== 'released' ? ended : 'released'
+    const disposition = attempt.isGivingUp ? 'stored' : dispositionOf(status, attempt)
+    if (disposition === 'released' || (this.#transaction && isServerError(status))) {
+      const result = await (this.#transaction
+        ? this.#finishTransaction(null)
+        : this.#withinStoreTimeout(attempt.release('released')))
+      // If another attempt has taken over, the failure of this one is not the execution's outcome.
+      return result && result.kind !== 'released' ? result : 'released'
     }
-    const kept = captured.headers.filter((header) => this.#keeps(header))
-    const answered = { status, headers: encodeHeaders(kept), body: captured.body }
-    const outcome = isError(status) || attempt.isGivingUp ? await this.#undo(answered) : answered
-    if (!outcome) return 'undoing'
+    const headers = encodeHeaders(captured.headers.filter((header) => this.#isStored(header)))
+    const own = { status, headers, body: captured.body }
+    const outcome = isErrorStatus(status) || attempt.isGivingUp ? await this.#compensate(own) : own
+    if (!outcome) return 'compensating'
     const { completed } = this.#options.retention
-    const settled = await (this.#transaction
-      ? this.#end(outcome)
-      : this.#inTime(attempt.complete(outcome, completed, isFailure(outcome.status))))
-    // An earlier attempt had given up, with another answer.
-    if (settled?.kind === 'done') return { ...settled, own: settled.own && outcome === answered }
-    return settled ?? null
+    const result = await (this.#transaction
+      ? this.#finishTransaction(outcome)
+      : this.#withinStoreTimeout(
+          attempt.complete(outcome, completed, isServerError(outcome.status)),
+        ))
+    // `outcome` is not `own` if an earlier attempt gave up with another response: that one is the outcome.
+    if (result?.kind === 'done') return { ...result, own: result.own && outcome === own }
+    return result ?? null
   }
 
-  /** Runs the compensations; null if they could not all be run, and another attempt must. */
-  async #undo(outcome: Outcome): Promise<Outcome | null> {
+  /** Runs the compensations; null if one failed, so that another attempt must continue them. */
+  async #compensate(outcome: Outcome): Promise<Outcome | null> {
     try {
       const { timeout } = this.#options
-      const decided = await within(timeout, this.#attempt.giveUp(outcome), undefined, false)
+      const decided = await withTimeout(timeout, this.#attempt.giveUp(outcome), undefined, false)
       if (decided) return decided
-      throw new Error(`What is to be undone was not within ${timeout} ms.`)
+      throw new Error(`The compensations did not finish within ${timeout} ms.`)
     } catch (error) {
       const execution = this.#attempt.execution.id
-      this.#runtime.logger.warn('a compensation failed; a retry goes on with it', {
+      this.#runtime.logger.warn('a compensation failed; a retry will continue it', {
         error,
         execution,
       })
-      if (this.#transaction) await this.#end(null)
-      else await this.#inTime(this.#attempt.release('released'))
+      if (this.#transaction) await this.#finishTransaction(null)
+      else await this.#withinStoreTimeout(this.#attempt.release('released'))
       return null
     }
   }
 
-  #beginTransaction(response: Responding, handle: () => void): void {
+  #beginTransaction(response: InterceptedResponse, handle: () => void): void {
     const { transaction, retention } = this.#options
     const host = transaction === true ? undefined : transaction?.on
-    let began = false
+    let hasBegun = false
     this.#transaction = this.#attempt.completeInTransaction(host, retention.completed, () => {
-      began = true
-      if (response.answered) return Promise.resolve(null) // It took too long to get a connection.
+      hasBegun = true
+      // The request has timed out while it waited for a connection: do not run its handler.
+      if (response.handlerResponded) return Promise.resolve(null)
       const ended = new Promise<Outcome | null>((resolve) => {
         this.#endTransaction = resolve
       })
@@ -170,43 +183,46 @@ export class Conclusion {
       return ended
     })
     this.#transaction.catch((error) => {
-      if (began) return // Whoever waits for the end of the transaction is told.
-      clearTimeout(this.#timer)
-      this.#runtime.logger.warn('a transaction could not be begun', { error })
-      if (!response.answered) response.answer(notCarriedOut())
+      if (hasBegun) return // `#finishTransaction` reports this error.
+      clearTimeout(this.#timeoutTimer)
+      this.#runtime.logger.warn('a transaction could not be started', { error })
+      if (!response.handlerResponded) response.respondInstead(notCarriedOutResponse())
     })
   }
 
-  /** Commits with this outcome, or rolls back; null if that takes too long to wait for. */
-  async #end(outcome: Outcome | null): Promise<Settled | null> {
+  /** Commits with this outcome, or rolls back for null; resolves to null after `storeTimeout`. */
+  async #finishTransaction(outcome: Outcome | null): Promise<AttemptResult | null> {
     this.#endTransaction(outcome)
-    return this.#inTime(this.#transaction as Promise<Settled>)
+    return this.#withinStoreTimeout(this.#transaction as Promise<AttemptResult>)
   }
 
-  /** What came of it; null if that takes longer than a response may be held. */
-  #inTime<T>(work: Promise<T>): Promise<T | null> {
-    return within(this.#runtime.storeTimeoutMs, work, undefined, false)
+  /** Resolves to null if the work takes longer than a response may wait for the store. */
+  #withinStoreTimeout<T>(work: Promise<T>): Promise<T | null> {
+    return withTimeout(this.#runtime.storeTimeoutMs, work, undefined, false)
   }
 
-  /** Lets the client go, which can come back for the outcome: its execution is in the database. */
-  #detach(response: Responding): void {
-    if (response.answered || !this.#later) return
-    this.#detached = true
-    response.answer(this.#later.answer, true)
+  /** Sends the 202. The client can ask for the outcome later, since its execution is in the database. */
+  #detachClient(response: InterceptedResponse): void {
+    if (response.handlerResponded || !this.#asyncResponse) return
+    this.#clientDetached = true
+    response.respondInstead(this.#asyncResponse.response, true)
   }
 
-  async #timeUp(response: Responding): Promise<void> {
-    clearTimeout(this.#laterTimer)
-    if (response.answered && !this.#detached) return
+  async #onTimeout(response: InterceptedResponse): Promise<void> {
+    clearTimeout(this.#asyncTimer)
+    if (response.handlerResponded && !this.#clientDetached) return
     const attempt = this.#attempt
-    const ended = this.#transaction ? this.#end(null) : this.#inTime(attempt.interrupt())
+    const ended = this.#transaction
+      ? this.#finishTransaction(null)
+      : this.#withinStoreTimeout(attempt.interrupt())
     await ended.catch(() => null)
-    if (response.answered || this.#detached) return
-    response.answer(timedOut(this.#instance, Boolean(this.#transaction) || attempt.isResumable))
+    if (response.handlerResponded || this.#clientDetached) return
+    const isResumable = Boolean(this.#transaction) || attempt.isResumable
+    response.respondInstead(timedOutResponse(this.#instance, isResumable))
   }
 
-  /** What the app's function says; an outcome is worth more than a header on which it throws. */
-  #keeps([name]: Header): boolean {
+  /** Asks the `storedHeaders` option. If it throws, the header is dropped rather than the outcome lost. */
+  #isStored([name]: Header): boolean {
     try {
       return this.#options.storedHeaders(name.toLowerCase())
     } catch (error) {

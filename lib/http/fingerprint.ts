@@ -1,3 +1,5 @@
+/** Computes the fingerprint of a request: SHA-256 of what makes two requests the same request. */
+
 import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
 
@@ -6,34 +8,34 @@ const VERSION = 1
 
 const BOUNDARY = /;\s*boundary=(?:"([^"]+)"|([^\s;]+))/i
 
-/** A value of the app's making whose canonical JSON would leave out what it holds. */
-export class NotJson extends Error {}
+/** Thrown for a value whose canonical JSON would lose content, such as a Map. */
+export class NotJsonError extends Error {}
 
-/** The body of a request, as far as it is known. */
-export type Body =
-  /** The bytes as they arrived; `decoded`: as a parser left them, without their Content-Encoding. */
+/** The body of a request, in the form that is still available. */
+export type RequestBody =
+  /** The bytes as they arrived. `decoded`: a parser has already undone their Content-Encoding. */
   | { raw: readonly Uint8Array[]; decoded?: true }
-  /** What a body parser made of them. */
+  /** The value that a body parser made of the bytes. */
   | { parsed: unknown }
 
-/** What makes two requests the same request. */
-export interface Fingerprinted {
+/** The parts of a request that enter its fingerprint. */
+export interface FingerprintInput {
   method: string
-  /** Path and query as the client sent them, before any router took a part away. */
+  /** Path and query as the client sent them, before a router removed its mount path. */
   url: string
   contentType: string | undefined
-  body: Body
+  body: RequestBody
 }
 
 /**
- * A version byte, then SHA-256 over method, URL, content type and body.
+ * Computes a version byte, followed by the SHA-256 over method, URL, content type and body.
  *
- * @param credentials who presents the key, where the app names no scope: somebody else's key then is
- * another request and never a replay
- * @throws where a parsed body has no canonical JSON (RFC 8785): NaN, a lone surrogate, a cycle
- * @throws NotJson where a parser made something else: a Map, URLSearchParams, a bigint
+ * @param credentials the caller's credentials, if the app sets no scope: another caller with the same key
+ * then has another fingerprint, and never gets a replay
+ * @throws if a parsed body has no canonical JSON (RFC 8785): NaN, a lone surrogate, a cycle
+ * @throws NotJson if a parser made a value that is not JSON: a Map, URLSearchParams, a bigint
  */
-export function fingerprint(request: Fingerprinted, credentials: string | undefined): Buffer {
+export function fingerprint(request: FingerprintInput, credentials: string | undefined): Buffer {
   const { method, url, contentType, body } = request
   const boundary = multipartBoundary(contentType)
   const type = boundary ? contentType?.replace(BOUNDARY, ';boundary') : contentType
@@ -42,13 +44,13 @@ export function fingerprint(request: Fingerprinted, credentials: string | undefi
   return digest(head, body, boundary)
 }
 
-/** The same for a value that the app gave in place of the request. */
-export function customFingerprint(value: unknown, credentials: string | undefined): Buffer {
+/** Computes the fingerprint of a value that the `fingerprint` option returned in place of the request. */
+export function fingerprintValue(value: unknown, credentials: string | undefined): Buffer {
   const body = value instanceof Uint8Array ? { raw: [value] } : { parsed: value }
   return digest(field('custom') + field(credentials ?? ''), body, null)
 }
 
-function digest(head: string, body: Body, boundary: string | null): Buffer {
+function digest(head: string, body: RequestBody, boundary: string | null): Buffer {
   const [kind, content] = contentOf(body, boundary)
   const prefix = head + field(kind)
   const whole =
@@ -58,13 +60,13 @@ function digest(head: string, body: Body, boundary: string | null): Buffer {
   return Buffer.concat([Buffer.of(VERSION), hash('sha256', whole, 'buffer')])
 }
 
-// Every part behind its length, so that no two lists of parts give the same bytes.
+// The length comes before each part, so that two different lists of parts never give the same bytes.
 function field(text: string): string {
   return `${Buffer.byteLength(text)}:${text}`
 }
 
 function contentOf(
-  body: Body,
+  body: RequestBody,
   boundary: string | null,
 ): [kind: string, content: string | readonly Uint8Array[]] {
   if ('raw' in body) {
@@ -75,7 +77,7 @@ function contentOf(
   if (parsed instanceof Uint8Array) return ['raw', [parsed]]
   if (typeof parsed === 'string') {
     if (parsed.isWellFormed()) return ['text', parsed]
-    // In UTF-8 all lone surrogates are the same replacement character.
+    // UTF-8 encodes every lone surrogate as the same replacement character, so two texts would be equal.
     throw new Error('Lone surrogate is not allowed')
   }
   checkJson(parsed)
@@ -83,13 +85,13 @@ function contentOf(
 }
 
 /**
- * Canonical JSON of a Map, a Set or a promise is `{}`, whatever it holds: two different ones would be
- * the same request.
+ * Throws for values that JSON does not have. The canonical JSON of every Map, Set or promise is `{}`, so
+ * two different ones would count as the same request.
  */
 function checkJson(value: unknown): void {
   const type = typeof value
   if (value === null || type === 'string' || type === 'number' || type === 'boolean') return
-  if (type !== 'object') throw new NotJson(`a ${type} is no JSON`)
+  if (type !== 'object') throw new NotJsonError(`a ${type} is not JSON`)
   const object = value as { toJSON?: () => unknown }
   if (typeof object.toJSON === 'function') {
     checkJson(object.toJSON())
@@ -97,12 +99,14 @@ function checkJson(value: unknown): void {
   }
   const members = Object.values(object)
   if (members.length === 0 && !isContainer(object)) {
-    throw new NotJson(`what a ${object.constructor?.name ?? 'value'} holds is no JSON`)
+    throw new NotJsonError(
+      `JSON cannot hold the contents of a ${object.constructor?.name ?? 'value'}`,
+    )
   }
   for (const member of members) if (member !== undefined) checkJson(member)
 }
 
-/** Of JSON's own: an array, or an object of no class. */
+/** Whether it is an array or a plain object, the containers that JSON has. */
 function isContainer(object: object): boolean {
   if (Array.isArray(object)) return true
   const prototype = Object.getPrototypeOf(object)
@@ -110,8 +114,8 @@ function isContainer(object: object): boolean {
 }
 
 /**
- * A client that builds its form anew for a retry draws a new boundary. It is punctuation, so it does
- * not count; everything between does.
+ * Splits a multipart body at its boundary, and omits the boundary: a client that builds the form again
+ * for a retry chooses a new random boundary. Everything between the boundaries counts.
  */
 function formParts(body: Buffer, boundary: string): Uint8Array[] {
   const delimiter = Buffer.from(`--${boundary}`, 'latin1')

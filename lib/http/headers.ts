@@ -1,10 +1,12 @@
-/** A header and its value, or its values where it appears on several lines, or on none. */
+/** Decides which response headers are stored, and encodes them for the store. */
+
+/** A header with its value. Several values are several header lines; an empty list is no line. */
 export type Header = [name: string, value: string | string[]]
 
-/** Decides, by lower-case name, which headers are stored. */
+/** Whether the header of this lower-case name is stored. */
 export type HeaderFilter = (name: string) => boolean
 
-// Connection-specific headers (RFC 9110, section 7.6.1) and what belongs to this one message.
+// Connection-specific headers (RFC 9110, section 7.6.1) and headers that are true of one message only.
 const NEVER_STORED = new Set([
   'connection',
   'date',
@@ -17,8 +19,11 @@ const NEVER_STORED = new Set([
   'upgrade',
 ])
 
-/** The headers that a stored response keeps: end-to-end, and no cookies unless the app says so. */
-export function headerFilter(
+/**
+ * Turns the `storedHeaders` option into a filter. Default: every end-to-end header but Set-Cookie.
+ * Hop-by-hop headers and Date never pass.
+ */
+export function createHeaderFilter(
   option: readonly string[] | ((name: string) => unknown) | undefined,
 ): HeaderFilter {
   const names = Array.isArray(option) ? new Set(option.map((name) => name.toLowerCase())) : null
@@ -28,7 +33,7 @@ export function headerFilter(
   return (name) => !NEVER_STORED.has(name) && Boolean(choose(name))
 }
 
-/** Bytes for the store. */
+/** Encodes headers to the bytes that the store keeps. */
 export function encodeHeaders(headers: readonly Header[]): Buffer {
   return Buffer.from(JSON.stringify(headers))
 }
@@ -37,7 +42,7 @@ export function decodeHeaders(bytes: Buffer): Header[] {
   return JSON.parse(bytes.toString('utf8'))
 }
 
-/** Of a Content-Type: whether its body flows at once, for as long as it lasts. */
+/** Whether this Content-Type is an event stream, which is sent at once and never buffered. */
 export function isEventStream(contentType: unknown): boolean {
   return /^text\/event-stream\b/i.test(String(contentType ?? ''))
 }

@@ -1,46 +1,51 @@
-import { type Answer, keyMissing } from './responses.ts'
-import { checkKey, type ParsedKey, parseKeyHeader } from './idempotency-key.ts'
+/** Decides whether a request is protected, and finds its idempotency key. */
+
+import { type ParsedKey, parseKeyHeader, validateKey } from './idempotency-key.ts'
 import type { RequestView } from './request-view.ts'
+import { keyMissingResponse, type PawlResponse } from './responses.ts'
 import type { RouteOptions } from './route-options.ts'
 import type { RequestRuntime } from './runtime.ts'
 
-/** Whether a request is protected, and under which key. */
-export type Selected =
+/** Whether Pawl protects a request. */
+export type RequestMatch =
   | { kind: 'keyed'; key: ParsedKey }
-  /** It passes untouched. */
+  /** Not protected: the request passes untouched. */
   | { kind: 'pass' }
-  | { kind: 'answer'; answer: Answer }
+  /** Refused: the route requires a key. */
+  | { kind: 'respond'; response: PawlResponse }
 
 /**
- * What a worker hands to the app again is protected, whatever became of its headers.
+ * Matches a request against the options of its route. A request that a worker delivers again is always
+ * protected, since its key header may not have been stored.
  *
- * @param request the framework's own, for the app's functions
- * @throws whatever the app's `key` and `skip` functions throw
+ * @param request the framework's request object, which the functions in the options receive
+ * @throws errors of the app's `key` and `skip` functions
  */
-export function select<Request>(
+export function matchRequest<Request>(
   runtime: RequestRuntime,
   options: RouteOptions<Request>,
   request: Request,
   view: RequestView,
-): Selected {
-  const recovered = view.recovered(runtime)
+): RequestMatch {
+  const recovered = view.recoveredAttempt(runtime)
   if (recovered) return { kind: 'keyed', key: { key: recovered.execution.key } }
   const { methods, skip, required } = options
   if (methods !== 'all' && !methods.has(view.method)) return { kind: 'pass' }
   if (skip?.(request)) return { kind: 'pass' }
-  const key = keyOf(options, request, view)
+  const key = findKey(options, request, view)
   if (key) return { kind: 'keyed', key }
-  return required ? { kind: 'answer', answer: keyMissing(options.keyHeader) } : { kind: 'pass' }
+  if (!required) return { kind: 'pass' }
+  return { kind: 'respond', response: keyMissingResponse(options.keyHeader) }
 }
 
-function keyOf<Request>(
+function findKey<Request>(
   options: RouteOptions<Request>,
   request: Request,
   view: RequestView,
 ): ParsedKey | undefined {
   if (typeof options.key === 'function') {
     const key = options.key(request)
-    return key === undefined || key === null ? undefined : checkKey(key)
+    return key === undefined || key === null ? undefined : validateKey(key)
   }
   const lines = view.headerLines(options.key)
   return lines.length > 0 ? parseKeyHeader(lines, options.strict) : undefined

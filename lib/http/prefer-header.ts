@@ -1,14 +1,16 @@
-/** What a client prefers (RFC 7240), as far as Pawl knows it. */
+/** Parses the Prefer header (RFC 7240). */
+
+/** The preferences of a client that Pawl supports. */
 export interface Preferences {
-  /** It would rather be answered 202 than wait. */
+  /** The client prefers a 202 over waiting for the response. */
   respondAsync: boolean
-  /** How long it is ready to wait, in ms; undefined if it does not say. */
+  /** How long the client is willing to wait, in ms; undefined if it does not say. */
   waitMs: number | undefined
 }
 
 const NONE: Preferences = { respondAsync: false, waitMs: undefined }
 
-// RFC 7240, section 2, with token, quoted-string and white space as RFC 9110, section 5.6, has them.
+// The grammar of RFC 7240, section 2; token, quoted-string and white space are those of RFC 9110, section 5.6.
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 const QUOTED =
   '"(?:[\\t \\x21\\x23-\\x5b\\x5d-\\x7e\\x80-\\xff]|\\\\[\\t \\x21-\\x7e\\x80-\\xff])*"'
@@ -18,16 +20,16 @@ const PREFERENCE = new RegExp(
   'y',
 )
 
-/** Seconds; nobody waits for more than nine digits of them. */
+/** A number of seconds; at most nine digits, since a longer wait is not realistic. */
 const SECONDS = /^\d{1,9}$/
 
 /**
- * A header that is not well-formed says nothing, and so does a value that makes no sense: a preference
- * is no condition, and must not make a request fail (RFC 7240, section 2).
+ * Parses a Prefer header. A malformed header or an invalid value is ignored: a preference must not make
+ * a request fail (RFC 7240, section 2).
  *
- * @param header the value of Prefer, its lines joined by commas; undefined if there is none
+ * @param header the value of Prefer, its lines joined by commas; undefined if there is no header
  */
-export function parsePrefer(header: string | undefined): Preferences {
+export function parsePreferHeader(header: string | undefined): Preferences {
   if (!header) return NONE
   const found = new Map<string, string>()
   PREFERENCE.lastIndex = 0
@@ -35,12 +37,12 @@ export function parsePrefer(header: string | undefined): Preferences {
     const match = PREFERENCE.exec(header)
     if (!match) return NONE
     const name = match[1]?.toLowerCase()
-    // Of a preference that is given twice the first counts.
+    // If a preference occurs twice, the first one counts.
     if (name && !found.has(name)) found.set(name, unquoted(match[2] ?? ''))
   }
   const wait = found.get('wait') ?? ''
   return {
-    // With a value it is another preference, of which nobody knows what it means.
+    // RFC 7240 defines respond-async without a value; with one, its meaning is undefined.
     respondAsync: found.get('respond-async') === '',
     waitMs: SECONDS.test(wait) ? Number(wait) * 1000 : undefined,
   }

@@ -1,4 +1,6 @@
-/** The situations that Pawl itself answers, with RFC 9457 problem documents. */
+/** Builds problem documents (RFC 9457): which problems exist, with their status, title and Retry-After. */
+
+/** The problems that Pawl reports; each is the end of a `type` URN and a heading in docs/problems.md. */
 export type ProblemCode =
   | 'key-missing'
   | 'key-malformed'
@@ -14,21 +16,21 @@ export type ProblemCode =
   | 'execution-not-found'
   | 'method-not-allowed'
 
-/** A problem document (RFC 9457), and the headers that go with it. */
+/** A problem document with its status and headers. */
 export interface Problem {
   status: number
   headers: Record<string, string>
   body: Buffer
 }
 
-interface Situation {
+interface ProblemType {
   status: number
   title: string
-  /** Seconds after which a retry makes sense. */
+  /** The Retry-After header, in seconds. */
   retryAfter?: number
 }
 
-const SITUATIONS: Record<ProblemCode, Situation> = {
+const PROBLEM_TYPES: Record<ProblemCode, ProblemType> = {
   'key-missing': { status: 400, title: 'An idempotency key is required' },
   'key-malformed': { status: 400, title: 'The idempotency key is malformed' },
   'request-mismatch': { status: 422, title: 'The idempotency key was used for another request' },
@@ -52,19 +54,24 @@ const SITUATIONS: Record<ProblemCode, Situation> = {
   'method-not-allowed': { status: 405, title: 'The method is not allowed' },
 }
 
+/** The URI of an execution, the `instance` of the problems about it. */
+export function executionUri(id: string): string {
+  return `urn:uuid:${id}`
+}
+
 /**
- * @param detail what happened here and what the client should do
+ * @param detail what the client should do, and what happened
  * @param instance a URI that names this occurrence (RFC 9457, section 3.1.5)
- * @param statusOverride where the status depends on the case
+ * @param statusOverride the status, if it depends on the case. Default: that of the problem type
  */
-export function problem(
+export function createProblem(
   code: ProblemCode,
   detail: string,
   instance: string,
   statusOverride?: number,
 ): Problem {
-  const { status: usual, title, retryAfter } = SITUATIONS[code]
-  const status = statusOverride ?? usual
+  const { status: defaultStatus, title, retryAfter } = PROBLEM_TYPES[code]
+  const status = statusOverride ?? defaultStatus
   return {
     status,
     headers: {
@@ -79,8 +86,8 @@ export function problem(
         status,
         detail,
         instance,
-        // An extension member (RFC 9457, section 3.2): clients made for Stripe's API tell failure by it
-        // alone, and would take an answer without it for the object they asked for.
+        // An extension member (RFC 9457, section 3.2). Clients made for Stripe's API recognize an error by
+        // this member alone, and would take a response without it for the object that they requested.
         ...(status >= 400 && { error: { type: 'idempotency_error', code, message: detail } }),
       }),
     ),

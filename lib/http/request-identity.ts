@@ -1,51 +1,53 @@
+/** Determines the scope and the fingerprint of a request from the options of its route. */
+
 import { PawlError } from '../errors/index.ts'
-import type { RefusedBody } from './responses.ts'
-import { type Body, customFingerprint, fingerprint, NotJson } from './fingerprint.ts'
+import { fingerprint, fingerprintValue, NotJsonError, type RequestBody } from './fingerprint.ts'
 import type { BodyFailure, RequestView } from './request-view.ts'
+import type { BodyRefusal } from './responses.ts'
 import type { RouteOptions } from './route-options.ts'
 
 /**
- * The namespace of a request's key; empty if the app names none.
+ * The scope of a request's key; empty if the app sets no `scope` option.
  * @throws PawlError `scope-invalid`
  */
-export function scopeOf<Request>(options: RouteOptions<Request>, request: Request): string {
+export function resolveScope<Request>(options: RouteOptions<Request>, request: Request): string {
   if (!options.scope) return ''
   const value = options.scope(request)
-  // NaN, or an id that was rounded, would be everybody's.
+  // Many callers would share the scope NaN, or an id that was rounded to the nearest number.
   const scope = Number.isSafeInteger(value) ? String(value) : value
   const valid = typeof scope === 'string' && scope !== '' && scope.length <= 1024
   if (valid && scope.isWellFormed() && !scope.includes('\0')) return scope
   throw new PawlError(
     'scope-invalid',
     `The scope option returned ${typeof scope === 'string' ? `a string of ${scope.length} characters` : String(scope)}.`,
-    'It must name the tenant, account or user in 1 to 1024 characters; mount idempotency() behind authentication.',
+    'It must return the tenant, account or user in 1 to 1024 characters. Mount idempotency() after authentication.',
   )
 }
 
 /**
- * What makes a request the same as another.
- * @param readBody reads the request's body
+ * The fingerprint of a request, or the reason why its body cannot be read.
+ * @param readBody reads the request's body; not called if the `fingerprint` option is set
  * @throws PawlError `fingerprint-invalid`, `body-unreadable`: mistakes of the app
  */
-export async function fingerprintOf<Request>(
+export async function resolveFingerprint<Request>(
   options: RouteOptions<Request>,
   request: Request,
   view: RequestView,
-  readBody: () => Promise<Body | BodyFailure>,
-): Promise<Buffer | RefusedBody | 'aborted'> {
-  // Without a scope a key is everybody's: who presents it becomes part of what it names.
+  readBody: () => Promise<RequestBody | BodyFailure>,
+): Promise<Buffer | BodyRefusal | 'aborted'> {
+  // Without a scope all callers share one namespace, so the credentials become part of the fingerprint.
   const credentials = options.scope
     ? undefined
     : view.header('authorization') || view.header('cookie')
   if (options.fingerprint) {
     const value = options.fingerprint(request)
-    return canonical(
-      () => customFingerprint(value, credentials),
-      (why) =>
+    return computeFingerprint(
+      () => fingerprintValue(value, credentials),
+      (reason) =>
         new PawlError(
           'fingerprint-invalid',
-          `The fingerprint option returned what cannot be compared: ${why}.`,
-          'It must return what makes two requests the same: a string, bytes, or a JSON value.',
+          `The fingerprint option returned a value that cannot be compared: ${reason}.`,
+          'It must return a string, bytes or a JSON value that is equal for equal requests.',
         ),
     )
   }
@@ -54,32 +56,35 @@ export async function fingerprintOf<Request>(
     throw new PawlError(
       'body-unreadable',
       'The request body was read before idempotency() and is not in req.body, so two different requests could look the same.',
-      'Mount idempotency() before whatever reads the body, or give the fingerprint option.',
+      'Mount idempotency() before the code that reads the body, or set the fingerprint option.',
     )
   }
   if (typeof body === 'string') return body
   const { method, url } = view
   const contentType = view.header('content-type')
-  return canonical(
+  return computeFingerprint(
     () => fingerprint({ method, url, contentType, body }, credentials),
-    (why) =>
+    (reason) =>
       new PawlError(
         'body-unreadable',
-        `req.body cannot be compared: ${why}.`,
-        'Mount idempotency() before the parser that made it, or give the fingerprint option.',
+        `req.body cannot be compared: ${reason}.`,
+        'Mount idempotency() before the parser that made it, or set the fingerprint option.',
       ),
   )
 }
 
-/** @param mistake what to throw if the value is no JSON, which the client cannot help */
-function canonical(
-  print: () => Buffer,
-  mistake: (why: string) => PawlError,
+/**
+ * Computes a fingerprint; `not-canonical` if the client sent a value without canonical JSON.
+ * @param appError makes the error for a value that is not JSON at all, which is the app's mistake
+ */
+function computeFingerprint(
+  compute: () => Buffer,
+  appError: (reason: string) => PawlError,
 ): Buffer | 'not-canonical' {
   try {
-    return print()
+    return compute()
   } catch (error) {
-    if (error instanceof NotJson) throw mistake(error.message)
+    if (error instanceof NotJsonError) throw appError(error.message)
     return 'not-canonical'
   }
 }

@@ -1,28 +1,30 @@
+/** The interface through which http/ reads a request of any framework. */
+
 import type { Attempt } from '../engine/attempt.ts'
-import type { Body } from './fingerprint.ts'
+import type { RequestBody } from './fingerprint.ts'
 import type { RequestRuntime } from './runtime.ts'
 
-/** Why a body could not be read. */
+/** Why a body could not be read: over the limit, already read by other code, or cut off by the client. */
 export type BodyFailure = 'too-large' | 'consumed' | 'aborted'
 
-/** What Pawl must see of a request, whatever framework it came through. */
+/** A request as Pawl reads it; each framework's adapter implements this. */
 export interface RequestView {
   readonly method: string
   /** Path and query as the client sent them. */
   readonly url: string
-  /** A header's value, by lower-case name; undefined if there is none. */
+  /** The value of a header, by lower-case name; undefined if there is no such header. */
   header(name: string): string | undefined
-  /** A header's values as they arrived, one for each line, by lower-case name. */
+  /** The values of a header as they arrived, one for each header line, by lower-case name. */
   headerLines(name: string): readonly string[]
-  /** All headers as they arrived, one for each line. */
+  /** All headers as they arrived, one entry for each header line. */
   allHeaders(): readonly (readonly [name: string, value: string])[]
   /**
-   * The body, which the handler can still read afterwards.
-   * @param maxBytes more than this is refused
+   * Reads the body; the handler can still read it afterwards.
+   * @param maxBytes the largest body that is read; a larger one is `'too-large'`
    */
-  body(maxBytes: number): Promise<Body | BodyFailure>
-  /** The attempt as which this Pawl hands it to the app again; undefined for a client's request. */
-  recovered(runtime: RequestRuntime): Attempt | undefined
-  /** Gives a signal that fires when the client is gone; asked for before waiting. */
-  gone(): AbortSignal
+  readBody(maxBytes: number): Promise<RequestBody | BodyFailure>
+  /** The attempt for which this Pawl delivers the request again after a crash; undefined for a client's request. */
+  recoveredAttempt(runtime: RequestRuntime): Attempt | undefined
+  /** A new signal that aborts when the client disconnects. */
+  disconnectSignal(): AbortSignal
 }

@@ -1,195 +1,206 @@
+/** Builds the responses that Pawl sends itself: problem documents, and replays of recorded responses. */
+
 import { randomUUID } from 'node:crypto'
-import type { Begun } from '../engine/engine.ts'
+import type { BeginResult } from '../engine/begin-options.ts'
 import type { Outcome } from '../store/execution-store.ts'
 import { decodeHeaders, type Header } from './headers.ts'
-import { type Problem, type ProblemCode, problem } from './problem.ts'
+import { createProblem, executionUri, type Problem, type ProblemCode } from './problem.ts'
 
-/** A whole response of Pawl's own making. */
-export interface Answer {
+/** A complete response that Pawl sends in place of the handler. */
+export interface PawlResponse {
   status: number
   headers: Header[]
   body: Buffer
-  /** Headers that browsers may read, beside those of all answers. */
-  exposed?: readonly string[]
+  /** Names of headers that scripts in browsers may read, besides those in `ALWAYS_EXPOSED`. */
+  exposedHeaders?: readonly string[]
 }
 
-/** What browsers may read only if a response says so (Fetch standard, section 3.3.4). */
-const EXPOSED = ['Idempotent-Replayed', 'Retry-After']
+/** Headers of Pawl that scripts in browsers may read only if the response lists them (Fetch standard, section 3.3.4). */
+const ALWAYS_EXPOSED = ['Idempotent-Replayed', 'Retry-After']
 
-// What describes a body that is not there any more.
-const OF_THE_BODY =
+/** Headers that describe a body, and would be wrong on a replay without it. */
+const BODY_HEADERS =
   /^(content-(length|type|encoding|range|disposition|digest|md5)|etag|accept-ranges)$/i
 
 /** Why a request body is refused. */
-export type RefusedBody = 'too-large' | 'not-canonical'
+export type BodyRefusal = 'too-large' | 'not-canonical'
 
-/** What a call that does not run is told. */
-export function answerOf(
-  begun: Exclude<Begun, { kind: 'run' }>,
+/** The response to a request whose execution exists already, and whose handler does not run now. */
+export function responseForExistingExecution(
+  begun: Exclude<BeginResult, { kind: 'run' }>,
   instance: string,
   scoped: boolean,
-): Answer {
+): PawlResponse {
   switch (begun.kind) {
     case 'replay':
-      return replayAnswer(begun.outcome, instance)
+      return replayResponse(begun.outcome, instance)
     case 'running':
-      return inProgress(instance)
+      return inProgressResponse(instance)
     case 'mismatch':
-      return mismatch(instance, scoped)
+      return mismatchResponse(instance, scoped)
     case 'unknown':
-      return answer(
+      return problemResponse(
         'outcome-unknown',
-        'An earlier attempt at this request ended without an answer, and nobody can know what it did. Do not retry automatically, and do not use a new key before it is clear: look up the result of the operation, or ask whoever runs this service to settle it (pawl release).',
+        'An earlier attempt at this request crashed or ran out of time before its response was recorded, so its effects are unknown. Do not retry automatically, and do not use a new key yet. Look up the result of the operation, or ask the operator of this service to settle it (pawl release).',
         instance,
       )
   }
 }
 
-export function keyMissing(header: string | undefined): Answer {
-  const what = header ? `the ${header} header` : 'an idempotency key'
-  return answer(
+export function keyMissingResponse(header: string | undefined): PawlResponse {
+  const source = header ? `the ${header} header` : 'an idempotency key'
+  return problemResponse(
     'key-missing',
-    `Send this request again with ${what}: a value that is unique to this operation, such as a UUID, and the same for each retry of it.`,
+    `Send this request again with ${source}. Use a value that is unique to this operation, such as a UUID, and send the same value with each retry.`,
   )
 }
 
-export function keyMalformed(rule: string): Answer {
-  return answer(
+export function keyMalformedResponse(brokenRule: string): PawlResponse {
+  return problemResponse(
     'key-malformed',
-    `The idempotency key was refused: ${rule}. Correct the key and send the request again.`,
+    `Correct the idempotency key and send the request again. The rule that it breaks: ${brokenRule}.`,
   )
 }
 
-export function bodyRefused(why: RefusedBody, maxBytes: number): Answer {
-  return why === 'too-large'
-    ? answer(
+export function bodyRefusedResponse(reason: BodyRefusal, maxBytes: number): PawlResponse {
+  return reason === 'too-large'
+    ? problemResponse(
         'body-too-large',
-        `A request with an idempotency key may have a body of at most ${maxBytes} bytes here.`,
+        `Send a body of at most ${maxBytes} bytes: that is the limit here for a request with an idempotency key.`,
       )
-    : answer(
+    : problemResponse(
         'body-unreadable',
-        'The body has no canonical JSON form (RFC 8785): it contains a lone surrogate, or is nested too deeply. Correct it and send the request again.',
+        'Correct the body and send the request again. It contains a lone surrogate or is nested too deeply, so it has no canonical JSON form (RFC 8785).',
       )
 }
 
-export function inProgress(instance: string): Answer {
-  return answer(
+export function inProgressResponse(instance: string): PawlResponse {
+  return problemResponse(
     'in-progress',
-    'An attempt at this request is still running. Wait as long as Retry-After says and send the same request with the same key.',
+    'An attempt at this request is still running. Wait for the time in Retry-After, then send the same request with the same key.',
     instance,
   )
 }
 
-export function timedOut(instance: string, resumable: boolean): Answer {
-  return answer(
+export function timedOutResponse(instance: string, resumable: boolean): PawlResponse {
+  return problemResponse(
     'timed-out',
     resumable
-      ? 'The request was not finished in time. Retry with the same key and the same request.'
-      : 'The request was not finished in time, and it is not known what it did. Retry with the same key: you get its answer as soon as there is one, and nothing runs twice.',
+      ? 'The request did not finish in time. Send the same request with the same key to continue it.'
+      : 'The request did not finish in time, and its effects are not known yet. Send the same request with the same key: you get its response once there is one, and nothing runs twice.',
     instance,
   )
 }
 
-/** Where the framework leaves it to Pawl what a handler that throws has answered. */
-export function handlerFailed(instance?: string): Answer {
-  return answer(
+/** The 500 for a handler that threw, where the framework has no error handler of its own. */
+export function handlerFailedResponse(instance?: string): PawlResponse {
+  return problemResponse(
     'handler-failed',
-    'The server failed while it carried out the request. Retrying with the same key is safe, and tells whether that is final.',
+    'The server failed while it carried out the request. Send the same request with the same key: that is safe, and shows whether the failure is final.',
     instance,
   )
 }
 
-/** The store went away before the handler ran. */
-export function notCarriedOut(): Answer {
-  return answer(
+/** The 503 for a request that had no effect, because the store was unavailable or Pawl is stopping. */
+export function notCarriedOutResponse(): PawlResponse {
+  return problemResponse(
     'store-unavailable',
-    'The request was not carried out. Wait as long as Retry-After says and send the same request with the same key.',
+    'The request was not carried out. Wait for the time in Retry-After, then send the same request with the same key.',
   )
 }
 
-/** The store went away after the handler ran. */
-export function notRecorded(instance: string): Answer {
-  return answer(
+/** The 503 for a request whose handler ran, and whose outcome the store could not record yet. */
+export function notRecordedResponse(instance: string): PawlResponse {
+  return problemResponse(
     'store-unavailable',
-    'The request was carried out, but its outcome could not be recorded yet. Retry with the same key and the same request: you will get the outcome, and nothing runs twice.',
+    'The request was carried out, but its response could not be recorded yet. Send the same request with the same key: you get the response, and nothing runs twice.',
     instance,
   )
 }
 
-/** The same where there is none and where it is somebody else's. */
-export function notFound(): Answer {
-  return answer(
+/** The 404 for an execution that does not exist, or that the caller may not see; it does not say which. */
+export function executionNotFoundResponse(): PawlResponse {
+  return problemResponse(
     'execution-not-found',
-    'There is no execution of that id here, or it is not yours, or it has expired.',
+    'Check the id. There is no execution with this id, or it belongs to another caller, or it has expired.',
   )
 }
 
-export function methodNotAllowed(allowed: string): Answer {
-  const refused = answer('method-not-allowed', `Only ${allowed} can be asked here.`)
+export function methodNotAllowedResponse(allowed: string): PawlResponse {
+  const refused = problemResponse('method-not-allowed', `Use one of these methods: ${allowed}.`)
   return { ...refused, headers: [...refused.headers, ['Allow', allowed]] }
 }
 
-/** The store went away while somebody asked how an execution stands. */
-export function statusUnknown(): Answer {
-  return answer(
+/** The 503 for a status request while the store is unavailable. */
+export function statusUnavailableResponse(): PawlResponse {
+  return problemResponse(
     'store-unavailable',
-    'How the execution stands cannot be read now. Ask again after as long as Retry-After says.',
+    'The status of the execution cannot be read now. Wait for the time in Retry-After, then ask again.',
   )
 }
 
-function mismatch(instance: string, scoped: boolean): Answer {
+function mismatchResponse(instance: string, scoped: boolean): PawlResponse {
   const credentials = scoped
     ? ''
-    : ' A request with other credentials counts as another request; if they change between retries, the server should set the scope option.'
-  return answer(
+    : ' Other credentials also count as another request. If credentials change between retries, the server should set the scope option.'
+  return problemResponse(
     'request-mismatch',
-    `This key was used with another method, URL, content type or body. Send the original request, or a new key for a new operation.${credentials}`,
+    `Send the original request with this key, or use a new key for a new operation. This key was used with another method, URL, content type or body.${credentials}`,
     instance,
   )
 }
 
-/** @param instance names the execution; without one, this occurrence gets a name of its own */
-function answer(
+/** @param instance the URI of the execution. Default: a new URI, for this occurrence of the problem */
+function problemResponse(
   code: ProblemCode,
   detail: string,
-  instance: string = `urn:uuid:${randomUUID()}`,
-): Answer {
-  return problemAnswer(problem(code, detail, instance))
+  instance: string = executionUri(randomUUID()),
+): PawlResponse {
+  return problemAnswer(createProblem(code, detail, instance))
 }
 
-/** @param instance names the execution, for the problem that stands in for a body that was not kept */
-export function replayAnswer(outcome: Outcome, instance: string): Answer {
+/**
+ * Builds a recorded response again. If its body was not stored, a `body-not-kept` problem takes the body's place.
+ * @param instance the URI of the execution, for that problem
+ */
+export function replayResponse(outcome: Outcome, instance: string): PawlResponse {
   const { status } = outcome
   const stored = decodeHeaders(outcome.headers)
   const replayed: Header = ['Idempotent-Replayed', 'true']
   if (outcome.body) return { status, headers: [...stored, replayed], body: outcome.body }
   const detail =
-    'The request was carried out with this status and these headers. Its response body was too large to store, or a stream, and cannot be sent again. Do not repeat the request with a new key.'
-  const document = problemAnswer(problem('body-not-kept', detail, instance, status))
+    'Do not repeat the request with a new key: it was carried out, with this status and these headers. Its response body was too large to store, or a stream, and cannot be sent again.'
+  const document = problemAnswer(createProblem('body-not-kept', detail, instance, status))
   return {
     ...document,
-    headers: [...stored.filter(([name]) => !OF_THE_BODY.test(name)), ...document.headers, replayed],
+    headers: [
+      ...stored.filter(([name]) => !BODY_HEADERS.test(name)),
+      ...document.headers,
+      replayed,
+    ],
   }
 }
 
-/** An answer after which the connection is closed. */
-export function closing(answer: Answer): Answer {
-  return { ...answer, headers: [...answer.headers, ['Connection', 'close']] }
+/** The same response with the header that closes the connection after it. */
+export function withConnectionClose(response: PawlResponse): PawlResponse {
+  return { ...response, headers: [...response.headers, ['Connection', 'close']] }
 }
 
 /**
- * The Access-Control-Expose-Headers of a response that browsers may read.
- * @param given what it says already
+ * The Access-Control-Expose-Headers value for a response to a CORS request: the present value, and Pawl's headers.
+ * @param given the present value
  */
-export function exposedHeaders(given: unknown, { exposed = [] }: Answer): string {
+export function corsExposedHeaders(given: unknown, { exposedHeaders = [] }: PawlResponse): string {
   const listed = String(given ?? '')
     .split(',')
     .map((name) => name.trim())
   const lower = new Set(listed.map((name) => name.toLowerCase()))
-  const missing = [...EXPOSED, ...exposed].filter((name) => !lower.has(name.toLowerCase()))
+  const missing = [...ALWAYS_EXPOSED, ...exposedHeaders].filter(
+    (name) => !lower.has(name.toLowerCase()),
+  )
   return [...listed.filter(Boolean), ...missing].join(', ')
 }
 
-function problemAnswer({ status, headers, body }: Problem): Answer {
+function problemAnswer({ status, headers, body }: Problem): PawlResponse {
   return { status, headers: Object.entries(headers), body }
 }

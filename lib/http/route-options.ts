@@ -1,112 +1,115 @@
+/** The options of `idempotency()`: their public type, and the resolved form that the code works with. */
+
 import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
 import { PawlError } from '../errors/index.ts'
 import { type ByteSize, type Duration, parseOptions } from '../options/parse-options.ts'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
-import { type HeaderFilter, headerFilter } from './headers.ts'
+import { createHeaderFilter, type HeaderFilter } from './headers.ts'
 import { idempotencyOptions } from './route-options-schema.ts'
 
 /** Options of `idempotency()`, the same for every framework. */
 export interface IdempotencyOptions<Request = IncomingMessage> {
   /**
-   * Names the tenant, account or user whose key this is: 1 to 1024 characters. Set it wherever callers
-   * are authenticated. Default: none; the caller's credentials (Authorization, else Cookie) are then
-   * part of the fingerprint, so that somebody else's key is a 422 and never a replay.
+   * Returns the tenant, account or user to which the key belongs: 1 to 1024 characters. Set it wherever
+   * callers are authenticated. Default: none; the caller's credentials (Authorization, else Cookie) are
+   * then part of the fingerprint, so that another caller's key is a 422 and never a replay.
    */
   scope?: (request: Request) => string | number
   /**
-   * The name of the header that carries the key, or a function that finds it elsewhere (returning
-   * undefined for none). Default `'Idempotency-Key'`.
+   * The name of the header with the key, or a function that returns the key (undefined if there is none).
+   * Default `'Idempotency-Key'`.
    */
   key?: string | ((request: Request) => string | undefined)
-  /** Which methods are protected; others pass untouched. Default `['POST', 'PATCH']`. */
+  /** The methods that are protected; other requests pass untouched. Default `['POST', 'PATCH']`. */
   methods?: readonly string[] | 'all'
   /** Requests for which this returns true pass untouched. Default: none. */
   skip?: (request: Request) => boolean
-  /** Refuse a request without a key (400). Default `false`: it passes untouched. */
+  /** Refuse a request without a key (400). Default `false`: such a request passes untouched. */
   required?: boolean
   /**
-   * Accept the key only as the structured-field string that the IETF draft asks for (`"abc"`, in
-   * quotes). Default `false`: the bare token `abc` names the same key.
+   * Accept only the structured-field string that the IETF draft requires (`"abc"`, in quotes). Default
+   * `false`: the bare token `abc` is accepted too, and is the same key.
    */
   strict?: boolean
   /**
-   * What makes two requests the same request, in place of method, URL, content type and body: a
-   * string, bytes, or a JSON value. Pawl then does not read the body.
+   * Returns a value that is equal for equal requests (a string, bytes or a JSON value), in place of method,
+   * URL, content type and body. Pawl then does not read the body.
    */
   fingerprint?: (request: Request) => unknown
-  /** How long a duplicate waits for the attempt that is running, before 409. Default `'5s'`. */
+  /** How long a duplicate waits for the running attempt before it gets a 409. Default `'5s'`. */
   wait?: Duration
   /**
-   * Whether the handler may run again after an attempt that ended without an answer (crash, timeout)
-   * or with a 5xx. Default: if it has recorded a step. Of a handler that recorded nothing, nobody can
-   * know what it did: its 5xx is stored, and after a crash retries get a 409 (`outcome-unknown`).
+   * Whether the handler may run again after an attempt that ended without a response (crash, timeout) or
+   * with a 5xx. Default: only if the attempt recorded a step. Otherwise the effects of the handler are
+   * unknown: its 5xx is stored, and after a crash retries get a 409 (`outcome-unknown`).
    */
   resumable?: boolean
   /**
-   * Finish the request also if its client never retries: the request is stored (encrypted where there
-   * are encryptionKeys; without headers and query parameters whose names are those of credentials), and when its process has died, a process of the app hands
-   * it to the app again, where recorded steps replay; see `pawl.recoverRequests`. It implies
-   * `resumable`. After `attempts` (default 10), each later than the one before, it is parked: shown by
-   * `pawl list`, and resumed by the client's retry or `pawl release`. Default `false`.
+   * Finish the request even if its client never retries. The request is stored: encrypted if there are
+   * `encryptionKeys`, and without headers and query parameters whose names suggest credentials. If its
+   * process dies, another process of the app delivers the request to the app again, and recorded steps
+   * replay; see `pawl.recoverRequests`. Implies `resumable`. After `attempts` attempts (default 10), at
+   * growing intervals, the execution is parked: `pawl list` shows it, and the client's retry or
+   * `pawl release` resumes it. Default `false`.
    */
   recover?: boolean | { attempts?: number }
   /**
-   * Run the whole request in one database transaction: what the handler writes through
-   * `execution.tx` commits together with the answer, before that leaves, exactly once. A 5xx, a throw
-   * or a timeout rolls all of it back, and a retry runs it again. A response that streams commits before
-   * its first byte. It holds a connection of the pool for as long as the handler runs; transactions leave
-   * two to Pawl's own statements, and other requests wait for their turn (for `storeTimeout`, then 503).
-   * Where such a handler records steps, the pool needs two connections at least. `{ on }` names an ORM's transaction, from `pawl/drizzle` and others.
-   * Default `false`.
+   * Run the whole request in one database transaction. The handler's writes through `execution.tx` commit
+   * exactly once, together with the response and before it is sent. A 5xx, a throw or a timeout rolls
+   * everything back, and a retry runs the handler again. A response that streams commits before its first
+   * byte. The transaction holds a connection of the pool while the handler runs. Two connections stay
+   * reserved for Pawl's own statements; further requests wait for a connection (for `storeTimeout`, then
+   * 503). If such a handler records steps, the pool needs at least two connections. `{ on }` uses an ORM's
+   * transaction, from `pawl/drizzle` and others. Default `false`.
    */
   transaction?: boolean | { on: TransactionHost<unknown> }
   /**
-   * How long an execution is kept; afterwards its key is new. A duration, or both parts. Default
-   * `{ completed: '24h', unfinished: '72h' }`.
+   * How long an execution is kept; afterwards its key can start a new one. One duration, or one for
+   * completed and one for unfinished executions. Default `{ completed: '24h', unfinished: '72h' }`.
    */
   retention?: Duration | { completed?: Duration; unfinished?: Duration }
   /**
-   * The largest response body that is stored, in bytes. A larger one flows through, and replays say
-   * that it was not kept. At most `'256mb'`. Default `'1mb'`.
+   * The largest response body that is stored, in bytes. A larger one is sent but not stored, and its
+   * replays say so (`body-not-kept`). At most `'256mb'`. Default `'1mb'`.
    */
   maxBody?: ByteSize
-  /** The largest request body that Pawl reads for the fingerprint; larger is 413. Default `'10mb'`. */
+  /** The largest request body that Pawl reads for the fingerprint; a larger one is a 413. Default `'10mb'`. */
   maxRequestBody?: ByteSize
   /**
-   * Which response headers are stored: their names, or a function of the lower-case name. Default:
-   * every end-to-end header but Set-Cookie. Hop-by-hop headers and Date never are.
+   * The response headers that are stored: their names, or a function of the lower-case name. Default:
+   * every end-to-end header but Set-Cookie. Hop-by-hop headers and Date are never stored.
    */
   storedHeaders?: readonly string[] | ((name: string) => boolean)
-  /** How long the handler may take to answer, before 504. Default `'60s'`. */
+  /** How long the handler may take to respond before the client gets a 504. Default `'60s'`. */
   timeout?: Duration
   /**
-   * When PostgreSQL cannot be reached: `'refuse'` answers 503, `'run'` runs the handler unprotected.
-   * Default `'refuse'`.
+   * What happens while PostgreSQL is unavailable: `'refuse'` answers 503, `'run'` runs the handler
+   * unprotected. Default `'refuse'`.
    */
   onStoreError?: 'refuse' | 'run'
   /**
    * Where `pawl.statusHandler()` is mounted: a path or URL in which `:id` stands for the execution's id, or
-   * a function of it. With it, a client that sends `Prefer: respond-async, wait=5` (RFC 7240) to a route
-   * that is `resumable: true` or has `recover` is answered 202 when the handler takes longer, with
-   * `Location`; the handler goes on. Elsewhere the preference is ignored. Default: none.
+   * a function that returns it. On a route with `resumable: true` or `recover`, a client that sends
+   * `Prefer: respond-async, wait=5` (RFC 7240) then gets a 202 with `Location` if the handler takes longer
+   * than 5 seconds; the handler goes on. On other routes the preference is ignored. Default: none.
    */
   statusUrl?: string | ((id: string, request: Request) => string)
   /**
-   * Answer 202 to every client when the handler has not answered within this time, as if it had asked for
-   * it; of two times the shorter counts. `0`: at once. Needs `statusUrl`, and `resumable: true` or
-   * `recover`; not possible with `transaction`. The handler's time is still limited by `timeout`. Default:
-   * never.
+   * Answer 202 to every client if the handler has not responded within this time, also without a Prefer
+   * header. If the client gives a time too, the shorter one counts. `0`: at once. Needs `statusUrl`, and
+   * `resumable: true` or `recover`; not possible with `transaction`. `timeout` still limits the handler.
+   * Default: never.
    */
   respondAsyncAfter?: Duration
 }
 
-/** The options of one route, resolved. */
+/** The options of one route, validated and with their defaults; durations in ms, sizes in bytes. */
 export interface RouteOptions<Request> {
   scope: ((request: Request) => unknown) | undefined
   /** A lower-case header name, or a function. */
   key: string | ((request: Request) => unknown)
-  /** That name as the app wrote it, for messages; undefined if a function finds the key. */
+  /** The header name as the app wrote it, for messages; undefined if `key` is a function. */
   keyHeader: string | undefined
   methods: ReadonlySet<string> | 'all'
   skip: ((request: Request) => unknown) | undefined
@@ -123,18 +126,21 @@ export interface RouteOptions<Request> {
   storedHeaders: HeaderFilter
   timeout: number
   onStoreError: 'refuse' | 'run'
-  /** Undefined where a handler's answer cannot come later than the client's. */
+  /** Undefined if the route never answers 202. */
   respondAsync: RespondAsync<Request> | undefined
 }
 
-/** How a client is answered before its handler. */
+/** The options for a 202 before the handler has finished. */
 export interface RespondAsync<Request> {
-  /** In ms; undefined: only a client that asks for it. */
+  /** In ms; undefined: only a client with a Prefer header gets a 202. */
   afterMs: number | undefined
   statusUrl: string | ((id: string, request: Request) => unknown)
 }
 
-/** @throws PawlError `invalid-option` */
+/**
+ * Validates and resolves the options of `idempotency()`.
+ * @throws PawlError `invalid-option`
+ */
 export function routeOptions<Request>(
   options: IdempotencyOptions<Request> | undefined,
 ): RouteOptions<Request> {
@@ -143,64 +149,65 @@ export function routeOptions<Request>(
   const { scope, key, skip, fingerprint, statusUrl, respondAsyncAfter, ...rest } = parsed
   return {
     ...rest,
-    respondAsync: respondAsyncOf(parsed) as RespondAsync<Request> | undefined,
-    scope: scope && atOnce('scope', scope as Callback),
-    key: typeof key === 'string' ? key.toLowerCase() : atOnce('key', key as Callback),
+    respondAsync: resolveRespondAsync(parsed) as RespondAsync<Request> | undefined,
+    scope: scope && synchronous('scope', scope as Callback),
+    key: typeof key === 'string' ? key.toLowerCase() : synchronous('key', key as Callback),
     keyHeader: typeof key === 'string' ? key : undefined,
-    skip: skip && atOnce('skip', skip as Callback),
-    fingerprint: fingerprint && atOnce('fingerprint', fingerprint as Callback),
+    skip: skip && synchronous('skip', skip as Callback),
+    fingerprint: fingerprint && synchronous('fingerprint', fingerprint as Callback),
     resumable: parsed.resumable,
     recover: parsed.recover || undefined,
     transaction: parsed.transaction || undefined,
-    storedHeaders: headerFilter(parsed.storedHeaders as string[] | undefined),
+    storedHeaders: createHeaderFilter(parsed.storedHeaders as string[] | undefined),
   }
 }
 
-/** @throws PawlError `invalid-option` */
-function respondAsyncOf({
+/** @throws PawlError `invalid-option` if `respondAsyncAfter` is set on a route that cannot answer 202 */
+function resolveRespondAsync({
   statusUrl,
   respondAsyncAfter: afterMs,
   resumable,
   recover,
   transaction,
 }: z.output<typeof idempotencyOptions>): RespondAsync<never> | undefined {
-  const impossible = (why: string, hint: string) => {
+  const impossible = (reason: string, hint: string) => {
     if (afterMs === undefined) return undefined
-    const message = `idempotency(): Option "respondAsyncAfter" is ${afterMs} ms; ${why}.`
+    const message = `idempotency(): Option "respondAsyncAfter" is ${afterMs} ms; ${reason}.`
     throw new PawlError('invalid-option', message, hint)
   }
   if (transaction) {
     return impossible(
-      'with "transaction" the answer and what the handler writes commit together, while the client waits',
+      'with "transaction" the client must wait, since the response and the writes of the handler commit together',
       'Use steps instead, with resumable: true or recover: true.',
     )
   }
   if (!recover && !resumable) {
     return impossible(
-      'a handler that nobody may run again could be lost after its client was told to come back',
-      'Say recover: true (or resumable: true) if running the handler again is safe.',
+      'after the 202, a crash would lose the result of a handler that may not run again',
+      'Set recover: true (or resumable: true) if it is safe to run the handler again.',
     )
   }
   if (statusUrl) return { afterMs, statusUrl: statusUrl as RespondAsync<never>['statusUrl'] }
   return impossible(
-    'without "statusUrl" there is nowhere to send the client',
-    "Mount pawl.statusHandler() and name its place: statusUrl: '/operations/:id'.",
+    'without "statusUrl" the 202 has no URL for the result',
+    "Mount pawl.statusHandler() and set its URL: statusUrl: '/operations/:id'.",
   )
 }
 
 /**
- * A promise is truthy and looks like `{}`: without this, an async `skip` would skip every request, and
- * an async `fingerprint` make all of them the same.
+ * Wraps an option so that it throws if the app's function returns a promise. A promise is truthy, and its
+ * JSON is `{}`: an async `skip` would skip every request, and an async `fingerprint` would make all
+ * requests equal.
  */
-function atOnce<Request>(name: string, option: (request: Request) => unknown) {
+function synchronous<Request>(name: string, option: (request: Request) => unknown) {
   return (request: Request): unknown => {
     const value = option(request)
     if (typeof (value as PromiseLike<unknown> | null | undefined)?.then !== 'function') return value
-    Promise.resolve(value).catch(() => {}) // Nobody waits for it.
+    Promise.resolve(value).catch(() => {}) // No other code handles its rejection.
     throw new PawlError(
       'invalid-option',
       `idempotency(): Option "${name}" returned a promise.`,
-      'It must return its value at once; do what takes time in a middleware before this one.',
+      'It must return its value synchronously. Do asynchronous work in a middleware before this one.',
     )
   }
 }

@@ -1,10 +1,12 @@
+/** Declares the parts of a Pawl that keyed requests use, and gets them from the instance that the app passes. */
+
 import type { Engine } from '../engine/engine.ts'
 import { PawlError } from '../errors/index.ts'
 import type { Logger } from '../options/logger.ts'
 
 /**
- * A `Pawl`, as the adapters accept it. Opaque: only class Pawl implements it, and nothing of it is for
- * the app to use.
+ * A `Pawl` instance, as the adapters accept it. Only class Pawl implements this type, and the app uses
+ * none of its members.
  */
 export interface PawlLike {
   readonly '~pawl': object
@@ -15,15 +17,15 @@ export interface RequestRuntime {
   /** @throws PawlError `not-started` */
   readonly engine: Engine
   readonly logger: Logger
-  /** The longest that a response waits for the store, in ms. */
+  /** The longest time that a response waits for the store, in ms. */
   readonly storeTimeoutMs: number
   /** @throws PawlError `recovery-impossible` if `recoverRequests()` was not called in this process */
   checkRecovery(): void
 }
 
 /**
- * Opens what a framework's `idempotency()` was given.
- * @throws PawlError `invalid-option` if it is no Pawl, the mistake of who forgets the argument
+ * The runtime of the Pawl that was passed to `idempotency()`.
+ * @throws PawlError `invalid-option` if the argument is missing or not a Pawl
  */
 export function runtimeOf(pawl: PawlLike | undefined): RequestRuntime {
   const runtime = pawl?.['~pawl']
@@ -31,6 +33,6 @@ export function runtimeOf(pawl: PawlLike | undefined): RequestRuntime {
   throw new PawlError(
     'invalid-option',
     'idempotency(): the first argument is not a Pawl.',
-    'Give the instance: idempotency(pawl, options).',
+    'Pass the instance: idempotency(pawl, options).',
   )
 }

@@ -1,16 +1,18 @@
+/** Encodes a request for the store, so that a worker can deliver it to the app again after a crash. */
+
 import { decodeValue, encodeValue } from '../engine/values/value-codec.ts'
 import { PawlError } from '../errors/index.ts'
-import { isCredential, withoutCredentials } from './credentials.ts'
-import type { Body } from './fingerprint.ts'
+import { isCredentialHeader, withoutCredentialParameters } from './credentials.ts'
+import type { RequestBody } from './fingerprint.ts'
 import type { RequestView } from './request-view.ts'
 
-/** What belongs to the connection, or is made anew. */
-const OF_THE_MESSAGE =
+/** Headers that belong to the original connection, or that the new delivery sets itself. */
+const CONNECTION_HEADERS =
   /^(connection|content-length|expect|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade)$/i
 
 const CHARSET = /;\s*charset=("[^"]*"|[^\s;]+)/i
 
-/** A request to be handed to the app again: what it is, and not who sent it. */
+/** A request without the credentials of its sender. */
 export interface StoredRequest {
   method: string
   /** Path and query. */
@@ -20,30 +22,30 @@ export interface StoredRequest {
 }
 
 /**
- * A request as it is stored: without credentials.
- * @throws PawlError `recovery-impossible` if nothing tells what the bytes of its body were
+ * Encodes a request without its credentials.
+ * @throws PawlError `recovery-impossible` if a parser has read the body and its bytes cannot be restored
  */
-export function storedRequest(view: RequestView, body: Body | 'consumed'): Buffer {
+export function encodeStoredRequest(view: RequestView, body: RequestBody | 'consumed'): Buffer {
   const kept = view
     .allHeaders()
-    .filter(([name]) => !isCredential(name) && !OF_THE_MESSAGE.test(name))
-  const headers = kept.flatMap(([name, value]) => asParsed(name, value, body))
+    .filter(([name]) => !isCredentialHeader(name) && !CONNECTION_HEADERS.test(name))
+  const headers = kept.flatMap(([name, value]) => headerForStoredBody(name, value, body))
   const { method, url } = view
   const stored: StoredRequest = {
     method,
-    url: withoutCredentials(url),
+    url: withoutCredentialParameters(url),
     headers,
     body: bytesOf(body, view),
   }
   return encodeValue(stored) as Buffer
 }
 
-/** @param bytes as `storedRequest` made them */
-export function openStoredRequest(bytes: Buffer): StoredRequest {
+/** Decodes the bytes that `encodeStoredRequest` returned. */
+export function decodeStoredRequest(bytes: Buffer): StoredRequest {
   return decodeValue(bytes) as StoredRequest
 }
 
-function bytesOf(body: Body | 'consumed', view: RequestView): Buffer {
+function bytesOf(body: RequestBody | 'consumed', view: RequestView): Buffer {
   if (typeof body === 'object' && 'raw' in body) return Buffer.concat(body.raw)
   const parsed = typeof body === 'object' ? body.parsed : undefined
   if (typeof parsed === 'string') return Buffer.from(parsed)
@@ -54,12 +56,16 @@ function bytesOf(body: Body | 'consumed', view: RequestView): Buffer {
   throw new PawlError(
     'recovery-impossible',
     'The request body was read before idempotency(), so its bytes cannot be stored for recovery.',
-    'Mount idempotency() before the parser on routes with recover: true.',
+    'Mount idempotency() before the body parser on routes with recover: true.',
   )
 }
 
-/** A header that describes the body, as it is after a parser: not compressed, and text in UTF-8. */
-function asParsed(name: string, value: string, body: Body | 'consumed'): [string, string][] {
+/** Adapts a header to the stored body: after a parser the body is not compressed, and its text is UTF-8. */
+function headerForStoredBody(
+  name: string,
+  value: string,
+  body: RequestBody | 'consumed',
+): [string, string][] {
   if (typeof body !== 'object' || ('raw' in body && !body.decoded)) return [[name, value]]
   if (/^content-encoding$/i.test(name)) return []
   if (!/^content-type$/i.test(name) || 'raw' in body) return [[name, value]]

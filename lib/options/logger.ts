@@ -1,7 +1,9 @@
+/** The interface of the `logger` option, and the logger that Pawl uses by default. */
+
 import { debuglog } from 'node:util'
 
 /**
- * Where Pawl says what it does. `console`, winston and most loggers fit; for pino give
+ * Receives Pawl's log messages. `console`, winston and most loggers have this interface; for pino, pass
  * `{ debug: (message, fields) => log.debug(fields, message), … }`.
  */
 export interface Logger {
@@ -11,7 +13,7 @@ export interface Logger {
 
 const debug = debuglog('pawl')
 
-/** Warnings go to the console; progress shows with `NODE_DEBUG=pawl`. */
+/** Logs warnings to the console, and debug messages to stderr if `NODE_DEBUG=pawl` is set. */
 export const defaultLogger: Logger = {
   debug: (message, fields) => debug('%s %o', message, fields ?? {}),
   warn: (message, fields) => console.warn(`pawl: ${message}`, fields ?? {}),

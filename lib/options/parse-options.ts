@@ -1,10 +1,12 @@
+/** Parses and checks options, and provides the schemas that several options share (durations, sizes). */
+
 import { z } from 'zod'
 import { PawlError } from '../errors/index.ts'
 
-/** Milliseconds, or a number with a unit: `'500ms'`, `'5s'`, `'2 minutes'`, `'24h'`, `'3 days'`. */
+/** Milliseconds, or a number with a unit as a string: `'500ms'`, `'5s'`, `'2 minutes'`, `'24h'`, `'3 days'`. */
 export type Duration = number | string
 
-/** Bytes, or a number with a unit of 1024: `'512kb'`, `'1mb'`. */
+/** Bytes, or a number with a unit as a string (1 kb is 1024 bytes): `'512kb'`, `'1mb'`. */
 export type ByteSize = number | string
 
 const DURATION_UNITS: Record<string, number> = {
@@ -25,13 +27,16 @@ const DURATION_UNITS: Record<string, number> = {
 }
 const SIZE_UNITS: Record<string, number> = { b: 1, byte: 1, kb: 1024, mb: 1024 ** 2, gb: 1024 ** 3 }
 
-export const duration = quantity(
+/** Parses a {@link Duration} to whole milliseconds. */
+export const duration = quantitySchema(
   DURATION_UNITS,
   "milliseconds, or a string like '500ms', '5s', '24h', '3 days'",
 )
-export const byteSize = quantity(SIZE_UNITS, "bytes, or a string like '512kb', '1mb'")
+/** Parses a {@link ByteSize} to whole bytes. */
+export const byteSize = quantitySchema(SIZE_UNITS, "bytes, or a string like '512kb', '1mb'")
 
-function quantity(units: Record<string, number>, allowed: string) {
+/** A schema for a number that is not negative, or a string of such a number and a unit. */
+function quantitySchema(units: Record<string, number>, allowed: string) {
   const parse = (value: unknown): number | undefined => {
     if (typeof value === 'number') return value
     if (typeof value !== 'string') return undefined
@@ -43,17 +48,17 @@ function quantity(units: Record<string, number>, allowed: string) {
   }
   return z.unknown().transform((value, context) => {
     const result = parse(value)
-    // The largest safe delay of a timer, and far beyond any sensible size.
     if (result !== undefined && Number.isFinite(result) && result >= 0) return Math.round(result)
     context.addIssue({ code: 'custom', message: allowed })
     return z.NEVER
   })
 }
 
-/** The bound of setTimeout: a longer delay would fire at once. */
+/** The longest delay of setTimeout: a timer with a longer one fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1
-export const timer = duration.refine((ms) => ms <= MAX_TIMER_MS, 'at most 24 days')
-export const longerThanZero = timer.refine((ms) => ms > 0, 'more than 0')
+/** A duration that setTimeout can wait, in milliseconds. */
+export const timerDuration = duration.refine((ms) => ms <= MAX_TIMER_MS, 'at most 24 days')
+export const positiveDuration = timerDuration.refine((ms) => ms > 0, 'more than 0')
 
 export const callback = z.custom<(...args: never[]) => unknown>(
   (value) => typeof value === 'function',
@@ -63,41 +68,44 @@ export const callback = z.custom<(...args: never[]) => unknown>(
 )
 
 /**
- * Parses options once, at the edge.
- * @param what whose options these are, for the message: `new Pawl()`
+ * Parses the options that an app gives, and fills in the defaults.
+ * @param target the function that has the options, for the message: `new Pawl()`
  * @throws PawlError `invalid-option` that names each wrong option, its value and what is allowed
  */
 export function parseOptions<T extends z.ZodType>(
   schema: T,
   input: unknown,
-  what: string,
+  target: string,
 ): z.output<T> {
   const result = schema.safeParse(input ?? {})
   if (result.success) return result.data
-  const complaints = result.error.issues.map((issue) => {
+  const problems = result.error.issues.map((issue) => {
     const path = issue.path.join('.')
-    const value = issue.path.reduce<unknown>((at, name) => (at as never)?.[name], input ?? {})
-    const shown = SECRET.test(path) ? 'not shown' : show(value)
+    const value = issue.path.reduce<unknown>(
+      (object, name) => (object as never)?.[name],
+      input ?? {},
+    )
+    const shown = SECRET_OPTIONS.test(path) ? 'not shown' : formatValue(value)
     if (issue.code === 'unrecognized_keys') {
       const names = issue.keys.map((key) => `"${key}"`).join(', ')
       if (path) return `Option "${path}" is ${shown}; there is no ${names} in it`
       const known = schema instanceof z.ZodObject ? Object.keys(schema.shape).join(', ') : ''
       return `There is no option ${names}; there are: ${known}`
     }
-    if (!path) return `the options are ${show(input)}; allowed: an object`
+    if (!path) return `the options are ${formatValue(input)}; allowed: an object`
     return `Option "${path}" is ${shown}; allowed: ${issue.message}`
   })
   throw new PawlError(
     'invalid-option',
-    `${what}: ${complaints.join('. ')}.`,
+    `${target}: ${problems.join('. ')}.`,
     'See the README, Options.',
   )
 }
 
-/** Options that are not repeated in messages, and what is in them. */
-const SECRET = /^encryptionKeys\b/
+/** The paths of options that contain secrets, which messages must not show. */
+const SECRET_OPTIONS = /^encryptionKeys\b/
 
-function show(value: unknown): string {
+function formatValue(value: unknown): string {
   if (value === undefined) return 'missing'
   if (typeof value === 'function') return 'a function'
   if (typeof value === 'bigint') return `${value}n`

@@ -1,14 +1,16 @@
+/** Serves the status endpoint: as a handler for Express and node:http, and as a function from Request to Response. */
+
 import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { FetchRequestView } from '../adapters/fetch/fetch-request-view.ts'
 import { toResponse } from '../adapters/fetch/response.ts'
-import { FetchView } from '../adapters/fetch/fetch-request-view.ts'
-import { NodeView } from '../adapters/node/handle-keyed-request.ts'
-import { send } from '../adapters/node/send-response.ts'
-import { handlerFailed } from '../http/responses.ts'
+import { NodeRequestView } from '../adapters/node/node-request-view.ts'
+import { sendResponse } from '../adapters/node/send-response.ts'
+import { handlerFailedResponse } from '../http/responses.ts'
 import { StatusEndpoint, type StatusOptions, type StatusRuntime } from './endpoint.ts'
 import { EVENT_STREAM_HEADERS } from './event-stream.ts'
 
-/** A listener of Node's http, and a route handler of Express: errors go to `next`, if there is one. */
+/** A listener for Node's http server, and a route handler for Express. Errors go to `next`, if it is given. */
 export type StatusHandler<Request> = (
   request: Request,
   response: ServerResponse,
@@ -23,21 +25,27 @@ export function statusHandler<Request extends IncomingMessage>(
   const endpoint = new StatusEndpoint(runtime, options, 'statusHandler()')
 
   return (request, response, next) => {
-    const view = new NodeView(request, response, request.url ?? '')
+    const view = new NodeRequestView(request, response, request.url ?? '')
     const { method, url } = view
-    const question = { method, url, header: view.header.bind(view), gone: view.gone() }
+    const statusRequest = {
+      method,
+      url,
+      header: view.header.bind(view),
+      disconnectSignal: view.disconnectSignal(),
+    }
     const respond = async () => {
-      const reply = await endpoint.reply(request, question)
-      if (question.gone.aborted) return
-      if (reply.kind === 'answer') send(response, reply.answer)
-      else await sendEvents(response, reply.events, question.gone)
+      const reply = await endpoint.handle(request, statusRequest)
+      if (statusRequest.disconnectSignal.aborted) return
+      if (reply.kind === 'response') sendResponse(response, reply.response)
+      else await sendEvents(response, reply.events, statusRequest.disconnectSignal)
     }
     respond().catch((error) => {
-      // An event stream just ends: its client connects again.
+      // A started event stream can only be ended; its client connects again.
       if (response.headersSent) response.end()
       else if (next) next(error)
-      else send(response, handlerFailed())
-      if (response.headersSent) runtime.logger.warn('a status could not be told', { error })
+      else sendResponse(response, handlerFailedResponse())
+      if (response.headersSent)
+        runtime.logger.warn('sending the status of an execution failed', { error })
     })
   }
 }
@@ -50,20 +58,25 @@ export function statusResponse(
   const endpoint = new StatusEndpoint(runtime, options, 'statusResponse()')
 
   return async (request) => {
-    const view = new FetchView(request)
-    const gone = new AbortController()
+    const view = new FetchRequestView(request)
+    const disconnect = new AbortController()
     const { method, url } = view
-    const stop = () => gone.abort()
-    if (request.signal.aborted) stop()
-    request.signal.addEventListener('abort', stop, { once: true })
-    const question = { method, url, header: view.header.bind(view), gone: gone.signal }
-    const reply = await endpoint.reply(request, question)
-    if (reply.kind === 'answer') {
-      const { body, ...head } = reply.answer
+    const onDisconnect = () => disconnect.abort()
+    if (request.signal.aborted) onDisconnect()
+    request.signal.addEventListener('abort', onDisconnect, { once: true })
+    const statusRequest = {
+      method,
+      url,
+      header: view.header.bind(view),
+      disconnectSignal: disconnect.signal,
+    }
+    const reply = await endpoint.handle(request, statusRequest)
+    if (reply.kind === 'response') {
+      const { body, ...head } = reply.response
       return toResponse({ ...head, body: method === 'HEAD' ? Buffer.alloc(0) : body })
     }
-    const stream = eventStream(reply.events, stop, (error) =>
-      runtime.logger.warn('a status could not be told', { error }),
+    const stream = toReadableStream(reply.events, onDisconnect, (error) =>
+      runtime.logger.warn('sending the status of an execution failed', { error }),
     )
     return new Response(stream, { headers: EVENT_STREAM_HEADERS })
   }
@@ -72,22 +85,22 @@ export function statusResponse(
 async function sendEvents(
   response: ServerResponse,
   events: AsyncIterable<string>,
-  gone: AbortSignal,
+  disconnectSignal: AbortSignal,
 ): Promise<void> {
   for (const [name, value] of EVENT_STREAM_HEADERS) response.setHeader(name, value)
   response.flushHeaders()
   for await (const event of events) {
-    if (response.write(event) || gone.aborted) continue
-    await once(response, 'drain', { signal: gone }).catch(() => {}) // Or it is gone.
+    if (response.write(event) || disconnectSignal.aborted) continue
+    await once(response, 'drain', { signal: disconnectSignal }).catch(() => {}) // The client disconnected.
   }
   response.end()
 }
 
-/** @param stop called when nobody reads any more */
-function eventStream(
+/** @param onDisconnect called when the client cancels the stream */
+function toReadableStream(
   events: AsyncGenerator<string, void>,
-  stop: () => void,
-  failed: (error: unknown) => void,
+  onDisconnect: () => void,
+  onError: (error: unknown) => void,
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
   const encoder = new TextEncoder()
   return new ReadableStream(
@@ -98,11 +111,11 @@ function eventStream(
           if (done) controller.close()
           else controller.enqueue(encoder.encode(value))
         } catch (error) {
-          failed(error)
-          controller.close() // Its client connects again.
+          onError(error)
+          controller.close() // The client connects again.
         }
       },
-      cancel: stop,
+      cancel: onDisconnect,
     },
     { highWaterMark: 0 },
   )

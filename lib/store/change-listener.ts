@@ -1,17 +1,20 @@
+/** Waits for changes that other processes make to executions, by LISTEN/NOTIFY and polling. */
+
 import type { Database } from './database/database.ts'
 
 const FIRST_POLL_MS = 20
 const MAX_POLL_MS = 500
 
 /**
- * Waits for executions that other processes run. Notifications make it fast; polling makes it
- * right, also where notifications do not arrive (PgBouncer in transaction mode, a lost connection).
- * A connection listens only while somebody waits.
+ * Waits for executions that other processes run. Notifications make it fast. Polling makes it correct, also where
+ * no notifications arrive (PgBouncer in transaction mode, a lost connection). A connection listens only while
+ * there is something to wait for.
  */
-export class Watch {
+export class ChangeListener {
   readonly #db: Database
   readonly #channel: string
-  readonly #waiting = new Map<string, Set<() => void>>()
+  /** Callbacks by topic: an execution's id, or another notification's payload. */
+  readonly #callbacks = new Map<string, Set<() => void>>()
   #listening: Promise<(() => Promise<void>) | null> | null = null
 
   constructor(db: Database, schema: string) {
@@ -20,12 +23,12 @@ export class Watch {
   }
 
   /**
-   * Calls `look` until it returns something, the time is up, or the signal fires.
-   * @returns what `look` found, or null
+   * Calls `read` after each change, and at intervals, until it resolves to a value, on timeout, or on abort.
+   * @returns the value, or null on timeout or abort
    */
-  async until<T>(
+  async waitFor<T>(
     id: string,
-    look: () => Promise<T | null>,
+    read: () => Promise<T | null>,
     timeoutMs: number,
     signal?: AbortSignal,
   ): Promise<T | null> {
@@ -38,17 +41,17 @@ export class Watch {
     }
     this.#add(id, onChange)
     signal?.addEventListener('abort', onChange)
-    // What happened before somebody listened is not notified: look again then.
+    // Changes before the connection listens are not notified: read again once it does.
     this.#listening?.then(onChange)
     try {
       for (let poll = FIRST_POLL_MS; ; poll = Math.min(poll * 2, MAX_POLL_MS)) {
         notified = false
-        const result = await look()
+        const result = await read()
         const left = deadline - performance.now()
         if (result !== null || left <= 0 || signal?.aborted) return result
         if (notified) continue
         await new Promise<void>((resolve) => {
-          // Jitter, so that many who wait for one execution do not ask in step.
+          // Jitter, so that many waiters for one execution do not poll at the same time.
           const timer = setTimeout(resolve, Math.min(left, poll * (0.75 + Math.random() / 2)))
           wake = () => {
             clearTimeout(timer)
@@ -63,17 +66,17 @@ export class Watch {
   }
 
   /**
-   * Calls `onNews` whenever something is notified under this topic, where notifications arrive, until the
-   * returned function is called. Nobody may rely on it.
+   * Calls `onChange` for each notification under this topic, until the returned function is called. Only a hint:
+   * notifications can get lost, or may not arrive at all.
    */
-  subscribe(topic: string, onNews: () => void): () => void {
-    this.#add(topic, onNews)
-    return () => this.#remove(topic, onNews)
+  subscribe(topic: string, onChange: () => void): () => void {
+    this.#add(topic, onChange)
+    return () => this.#remove(topic, onChange)
   }
 
-  /** Listens again, if the connection that listened was lost while somebody waits. */
-  keepListening(): void {
-    if (this.#waiting.size > 0) this.#listen()
+  /** Listens again if the listening connection was lost and there is something to wait for. */
+  ensureListening(): void {
+    if (this.#callbacks.size > 0) this.#listen()
   }
 
   async close(): Promise<void> {
@@ -82,10 +85,10 @@ export class Watch {
     await (await listening)?.()
   }
 
-  #add(id: string, onChange: () => void): void {
-    const waiting = this.#waiting.get(id)
-    if (waiting) waiting.add(onChange)
-    else this.#waiting.set(id, new Set([onChange]))
+  #add(topic: string, onChange: () => void): void {
+    const callbacks = this.#callbacks.get(topic)
+    if (callbacks) callbacks.add(onChange)
+    else this.#callbacks.set(topic, new Set([onChange]))
     this.#listen()
   }
 
@@ -95,13 +98,13 @@ export class Watch {
       .listen(
         this.#channel,
         (payload) => {
-          for (const notify of this.#waiting.get(payload) ?? []) notify()
+          for (const onChange of this.#callbacks.get(payload) ?? []) onChange()
         },
         () => {
           if (this.#listening === listening) this.#listening = null
         },
       )
-      // Not allowed, not possible, or not now: polling is enough.
+      // Listening is not allowed, not possible, or fails at present: polling is enough.
       .catch(() => {
         if (this.#listening === listening) this.#listening = null
         return null
@@ -109,10 +112,10 @@ export class Watch {
     this.#listening = listening
   }
 
-  #remove(id: string, onChange: () => void): void {
-    const waiting = this.#waiting.get(id)
-    waiting?.delete(onChange)
-    if (waiting?.size === 0) this.#waiting.delete(id)
-    if (this.#waiting.size === 0) this.close().catch(() => {})
+  #remove(topic: string, onChange: () => void): void {
+    const callbacks = this.#callbacks.get(topic)
+    callbacks?.delete(onChange)
+    if (callbacks?.size === 0) this.#callbacks.delete(topic)
+    if (this.#callbacks.size === 0) this.close().catch(() => {})
   }
 }

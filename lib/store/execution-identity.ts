@@ -1,12 +1,12 @@
 import type { Database } from './database/database.ts'
-import { translate } from './database/store-errors.ts'
-import { fragments } from './sql/fragments.ts'
+import { withStoreErrors } from './database/store-errors.ts'
+import { sqlFragments } from './sql/fragments.ts'
 
 /** What an execution is, whatever becomes of it. */
 export interface Description {
   id: string
   /** Names one life of the execution: opaque. */
-  born: string
+  incarnation: string
   /** `request` or `workflow`. */
   kind: string
   /** Of a request: method and path. */
@@ -25,15 +25,15 @@ export async function describe(
   schema: string,
   id: string,
 ): Promise<Description | null> {
-  const { born, clock } = fragments(`"${schema}"`)
+  const { incarnation, clock } = sqlFragments(`"${schema}"`)
   const sql = `
     with ${clock}
-    select ${born('e')}::text, e.kind, e.name, e.scope, e.key
+    select ${incarnation('e')}::text, e.kind, e.name, e.scope, e.key
     from "${schema}".executions e, clock
     where e.id = $1::uuid
       and (e.expires_at > clock.now or e.status = 'running')`
-  const [row] = await translate(db.query(sql, [id]))
+  const [row] = await withStoreErrors(db.query(sql, [id]))
   if (!row) return null
   const [life, kind, name, scope, key] = row as string[] as [string, string, string, string, string]
-  return { id, born: life, kind, name, scope, key, createdAt: new Date(Number(life) / 1000) }
+  return { id, incarnation: life, kind, name, scope, key, createdAt: new Date(Number(life) / 1000) }
 }

@@ -1,211 +1,225 @@
-import type { Database, Row } from './database/database.ts'
-import { toBuffer, toBytes, translate } from './database/store-errors.ts'
-import { column, PgArray } from './database/pg-array.ts'
-import { GroupCommit } from './group-commit.ts'
-import { type Statements, statements } from './sql/execution-statements.ts'
+/** Reads and writes rows of executions: claim, take over, complete, release. */
 
-/** What an execution answered; written once, never changed. */
+import { toBuffer, toBufferOrNull } from './database/buffers.ts'
+import type { Database, Row } from './database/database.ts'
+import { column, PgArray } from './database/pg-array.ts'
+import { withStoreErrors } from './database/store-errors.ts'
+import { GroupCommit } from './group-commit.ts'
+import { type ExecutionStatements, executionStatements } from './sql/execution-statements.ts'
+
+/** How an execution ended: its response, result or error. Written once, never changed. */
 export interface Outcome {
   status: number
   /** JSON in UTF-8. */
   headers: Buffer
-  /** Null: not kept. */
+  /** Null: the body was not stored. */
   body: Buffer | null
 }
 
-/** What an execution is: a keyed request, a workflow, or a call of an object's handler. */
+/** A keyed request, a workflow, or a call of an object's handler. */
 export type ExecutionKind = 'request' | 'workflow' | 'object'
 
-/** One attempt at an execution, as every write names it. */
+/** Identifies one attempt at an execution; every write carries it. */
 export interface AttemptRef {
   id: string
-  /** Names one life of the execution: opaque, from the claim. */
-  born: string
+  /**
+   * The creation time of the execution, which tells it from earlier and later executions under its key. An
+   * opaque string.
+   */
+  incarnation: string
   attempt: number
 }
 
+/** A request to create an execution and run its first attempt. */
 export interface Claim {
   id: string
   scope: string
   key: string
   name: string
   fingerprint: Buffer
-  /** How long the execution is kept if it is never completed, in ms. */
+  /** How long the execution is kept if it never completes, in ms. */
   retentionMs: number
-  /** What workers need to go on with it; null if none shall. */
+  /** What workers need to resume the execution; null if workers must not resume it. */
   recovery: Recovery | null
 }
 
-/** What is stored of an execution that goes on without its caller. */
+/** What workers need to resume an execution without its caller. */
 export interface Recovery {
-  /** What it is asked. */
+  /** The encoded input: the stored request. */
   input: Buffer
-  /** After how many attempts workers give up. */
-  attempts: number
+  /** Workers park the execution after this many attempts. */
+  maxAttempts: number
 }
 
-/** What the database knows of an execution. */
-export interface Found {
+/** An execution's row, as stored. */
+export interface StoredExecution {
   status: 'running' | 'waiting' | 'released' | 'unknown' | 'parked' | 'done'
   fingerprint: Buffer
   owner: string | null
   /** Whether the owner's heartbeat is current. */
   ownerAlive: boolean
   attempt: number
-  born: string
+  incarnation: string
   expired: boolean
-  /** Whether a step is recorded; of an execution that is not done. */
-  journaled: boolean
-  /** Of a done execution. */
+  /** Whether the journal has a step. Always false for a done execution. */
+  hasSteps: boolean
+  /** Null unless the execution is done. */
   outcome: Outcome | null
 }
 
-export type Claimed = { claimed: AttemptRef } | { found: Found | null }
+/** The attempt of a new execution, or the existing execution; `found` is null if it was deleted meanwhile. */
+export type ClaimResult = { claimed: AttemptRef } | { found: StoredExecution | null }
 
+/** An outcome to be recorded. */
 export interface Completion extends AttemptRef {
   outcome: Outcome
   retentionMs: number
-  /** A failure counts only if this attempt is the current one. */
+  /** Whether only the current attempt may record it: true for a failure. */
   onlyIfCurrent: boolean
 }
 
-/** An execution's status after a completion that found it done, or that came too late. */
-export type Completed = { kind: 'stored' } | { kind: 'found'; found: Found | null }
+/** `stored`; or the execution as it is, if it was done already or superseded; null if it does not exist. */
+export type CompletionResult = { kind: 'stored' } | { kind: 'found'; found: StoredExecution | null }
 
-/** How an attempt ends that gives its execution back without an outcome. */
-export interface Ending {
-  /** Why, for people: an encoded error. Default: nothing to tell. */
+/** Options of `release`. */
+export interface ReleaseOptions {
+  /** The encoded error that ended the attempt, for people. Default none. */
   error?: Buffer | null
-  /** When workers go on with it, in ms from now. Default: later with each attempt. */
+  /** When workers resume the execution, in ms from now. Default: exponential backoff. */
   delayMs?: number
-  /** Whether it counts as an attempt. Default true. */
-  counts?: boolean
+  /** Whether the attempt counts towards the maximum. Default true. */
+  countsAsAttempt?: boolean
 }
 
-/** Free to take, open what it did, or given up by workers. */
-export type Unfinished = 'released' | 'unknown' | 'parked'
+/** The status after a release: free to resume; effects unknown; or given up by workers. */
+export type ReleaseStatus = 'released' | 'unknown' | 'parked'
 
-interface Release extends AttemptRef, Ending {
-  status: Unfinished
+interface Release extends AttemptRef, ReleaseOptions {
+  status: ReleaseStatus
 }
 
-/** A lane of a queue in which a slot became free. */
-export interface Lane {
+/** A queue in which a slot became free, and the lane within it, if any: the executions of one key. */
+export interface FreedLane {
   queue: string
   lane: string | null
 }
 
-/** The payload of the notification that something is due. */
-export const DUE = 'due'
+/** The payload of the notification that tells workers that an execution is due. */
+export const WORK_DUE = 'due'
 
-/** Everything the engine asks of Postgres. Hot operations of concurrent requests share statements. */
-export class Store {
-  /** Called when an execution that was under a queue's limits has ended here. */
-  onFree: (lane: Lane) => void = () => {}
-  /** Called when what has ended here was slept for, and somebody is to go on. */
-  onDue: () => void = () => {}
+/** Reads and writes executions. Frequent operations of concurrent requests are batched into one statement. */
+export class ExecutionStore {
+  /** Called when an execution has ended in this process and freed its slot of a queue. */
+  onSlotFreed: (lane: FreedLane) => void = () => {}
+  /** Called when an execution has ended in this process and others that waited for it are due. */
+  onWorkDue: () => void = () => {}
   readonly #db: Database
-  readonly #sql: Statements
+  readonly #sql: ExecutionStatements
   readonly #channel: string
   readonly #owner: string
   readonly #leaseMs: number
-  readonly #claims = new GroupCommit<Claim, Claimed>((batch) => this.#claim(batch), {
-    weigh: ({ recovery }) => recovery?.input.length ?? 0,
+  readonly #claims = new GroupCommit<Claim, ClaimResult>((batch) => this.#claim(batch), {
+    sizeOf: ({ recovery }) => recovery?.input.length ?? 0,
   })
-  readonly #looks = new GroupCommit<string, Found | null>((batch) => this.#look(batch))
+  readonly #reads = new GroupCommit<string, StoredExecution | null>((batch) => this.#read(batch))
   readonly #completions = new GroupCommit<Completion, boolean>((batch) => this.#complete(batch), {
-    weigh: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0),
+    sizeOf: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0),
   })
   readonly #releases = new GroupCommit<Release, boolean>((batch) => this.#release(batch))
-  readonly #news = new GroupCommit<string, null>((batch) => this.#tell(batch))
+  readonly #notifications = new GroupCommit<string, null>((batch) => this.#sendNotifications(batch))
 
   /**
    * @param schema the schema's name, as given by the user
    * @param owner the id of this process
-   * @param leaseMs after how long workers look whether an execution's owner has died, in ms
+   * @param leaseMs how long after a claim workers check whether the owner has died, in ms
    */
   constructor(db: Database, schema: string, owner: string, leaseMs: number) {
     this.#db = db
-    this.#sql = statements(`"${schema}"`)
+    this.#sql = executionStatements(`"${schema}"`)
     this.#channel = schema
     this.#owner = owner
     this.#leaseMs = leaseMs
   }
 
-  /** Claims a new execution, or finds the one that is there. `null` if it vanished in between. */
-  async claim(claim: Claim): Promise<Claimed> {
-    const result = await translate(this.#claims.run(claim))
+  /** Creates an execution and its first attempt, or returns the execution that exists. */
+  async claim(claim: Claim): Promise<ClaimResult> {
+    const result = await withStoreErrors(this.#claims.run(claim))
     if ('claimed' in result || result.found) return result
-    // The winner of the insert committed after our snapshot was taken: only now can it be seen.
-    return { found: await this.look(claim.id) }
+    // The concurrent insert that won has committed after this statement's snapshot: a new statement sees it.
+    return { found: await this.read(claim.id) }
   }
 
-  look(id: string): Promise<Found | null> {
-    return translate(this.#looks.run(id))
+  /** Reads an execution; null if there is none. */
+  read(id: string): Promise<StoredExecution | null> {
+    return withStoreErrors(this.#reads.run(id))
   }
 
-  /** Takes over an execution whose last attempt has ended; null if somebody was faster. */
-  async takeOver(id: string, seen: Found): Promise<AttemptRef | null> {
-    const values = [id, seen.born, seen.attempt, this.#owner]
-    return ref(id, await this.#query(this.#sql.takeOver, values))
+  /** Begins a new attempt at an execution whose last attempt has ended; null if it has changed since `seen`. */
+  async takeOver(id: string, seen: StoredExecution): Promise<AttemptRef | null> {
+    const values = [id, seen.incarnation, seen.attempt, this.#owner]
+    return toAttemptRef(id, await this.#query(this.#sql.takeOver, values))
   }
 
-  /** Makes an expired execution a new one; null if somebody was faster. */
-  async restart(claim: Claim, seen: Found): Promise<AttemptRef | null> {
+  /** Replaces an expired execution with a new one; null if it has changed since `seen`. */
+  async restartExpired(claim: Claim, seen: StoredExecution): Promise<AttemptRef | null> {
     const { id, name, fingerprint, recovery, retentionMs } = claim
     const bytes = new PgArray('bytea', [fingerprint, recovery?.input ?? null])
     const values = [
       id,
-      seen.born,
+      seen.incarnation,
       seen.attempt,
       this.#owner,
       name,
       bytes,
       retentionMs,
       this.#leaseMs,
-      recovery?.attempts ?? 0,
+      recovery?.maxAttempts ?? 0,
     ]
-    return ref(id, await this.#query(this.#sql.restart, values))
+    return toAttemptRef(id, await this.#query(this.#sql.restartExpired, values))
   }
 
-  /** Records the outcome, unless there is one. */
-  async complete(completion: Completion): Promise<Completed> {
-    if (await translate(this.#completions.run(completion))) return { kind: 'stored' }
-    const found = await this.look(completion.id)
-    // A row of another life has nothing to do with this attempt.
-    return { kind: 'found', found: found?.born === completion.born ? found : null }
+  /** Records the outcome, unless the execution has one. */
+  async complete(completion: Completion): Promise<CompletionResult> {
+    if (await withStoreErrors(this.#completions.run(completion))) return { kind: 'stored' }
+    const found = await this.read(completion.id)
+    // A row of another incarnation is another execution.
+    return { kind: 'found', found: found?.incarnation === completion.incarnation ? found : null }
   }
 
   /**
-   * Gives an execution back without an outcome, if this attempt is still the current one.
-   * @returns whether it was
+   * Ends an attempt without an outcome, so that the execution can be resumed.
+   * @returns false if the attempt is not the current one; then nothing changes
    */
-  release(attempt: AttemptRef, status: Unfinished, ending: Ending = {}): Promise<boolean> {
-    return translate(this.#releases.run({ ...attempt, ...ending, status }))
+  release(
+    attempt: AttemptRef,
+    status: ReleaseStatus,
+    ending: ReleaseOptions = {},
+  ): Promise<boolean> {
+    return withStoreErrors(this.#releases.run({ ...attempt, ...ending, status }))
   }
 
-  /** Undoes a claim whose reply was lost: the execution's handler never ran. */
-  async disown(id: string, attempt: number): Promise<void> {
-    await this.#query(this.#sql.disown, [id, this.#owner, attempt])
+  /** Deletes an execution whose claim may have been committed although the reply was lost. Its handler never ran. */
+  async undoClaim(id: string, attempt: number): Promise<void> {
+    await this.#query(this.#sql.undoClaim, [id, this.#owner, attempt])
   }
 
-  /** Asks whoever completes the execution to notify. */
-  async await(id: string): Promise<void> {
-    await this.#query(this.#sql.await, [id])
+  /** Sets the flag that makes the execution's end send a notification. */
+  async markAwaited(id: string): Promise<void> {
+    await this.#query(this.#sql.markAwaited, [id])
   }
 
-  /** Makes an execution that is stuck free to take; false if it is running, done or not there. */
-  async free(id: string): Promise<boolean> {
-    const rows = await this.#query(this.#sql.free, [id])
+  /** Releases a stuck execution, so that it can be resumed; false if it is running, done or does not exist. */
+  async releaseStuck(id: string): Promise<boolean> {
+    const rows = await this.#query(this.#sql.releaseStuck, [id])
     return rows.length > 0
   }
 
   async #query(sql: string, values: (string | number | PgArray)[]): Promise<Row[]> {
-    return translate(this.#db.query(sql, values))
+    return withStoreErrors(this.#db.query(sql, values))
   }
 
-  async #claim(batch: Claim[]): Promise<Claimed[]> {
-    // In the order of their ids, as the statement promises.
+  async #claim(batch: Claim[]): Promise<ClaimResult[]> {
+    // Sorted by id, as the statement requires.
     const sorted = [...batch.keys()].sort((a, b) => (batch[a]!.id < batch[b]!.id ? -1 : 1))
     const claims = sorted.map((i) => batch[i]!)
     const rows = await this.#db.query(this.#sql.claim, [
@@ -216,36 +230,36 @@ export class Store {
       column('bytea', claims, (c) => c.fingerprint),
       column('int8', claims, (c) => c.retentionMs),
       column('bytea', claims, (c) => c.recovery?.input ?? null),
-      column('int4', claims, (c) => c.recovery?.attempts ?? 0),
+      column('int4', claims, (c) => c.recovery?.maxAttempts ?? 0),
       this.#owner,
       this.#leaseMs,
     ])
-    const results = new Array<Claimed>(batch.length)
-    for (const [n, born, ...rest] of rows) {
+    const results = new Array<ClaimResult>(batch.length)
+    for (const [n, incarnation, ...rest] of rows) {
       const at = sorted[(n as number) - 1]!
-      results[at] = born
-        ? { claimed: { id: batch[at]!.id, born: born as string, attempt: 1 } }
-        : { found: toFound(rest) }
+      results[at] = incarnation
+        ? { claimed: { id: batch[at]!.id, incarnation: incarnation as string, attempt: 1 } }
+        : { found: toStoredExecution(rest) }
     }
     return results
   }
 
-  async #look(batch: string[]): Promise<(Found | null)[]> {
-    const rows = await this.#db.query(this.#sql.look, [new PgArray('uuid', batch)])
-    const results = new Array<Found | null>(batch.length).fill(null)
-    for (const [n, ...rest] of rows) results[(n as number) - 1] = toFound(rest)
+  async #read(batch: string[]): Promise<(StoredExecution | null)[]> {
+    const rows = await this.#db.query(this.#sql.read, [new PgArray('uuid', batch)])
+    const results = new Array<StoredExecution | null>(batch.length).fill(null)
+    for (const [n, ...rest] of rows) results[(n as number) - 1] = toStoredExecution(rest)
     return results
   }
 
   async #complete(batch: Completion[]): Promise<boolean[]> {
-    // In the order of their ids, as whoever subscribes to many.
+    // Sorted by id, the order in which `subscribeToEnd` locks, so that the two cannot deadlock.
     const order = [...batch.keys()].sort((a, b) => (batch[a]!.id < batch[b]!.id ? -1 : 1))
     const completions = order.map((i) => batch[i]!)
-    const settled = this.#settled(
+    const stored = this.#reportEnded(
       completions,
       await this.#db.query(this.#sql.complete, [
         column('uuid', completions, (c) => c.id),
-        column('int8', completions, (c) => c.born),
+        column('int8', completions, (c) => c.incarnation),
         column('int4', completions, (c) => c.attempt),
         column('bool', completions, (c) => c.onlyIfCurrent),
         column('int2', completions, (c) => c.outcome.status),
@@ -257,85 +271,94 @@ export class Store {
     )
     const results = new Array<boolean>(batch.length)
     order.forEach((i, at) => {
-      results[i] = settled[at]!
+      results[i] = stored[at]!
     })
     return results
   }
 
   async #release(batch: Release[]): Promise<boolean[]> {
-    return this.#settled(
+    return this.#reportEnded(
       batch,
       await this.#db.query(this.#sql.release, [
         column('uuid', batch, (r) => r.id),
-        column('int8', batch, (r) => r.born),
+        column('int8', batch, (r) => r.incarnation),
         column('int4', batch, (r) => r.attempt),
         column('text', batch, (r) => r.status),
         this.#owner,
         column('bytea', batch, (r) => r.error ?? null),
         column('int8', batch, (r) => r.delayMs ?? null),
-        column('bool', batch, (r) => r.counts ?? true),
+        column('bool', batch, (r) => r.countsAsAttempt ?? true),
       ]),
     )
   }
 
-  /** Which operations of a batch took effect; tells the processes that wait for them. */
-  #settled(batch: AttemptRef[], rows: Row[]): boolean[] {
+  /** Notifies the processes and workers that wait for the batch. @returns which operations took effect */
+  #reportEnded(batch: AttemptRef[], rows: Row[]): boolean[] {
     const results = new Array<boolean>(batch.length).fill(false)
     const awaited: string[] = []
-    for (const [n, isAwaited, queue, lane, wakes] of rows) {
+    for (const [n, isAwaited, queue, lane, hasWaiters] of rows) {
       const at = (n as number) - 1
       results[at] = true
       if (isAwaited) awaited.push(batch[at]!.id)
-      if (wakes) awaited.push(DUE)
-      if (queue) this.onFree({ queue: queue as string, lane: lane as string | null })
+      if (hasWaiters) awaited.push(WORK_DUE)
+      if (queue) this.onSlotFreed({ queue: queue as string, lane: lane as string | null })
     }
     this.notify(awaited)
-    if (awaited.includes(DUE)) this.onDue()
+    if (awaited.includes(WORK_DUE)) this.onWorkDue()
     return results
   }
 
   /**
-   * Tells the processes that wait for these executions (or for work: DUE) that there is news. In a
-   * statement of its own, after the commit: committing a notification takes a lock that all notifying
-   * transactions of the cluster share. If this one is lost, polling finds the news.
+   * Notifies the processes that wait for these executions, or for due work (WORK_DUE). In a statement of its
+   * own, after the commit: committing a notification takes a lock that all notifying transactions of the
+   * cluster share. If the notification is lost, polling finds the change.
    */
   async notify(ids: readonly string[]): Promise<void> {
-    await Promise.allSettled([...new Set(ids)].map((id) => this.#news.run(id)))
+    await Promise.allSettled([...new Set(ids)].map((id) => this.#notifications.run(id)))
   }
 
-  async #tell(batch: string[]): Promise<null[]> {
+  async #sendNotifications(batch: string[]): Promise<null[]> {
     const ids = new PgArray('text', [...new Set(batch)])
     await this.#db.query(this.#sql.notify, [this.#channel, ids])
     return batch.map(() => null)
   }
 }
 
-function ref(id: string, rows: Row[]): AttemptRef | null {
+function toAttemptRef(id: string, rows: Row[]): AttemptRef | null {
   const row = rows[0]
-  return row ? { id, attempt: row[0] as number, born: row[1] as string } : null
+  return row ? { id, attempt: row[0] as number, incarnation: row[1] as string } : null
 }
 
-function toFound(row: readonly unknown[]): Found | null {
-  const [status, fingerprint, owner, attempt, born, expired, ownerAlive, journaled, ...outcome] =
-    row
+function toStoredExecution(row: readonly unknown[]): StoredExecution | null {
+  const [
+    status,
+    fingerprint,
+    owner,
+    attempt,
+    incarnation,
+    expired,
+    ownerAlive,
+    journaled,
+    ...outcome
+  ] = row
   if (status === null) return null
   const running = status === 'running' && ownerAlive === true
   return {
-    status: status as Found['status'],
+    status: status as StoredExecution['status'],
     fingerprint: toBuffer(fingerprint as Uint8Array),
     owner: owner as string | null,
     ownerAlive: ownerAlive as boolean,
     attempt: attempt as number,
-    born: born as string,
-    // What a live process is working on does not expire under its hands.
+    incarnation: incarnation as string,
+    // An execution that a live process is running does not expire.
     expired: (expired as boolean) && !running,
-    journaled: journaled === true,
+    hasSteps: journaled === true,
     outcome:
       status === 'done'
         ? {
             status: outcome[0] as number,
             headers: toBuffer(outcome[1] as Uint8Array),
-            body: toBytes(outcome[2]),
+            body: toBufferOrNull(outcome[2]),
           }
         : null,
   }

@@ -1,34 +1,36 @@
+/** Batches concurrent operations into one SQL statement and one commit. */
+
 import { classify } from './database/database.ts'
 
-interface Waiting<Operation, Result> {
+interface Queued<Operation, Result> {
   operation: Operation
   resolve: (result: Result) => void
   reject: (error: unknown) => void
 }
 
-/** How much one statement may carry. */
-export interface Limits<Operation> {
-  /** Operations. Default 256. */
-  max?: number
-  /** Bytes, as `weigh` counts them. Default 16 MiB: one statement has to arrive within a timeout. */
-  maxWeight?: number
-  /** The bytes of an operation. Default: none worth counting. */
-  weigh?: (operation: Operation) => number
+/** The limits of one batch, which is sent as one statement. */
+export interface BatchLimits<Operation> {
+  /** How many operations. Default 256. */
+  maxOperations?: number
+  /** How many bytes, as `sizeOf` counts them. Default 16 MiB: the statement must be sent within a timeout. */
+  maxBytes?: number
+  /** The approximate size of an operation, in bytes. Default 0: the operations are small. */
+  sizeOf?: (operation: Operation) => number
 }
 
 /**
- * Many operations, one statement, one commit. While a statement is in flight, operations collect;
- * when it returns, all of them travel as the next one. There is no timer: an idle process sends at
- * once, a busy one shares the commit (the measure is the database's own latency).
+ * Sends many operations as one statement with one commit. Operations that arrive while a statement is in flight
+ * wait, and are sent together when it returns. There is no timer: an idle process sends at once, and a busy one
+ * batches for as long as the database takes to answer.
  *
- * An operation that Postgres refuses does not fail its neighbours: the batch is halved until the
- * refused one is alone. That is safe only because a refused statement leaves nothing behind, and
- * because every operation may be sent twice.
+ * If Postgres refuses a batch, both halves are sent again, until the refused operation is alone; so it does not
+ * fail the others. This is safe because a refused statement changes nothing, and because every operation may
+ * be sent twice.
  */
 export class GroupCommit<Operation, Result> {
   readonly #send: (operations: Operation[]) => Promise<Result[]>
-  readonly #limits: Required<Limits<Operation>>
-  #queue: Waiting<Operation, Result>[] = []
+  readonly #limits: Required<BatchLimits<Operation>>
+  #queue: Queued<Operation, Result>[] = []
   #sending = false
 
   /**
@@ -36,10 +38,14 @@ export class GroupCommit<Operation, Result> {
    */
   constructor(
     send: (operations: Operation[]) => Promise<Result[]>,
-    { max = 256, maxWeight = 16 * 1024 ** 2, weigh = () => 0 }: Limits<Operation> = {},
+    {
+      maxOperations = 256,
+      maxBytes = 16 * 1024 ** 2,
+      sizeOf = () => 0,
+    }: BatchLimits<Operation> = {},
   ) {
     this.#send = send
-    this.#limits = { max, maxWeight, weigh }
+    this.#limits = { maxOperations, maxBytes, sizeOf }
   }
 
   /** Resolves to the operation's result once the statement that carried it has committed. */
@@ -48,44 +54,44 @@ export class GroupCommit<Operation, Result> {
       this.#queue.push({ operation, resolve, reject })
       if (this.#sending) return
       this.#sending = true
-      // Not now but after this turn of the event loop: requests that arrived together go together.
-      setImmediate(() => this.#pump())
+      // After this turn of the event loop, so that requests that arrived together share a batch.
+      setImmediate(() => this.#sendQueued())
     })
   }
 
-  async #pump(): Promise<void> {
+  async #sendQueued(): Promise<void> {
     while (this.#queue.length > 0) {
-      await this.#deliver(this.#queue.splice(0, this.#fit()))
+      await this.#sendBatch(this.#queue.splice(0, this.#batchSize()))
     }
     this.#sending = false
   }
 
-  /** How many of those that wait fit into one statement: one at least. */
-  #fit(): number {
-    const { max, maxWeight, weigh } = this.#limits
-    const most = Math.min(max, this.#queue.length)
-    let weight = 0
-    for (let n = 0; n < most; n++) {
-      weight += weigh((this.#queue[n] as Waiting<Operation, Result>).operation)
-      if (weight > maxWeight) return Math.max(n, 1)
+  /** How many of the queued operations fit into one batch: at least one. */
+  #batchSize(): number {
+    const { maxOperations, maxBytes, sizeOf } = this.#limits
+    const count = Math.min(maxOperations, this.#queue.length)
+    let bytes = 0
+    for (let n = 0; n < count; n++) {
+      bytes += sizeOf((this.#queue[n] as Queued<Operation, Result>).operation)
+      if (bytes > maxBytes) return Math.max(n, 1)
     }
-    return most
+    return count
   }
 
-  async #deliver(batch: Waiting<Operation, Result>[]): Promise<void> {
+  async #sendBatch(batch: Queued<Operation, Result>[]): Promise<void> {
     try {
-      const results = await this.#send(batch.map((waiting) => waiting.operation))
-      batch.forEach((waiting, i) => {
-        waiting.resolve(results[i] as Result)
+      const results = await this.#send(batch.map((queued) => queued.operation))
+      batch.forEach((queued, i) => {
+        queued.resolve(results[i] as Result)
       })
     } catch (error) {
       if (batch.length === 1 || classify(error) !== 'refused') {
-        for (const waiting of batch) waiting.reject(error)
+        for (const queued of batch) queued.reject(error)
         return
       }
       const half = batch.length >> 1
-      await this.#deliver(batch.slice(0, half))
-      await this.#deliver(batch.slice(half))
+      await this.#sendBatch(batch.slice(0, half))
+      await this.#sendBatch(batch.slice(half))
     }
   }
 }

@@ -1,37 +1,41 @@
+/** Registers this process in the database and keeps its heartbeat current. */
+
 import { hostname } from 'node:os'
 import type { Logger } from '../options/logger.ts'
 import type { Database } from './database/database.ts'
-import { statements } from './sql/execution-statements.ts'
+import { executionStatements } from './sql/execution-statements.ts'
 
 export interface ProcessOptions {
   id: string
+  /** The stable name of this process across restarts, if the app gave one. */
   instance: string | null
   version: string
-  /** After this long without a heartbeat the process counts as dead, in ms. */
+  /** The process counts as dead after this long without a heartbeat, in ms. */
   timeoutMs: number
 }
 
 /**
- * Says that this process is alive: one row and one heartbeat a process, however many executions it
- * runs. Three heartbeats fit into the timeout, and none waits for the one before it, so that one lost
- * statement is not a death; nor is a pool that the app has exhausted.
+ * Keeps this process's row in the database current, which tells the other processes that it is alive. There is one
+ * row and one heartbeat for all executions of the process. Three heartbeats fit into the timeout, and none waits
+ * for the one before, so that one lost statement or an exhausted pool does not make the process look dead.
  */
 export class Heartbeat {
   readonly #db: Database
-  readonly #sql: ReturnType<typeof statements>
+  readonly #sql: ReturnType<typeof executionStatements>
   readonly #options: ProcessOptions
   readonly #logger: Logger
   #timer: NodeJS.Timeout | undefined
-  #underWay = 0
+  #inFlight = 0
   #stopped = false
 
   constructor(db: Database, schema: string, options: ProcessOptions, logger: Logger) {
     this.#db = db
-    this.#sql = statements(`"${schema}"`)
+    this.#sql = executionStatements(`"${schema}"`)
     this.#options = options
     this.#logger = logger
   }
 
+  /** Registers the process and starts the heartbeat. */
   async start(): Promise<void> {
     const retired = await this.#register(this.#options.instance)
     if (retired > 0) {
@@ -41,7 +45,7 @@ export class Heartbeat {
     this.#timer.unref()
   }
 
-  /** Removes the row: whatever this process still owns is free to take at once. */
+  /** Deletes the process's row, so that others can take over its executions at once. */
   async stop(): Promise<void> {
     this.#stopped = true
     clearInterval(this.#timer)
@@ -66,28 +70,28 @@ export class Heartbeat {
   }
 
   async #beat(): Promise<void> {
-    // More would only queue for a database that does not answer.
-    if (this.#underWay >= 3) return
-    this.#underWay++
+    // The database does not answer; more heartbeats would only queue up.
+    if (this.#inFlight >= 3) return
+    this.#inFlight++
     try {
       const rows = await this.#db.urgent(this.#sql.heartbeat, [
         this.#options.id,
         this.#options.timeoutMs,
       ])
       if (rows.length === 0 && !this.#stopped) {
-        // We were taken for dead, or a second process runs under our instance name. We are alive:
-        // say so, without retiring anybody. Outcomes stay single either way.
-        this.#logger.warn('this process had been taken for dead and registers again', {
+        // Another process considered this one dead, or was started under the same instance name. Register
+        // again, without retiring any other process. There is still at most one outcome per execution.
+        this.#logger.warn('another process had considered this one dead; registering again', {
           process: this.#options.id,
           instance: this.#options.instance,
         })
         await this.#register(null)
-        if (this.#stopped) await this.#unregister() // It was too late to be alive.
+        if (this.#stopped) await this.#unregister() // stop() was called meanwhile.
       }
     } catch (error) {
       this.#logger.warn('heartbeat failed; trying again', { error })
     } finally {
-      this.#underWay--
+      this.#inFlight--
     }
   }
 }

@@ -1,36 +1,38 @@
+/** Creates and updates Pawl's schema in the database, and checks its version. */
+
 import { readdir, readFile } from 'node:fs/promises'
 import { PawlError } from '../errors/index.ts'
 import type { Database, Query } from './database/database.ts'
 import { retryConflicts } from './database/retry-conflicts.ts'
 
-// The same folder from lib/store and from dist/store.
-const FOLDER = new URL('../../migrations/', import.meta.url)
+// The same relative path from lib/store and from dist/store.
+const MIGRATIONS = new URL('../../migrations/', import.meta.url)
 
 interface Migration {
   version: number
   name: string
 }
 
-async function available(): Promise<Migration[]> {
-  const files = (await readdir(FOLDER)).filter((name) => /^\d{3}_.*\.sql$/.test(name)).sort()
+async function listMigrations(): Promise<Migration[]> {
+  const files = (await readdir(MIGRATIONS)).filter((name) => /^\d{3}_.*\.sql$/.test(name)).sort()
   return files.map((name) => ({ version: Number(name.slice(0, 3)), name }))
 }
 
 /**
- * Applies the migrations that are missing. Safe when many processes start at once: they queue at an
- * advisory lock, in one transaction with everything that is applied.
+ * Applies the missing migrations, all in one transaction. Safe when many processes start at once: the transaction
+ * holds an advisory lock, and the others wait for it.
  * @returns the names of the migrations that this call applied
  */
 export async function migrate(db: Database, schema: string): Promise<string[]> {
-  const migrations = await available()
+  const migrations = await listMigrations()
   return retryConflicts(() =>
     db.transaction(async (query) => {
-      // The lock is the transaction's, so it also works through PgBouncer, and cannot be left behind.
+      // A lock of the transaction, not of the session: it works through PgBouncer and is always released.
       await query('select pg_advisory_xact_lock(hashtext($1))', [`pawl migrate ${schema}`])
-      const current = await version(query, schema)
-      refuseNewer(current, migrations, schema)
-      // Creating an existing schema "if not exists" still needs the right to create one. An ordinary
-      // role may own its schema and nothing else.
+      const current = await schemaVersion(query, schema)
+      rejectNewer(current, migrations, schema)
+      // "create schema if not exists" needs the right to create schemas even if the schema exists. An
+      // ordinary role may own its schema and have no other rights.
       const [exists] = await query('select 1 from pg_namespace where nspname = $1', [schema])
       if (!exists) await query(`create schema "${schema}"`)
       if (current === 0) {
@@ -39,7 +41,7 @@ export async function migrate(db: Database, schema: string): Promise<string[]> {
       }
       const missing = migrations.filter((migration) => migration.version > current)
       for (const { version, name } of missing) {
-        const sql = await readFile(new URL(name, FOLDER), 'utf8')
+        const sql = await readFile(new URL(name, MIGRATIONS), 'utf8')
         await query(sql.replace(/\bpawl\./g, () => `"${schema}".`))
         await query(`insert into "${schema}".migrations (version, name) values ($1::int4, $2)`, [
           version,
@@ -52,13 +54,13 @@ export async function migrate(db: Database, schema: string): Promise<string[]> {
 }
 
 /**
- * Checks that the schema is the one this version of Pawl was written for.
- * @throws PawlError `schema-missing`, `schema-outdated` or `schema-newer`, saying what to run
+ * Checks that the schema has the version that this version of Pawl needs.
+ * @throws PawlError `schema-missing`, `schema-outdated` or `schema-newer`, whose hint says what to run
  */
 export async function checkSchema(db: Database, schema: string): Promise<void> {
-  const migrations = await available()
-  const current = await version(db.query, schema)
-  refuseNewer(current, migrations, schema)
+  const migrations = await listMigrations()
+  const current = await schemaVersion(db.query, schema)
+  rejectNewer(current, migrations, schema)
   const hint = 'Run `npx pawl migrate`, or give `migrate: true` to new Pawl().'
   if (current === 0) {
     throw new PawlError('schema-missing', `The database has no schema "${schema}" of Pawl.`, hint)
@@ -73,15 +75,15 @@ export async function checkSchema(db: Database, schema: string): Promise<void> {
   }
 }
 
-/** The version of the schema; 0 if there is none. */
-async function version(query: Query, schema: string): Promise<number> {
+/** The version of the schema; 0 if the schema does not exist. */
+async function schemaVersion(query: Query, schema: string): Promise<number> {
   const [table] = await query('select to_regclass($1)::text', [`"${schema}".migrations`])
   if (!table?.[0]) return 0
   const [row] = await query(`select coalesce(max(version), 0)::int4 from "${schema}".migrations`)
   return row?.[0] as number
 }
 
-function refuseNewer(current: number, migrations: Migration[], schema: string): void {
+function rejectNewer(current: number, migrations: Migration[], schema: string): void {
   const latest = migrations.at(-1)?.version ?? 0
   if (current <= latest) return
   throw new PawlError(

@@ -1,56 +1,58 @@
+/** Reads and writes the queues: their slots, and the executions that wait for one. */
+
 import type { Database } from './database/database.ts'
-import { translate } from './database/store-errors.ts'
 import { column, PgArray } from './database/pg-array.ts'
+import { withStoreErrors } from './database/store-errors.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type QueueStatements, queueStatements } from './sql/queue-statements.ts'
 
-/** How many are read to find those that can be let in, at least. */
-const SCAN = 100
+/** The minimum number of waiting executions to read when there is a limit per key. */
+const MIN_SCAN = 100
 
-/** The limits of a queue; null: none. */
+/** The limits of a queue; null for no limit. */
 export interface QueueLimits {
   concurrency: number | null
   concurrencyPerKey: number | null
-  /** At most so many begin within a period of so many ms. */
+  /** How many executions may begin within a period, in ms. */
   rate: { limit: number; periodMs: number } | null
 }
 
-/** What came of letting in. */
+/** The result of one admission. */
 export interface Admission {
-  /** How many were let in. */
+  /** How many executions were admitted. */
   admitted: number
-  /** How many were put aside: others may come behind them. */
-  aside: number
-  /** Whether others are letting in, or have just done so: ask again. */
-  passedBy: boolean
-  /** In how many ms the rate lets the next one in; null if it is not the rate that keeps them. */
-  rateMs: number | null
+  /** How many were marked as blocked, because their lane is full. Others behind them may now be admitted. */
+  blocked: number
+  /** Whether nothing was admitted because another process is admitting, or has just done so: try again. */
+  skipped: boolean
+  /** The time until the rate limit admits the next one, in ms; null if it does not limit at present. */
+  rateLimitedMs: number | null
 }
 
-/** A lane of a queue, and how many slots it has. */
-export interface LaneOf {
+/** A lane of a queue (the executions of one key), and how many slots the lane has. */
+export interface QueueLane {
   queue: string
   lane: string
-  places: number
+  slots: number
 }
 
-/** How a queue stands. */
-export interface Standing {
+/** The counts of a queue's executions. */
+export interface QueueCounts {
   waiting: number
   delayed: number
   running: number
-  /** In ms since 1970. */
+  /** When the first of the waiting executions arrived, in ms since 1970; null if none waits. */
   oldest: number | null
 }
 
-/** What queues ask of Postgres. */
+/** Reads and writes queues. */
 export class QueueStore {
   readonly #db: Database
   readonly #sql: QueueStatements
-  readonly #depths = new GroupCommit<{ queue: string; most: number }, number>((batch) =>
+  readonly #depths = new GroupCommit<{ queue: string; max: number }, number>((batch) =>
     this.#depth(batch),
   )
-  readonly #promotions = new GroupCommit<LaneOf, null>((batch) => this.#promote(batch))
+  readonly #unblocks = new GroupCommit<QueueLane, null>((batch) => this.#unblockNext(batch))
 
   /** @param schema the schema's name, as given by the user */
   constructor(db: Database, schema: string) {
@@ -58,75 +60,89 @@ export class QueueStore {
     this.#sql = queueStatements(`"${schema}"`)
   }
 
-  /** Makes queues ready to let in. */
-  async open(queues: readonly string[]): Promise<void> {
-    await translate(this.#db.query(this.#sql.open, [new PgArray('text', queues)]))
+  /** Inserts each queue's gate row, which serializes its admissions, unless it exists. */
+  async createGates(queues: readonly string[]): Promise<void> {
+    await withStoreErrors(this.#db.query(this.#sql.createGates, [new PgArray('text', queues)]))
   }
 
-  /** Of each queue in which something waits: in how many ms the first is due. */
-  async ready(kinds: readonly { queue: string; handler: string }[]): Promise<Map<string, number>> {
+  /** For each queue with waiting executions: the time until the first is due, in ms. */
+  async nextDue(
+    kinds: readonly { queue: string; handler: string }[],
+  ): Promise<Map<string, number>> {
     const values = [
       column('text', kinds, (kind) => kind.queue),
       column('text', kinds, (kind) => kind.handler),
     ]
-    const rows = await translate(this.#db.query(this.#sql.ready, values))
+    const rows = await withStoreErrors(this.#db.query(this.#sql.nextDue, values))
     return new Map(rows.map(([queue, dueMs]) => [queue as string, Number(dueMs)]))
   }
 
   /**
-   * Lets in what is due, as far as the limits allow.
-   * @param handlers what this process can run
-   * @param room at most how many
+   * Admits due executions, as far as the limits allow.
+   * @param handlers the handlers that this process can run
+   * @param capacity how many to admit at most
    */
   async admit(
     queue: string,
     limits: QueueLimits,
     handlers: readonly string[],
-    room: number,
+    capacity: number,
   ): Promise<Admission> {
     const values = [
       queue,
       new PgArray('text', handlers),
-      room,
+      capacity,
       limits.concurrency,
       limits.concurrencyPerKey,
       limits.rate?.limit ?? null,
       limits.rate?.periodMs ?? null,
-      limits.concurrencyPerKey === null ? room : Math.max(room, SCAN),
+      limits.concurrencyPerKey === null ? capacity : Math.max(capacity, MIN_SCAN),
     ]
-    const [row] = await translate(this.#db.query(this.#sql.admit, values))
-    const [admitted, aside, waiting, open, rateMs] = row ?? [0, 0, false, false, null]
+    const [row] = await withStoreErrors(this.#db.query(this.#sql.admit, values))
+    const [admitted, blocked, hasWaiting, hasGate, rateLimitedMs] = row ?? [
+      0,
+      0,
+      false,
+      false,
+      null,
+    ]
     return {
       admitted: admitted as number,
-      aside: aside as number,
-      passedBy: waiting === true && open !== true,
-      rateMs: rateMs === null ? null : Number(rateMs),
+      blocked: blocked as number,
+      skipped: hasWaiting === true && hasGate !== true,
+      rateLimitedMs: rateLimitedMs === null ? null : Number(rateLimitedMs),
     }
   }
 
-  /** Lets the first of a lane go on, if its slots are free. */
-  async promote(lane: LaneOf): Promise<void> {
-    await translate(this.#promotions.run(lane))
+  /** Unblocks the first executions of a lane, as many as it has free slots. */
+  async unblockNext(lane: QueueLane): Promise<void> {
+    await withStoreErrors(this.#unblocks.run(lane))
   }
 
-  /** Lanes in which some wait for something to end, and nothing is there that would. */
-  async stuck(queue: string, places: number): Promise<LaneOf[]> {
-    const rows = await translate(this.#db.query(this.#sql.stuck, [queue, places]))
-    return rows.map(([lane]) => ({ queue, lane: lane as string, places }))
+  /** The lanes with blocked executions although they have free slots. @param slots how many slots each lane has */
+  async stuckLanes(queue: string, slots: number): Promise<QueueLane[]> {
+    const rows = await withStoreErrors(this.#db.query(this.#sql.stuckLanes, [queue, slots]))
+    return rows.map(([lane]) => ({ queue, lane: lane as string, slots }))
   }
 
-  /** Frees slots that nobody holds any more. */
-  async tidy(queues: readonly string[]): Promise<void> {
-    await translate(this.#db.query(this.#sql.tidy, [new PgArray('text', queues)]))
+  /** Deletes slots that are held by no execution any more. */
+  async freeOrphanedSlots(queues: readonly string[]): Promise<void> {
+    await withStoreErrors(
+      this.#db.query(this.#sql.freeOrphanedSlots, [new PgArray('text', queues)]),
+    )
   }
 
-  /** How many wait, counted up to `most`; each that asks at once counts for the others. */
-  depth(queue: string, most: number): Promise<number> {
-    return translate(this.#depths.run({ queue, most }))
+  /**
+   * How many executions wait in a queue, counted up to `max`. Concurrent calls count each other, since each is about
+   * to add an execution.
+   */
+  depth(queue: string, max: number): Promise<number> {
+    return withStoreErrors(this.#depths.run({ queue, max }))
   }
 
-  async backlog(queue: string): Promise<Standing> {
-    const [row] = await translate(this.#db.query(this.#sql.backlog, [queue]))
+  /** Counts a queue's executions. */
+  async counts(queue: string): Promise<QueueCounts> {
+    const [row] = await withStoreErrors(this.#db.query(this.#sql.counts, [queue]))
     const [waiting, delayed, running, oldest] = row ?? [0, 0, 0, null]
     return {
       waiting: waiting as number,
@@ -136,27 +152,27 @@ export class QueueStore {
     }
   }
 
-  async #promote(batch: LaneOf[]): Promise<null[]> {
-    await this.#db.query(this.#sql.promote, [
+  async #unblockNext(batch: QueueLane[]): Promise<null[]> {
+    await this.#db.query(this.#sql.unblockNext, [
       column('text', batch, (lane) => lane.queue),
       column('text', batch, (lane) => lane.lane),
-      column('int4', batch, (lane) => lane.places),
+      column('int4', batch, (lane) => lane.slots),
     ])
     return batch.map(() => null)
   }
 
-  async #depth(batch: { queue: string; most: number }[]): Promise<number[]> {
+  async #depth(batch: { queue: string; max: number }[]): Promise<number[]> {
     const rows = await this.#db.query(this.#sql.depth, [
       column('text', batch, ({ queue }) => queue),
-      column('int4', batch, ({ most }) => most),
+      column('int4', batch, ({ max }) => max),
     ])
     const depths = new Array<number>(batch.length)
-    const asked = new Map<string, number>()
+    const callsBefore = new Map<string, number>()
     for (const [n, depth] of rows) {
       const at = (n as number) - 1
       const { queue } = batch[at] as { queue: string }
-      const before = asked.get(queue) ?? 0
-      asked.set(queue, before + 1)
+      const before = callsBefore.get(queue) ?? 0
+      callsBefore.set(queue, before + 1)
       depths[at] = (depth as number) + before
     }
     return depths

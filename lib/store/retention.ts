@@ -1,16 +1,19 @@
+/** Deletes expired executions from the database at intervals. */
+
 import type { Logger } from '../options/logger.ts'
 import type { Database } from './database/database.ts'
-import { statements } from './sql/execution-statements.ts'
+import { executionStatements } from './sql/execution-statements.ts'
 
-const BATCH = 1000
+/** How many executions one statement deletes at most. */
+const BATCH_SIZE = 1000
 
 /**
- * Deletes what has expired, in bounded batches, from every process: each takes rows that no other
- * holds, so no leader is needed.
+ * Deletes expired executions at intervals, in batches. Every process does so and skips the rows that another one
+ * has locked, so no leader is needed.
  */
 export class Retention {
   readonly #db: Database
-  readonly #sql: ReturnType<typeof statements>
+  readonly #sql: ReturnType<typeof executionStatements>
   readonly #intervalMs: number
   readonly #logger: Logger
   #timer: NodeJS.Timeout | undefined
@@ -19,13 +22,13 @@ export class Retention {
 
   constructor(db: Database, schema: string, intervalMs: number, logger: Logger) {
     this.#db = db
-    this.#sql = statements(`"${schema}"`)
+    this.#sql = executionStatements(`"${schema}"`)
     this.#intervalMs = intervalMs
     this.#logger = logger
   }
 
   start(): void {
-    // Processes that were deployed together should not sweep together.
+    // Jitter, so that processes that were deployed together do not sweep at the same time.
     this.#timer = setTimeout(
       () => {
         this.#running = this.sweep().catch((error) => {
@@ -44,20 +47,20 @@ export class Retention {
     await this.#running
   }
 
-  /** Deletes everything that has expired by now. Resolves to the number of executions deleted. */
+  /** Deletes expired executions and old rows of dead processes. @returns the number of executions */
   async sweep(): Promise<number> {
     const started = performance.now()
     let deleted = 0
     let batch: number
     do {
-      batch = (await this.#db.query(this.#sql.deleteExpired, [BATCH])).length
+      batch = (await this.#db.query(this.#sql.deleteExpired, [BATCH_SIZE])).length
       deleted += batch
       if (batch > 0) {
         const ms = Math.round(performance.now() - started)
-        this.#logger.debug('retention', { deleted, ms, more: batch === BATCH })
+        this.#logger.debug('retention', { deleted, ms, more: batch === BATCH_SIZE })
       }
-    } while (batch === BATCH && !this.#stopped)
-    await this.#db.query(this.#sql.deleteDead, [])
+    } while (batch === BATCH_SIZE && !this.#stopped)
+    await this.#db.query(this.#sql.deleteDeadProcesses, [])
     return deleted
   }
 }

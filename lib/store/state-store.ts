@@ -1,38 +1,41 @@
+/** Reads and writes the keyed state of objects. */
+
+import { toBuffer } from './database/buffers.ts'
 import type { Database } from './database/database.ts'
-import { toBuffer, translate } from './database/store-errors.ts'
 import { column } from './database/pg-array.ts'
+import { withStoreErrors } from './database/store-errors.ts'
+import type { AttemptRef } from './execution-store.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type StateStatements, stateStatements } from './sql/state-statements.ts'
-import type { Recorded, StepName } from './step-store.ts'
-import type { AttemptRef } from './execution-store.ts'
+import type { RecordResult, StepId } from './step-store.ts'
 
-/** Names what is kept: a key of an object. */
+/** An object's name, and a key of the object: each has its own state. */
 export interface StateKey {
   object: string
   key: string
 }
 
-/** A change of state, and the journal entry that it goes with. */
+/** A change of one value, and the journal entry that is written with it. */
 export interface StateChange extends AttemptRef, StateKey {
-  /** The name of the entry. */
-  entry: StepName
+  /** Identifies the journal entry. */
+  entry: StepId
   position: number
   tookMs: number
-  /** What is changed. */
+  /** The name of the value. */
   name: string
-  /** Null: it is deleted. */
+  /** The encoded value; null deletes it. */
   value: Buffer | null
 }
 
-const REFUSED: Recorded = { won: false, current: false, cancelling: false, at: '' }
+const REFUSED: RecordResult = { recorded: false, current: false, cancelling: false, at: '' }
 
-/** What keyed state asks of Postgres. */
+/** Reads and writes keyed state. */
 export class StateStore {
   readonly #db: Database
   readonly #sql: StateStatements
   readonly #owner: string
-  readonly #changes = new GroupCommit<StateChange, Recorded>((batch) => this.#change(batch), {
-    weigh: ({ value }) => value?.length ?? 0,
+  readonly #changes = new GroupCommit<StateChange, RecordResult>((batch) => this.#change(batch), {
+    sizeOf: ({ value }) => value?.length ?? 0,
   })
 
   /**
@@ -45,22 +48,22 @@ export class StateStore {
     this.#owner = owner
   }
 
-  /** All that is kept under a key. */
+  /** All values under a key, by name. */
   async read({ object, key }: StateKey): Promise<Map<string, Buffer>> {
-    const rows = await translate(this.#db.query(this.#sql.read, [object, key]))
+    const rows = await withStoreErrors(this.#db.query(this.#sql.read, [object, key]))
     return new Map(rows.map(([name, value]) => [name as string, toBuffer(value as Uint8Array)]))
   }
 
-  /** Changes something, unless the entry is recorded or the attempt is not the current one. */
-  change(change: StateChange): Promise<Recorded> {
-    return translate(this.#changes.run(change))
+  /** Changes a value, unless the journal entry exists or the attempt is not the current one. */
+  change(change: StateChange): Promise<RecordResult> {
+    return withStoreErrors(this.#changes.run(change))
   }
 
-  async #change(batch: StateChange[]): Promise<Recorded[]> {
+  async #change(batch: StateChange[]): Promise<RecordResult[]> {
     const text = (pick: (change: StateChange) => string) => column('text', batch, pick)
     const rows = await this.#db.query(this.#sql.change, [
       column('uuid', batch, (c) => c.id),
-      column('int8', batch, (c) => c.born),
+      column('int8', batch, (c) => c.incarnation),
       column('int4', batch, (c) => c.attempt),
       text((c) => c.entry.name),
       column('int4', batch, (c) => c.entry.occurrence),
@@ -72,10 +75,10 @@ export class StateStore {
       column('bytea', batch, (c) => c.value),
       this.#owner,
     ])
-    const results = new Array<Recorded>(batch.length).fill(REFUSED)
+    const results = new Array<RecordResult>(batch.length).fill(REFUSED)
     for (const [n, won, cancelling, at] of rows) {
       results[(n as number) - 1] = {
-        won: won as boolean,
+        recorded: won as boolean,
         current: true,
         cancelling: cancelling as boolean,
         at: at as string,

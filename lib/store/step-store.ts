@@ -1,14 +1,17 @@
+/** Reads and writes journal entries, the recorded steps of executions. */
+
+import { registerTransaction, runInTransaction } from './database/app-transaction.ts'
+import { toBufferOrNull } from './database/buffers.ts'
 import type { Database } from './database/database.ts'
-import { handOut, runIn } from './database/app-transaction.ts'
-import { lease } from './database/revocable-handle.ts'
-import { toBytes, translate } from './database/store-errors.ts'
-import type { IsolationLevel, RunStatement, TransactionHost } from './database/transaction-host.ts'
 import { column, PgArray } from './database/pg-array.ts'
+import { revocableHandle } from './database/revocable-handle.ts'
+import { withStoreErrors } from './database/store-errors.ts'
+import type { IsolationLevel, RunStatement, TransactionHost } from './database/transaction-host.ts'
+import type { AttemptRef, Outcome } from './execution-store.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type StepStatements, stepStatements } from './sql/step-statements.ts'
-import type { AttemptRef, Outcome } from './execution-store.ts'
 
-/** What an entry of the journal is of. */
+/** What a journal entry records. */
 export type StepKind =
   | 'step'
   | 'transaction'
@@ -22,68 +25,70 @@ export type StepKind =
   | 'giving-up'
   | 'divergence'
 
-/** Names an entry within its execution. */
-export interface StepName {
+/** Identifies a journal entry within its execution. */
+export interface StepId {
   name: string
-  /** Counts the uses of the name, from 1; negative: the compensation of that one. */
+  /** Numbers the calls under one name from 1. Negative: the compensation of the call with that number. */
   occurrence: number
 }
 
-/** A step to be recorded. */
-export interface StepRecord extends AttemptRef, StepName {
-  /** Its rank in the order in which steps are replayed. */
+/** A journal entry to be written. */
+export interface StepRecord extends AttemptRef, StepId {
+  /** The entry's place in the replay order. */
   position: number
   kind: StepKind
-  /** Null for undefined, or if there is none. */
+  /** The encoded output; null for undefined and for no output. */
   output: Buffer | null
-  /** Of a step that failed for good. */
+  /** The encoded error of a step that failed and is not retried. */
   error: Buffer | null
-  /** How long it took, in ms. */
+  /** The duration of the step, in ms. */
   tookMs: number
-  /** False for the bare intent of a step. */
+  /** False for an intent: an entry written before an at-most-once step runs. */
   completed: boolean
-  /** Whether only the current attempt may record it: failures and intents. */
+  /** Whether only the current attempt may write it: true for failures and intents. */
   onlyIfCurrent: boolean
 }
 
-/** What became of a step to be recorded. */
-export interface Recorded {
-  /** False: an entry was there before, or the execution is over, or this attempt may not. */
-  won: boolean
+/** The result of writing a journal entry. */
+export interface RecordResult {
+  /** False if the entry exists already, the execution has ended, or this attempt may not write it. */
+  recorded: boolean
   /** Whether the attempt is still the current one. */
   current: boolean
-  /** Whether the execution was asked to end. */
+  /** Whether the execution is being cancelled. */
   cancelling: boolean
-  /** When, by the database's clock, in microseconds since 1970. */
+  /** The time of writing by the database's clock, in microseconds since 1970. */
   at: string
 }
 
-/** An entry of the journal. */
-export interface Entry extends StepName {
+/** A journal entry, as stored. */
+export interface JournalEntry extends StepId {
   kind: StepKind
   output: Buffer | null
   error: Buffer | null
-  /** The attempt that recorded it. */
+  /** The number of the attempt that wrote it. */
   attempt: number
-  /** False for the bare intent of a step. */
+  /** False for an intent: an entry written before an at-most-once step runs. */
   completed: boolean
-  /** When it was recorded, in microseconds since 1970. */
+  /** When it was written, in microseconds since 1970. */
   at: string
 }
 
-/** One life of an execution. */
-type Life = Pick<AttemptRef, 'id' | 'born'>
+/** Identifies an execution, and the incarnation under its key. */
+type ExecutionRef = Pick<AttemptRef, 'id' | 'incarnation'>
 
-const REFUSED: Recorded = { won: false, current: false, cancelling: false, at: '' }
+const REFUSED: RecordResult = { recorded: false, current: false, cancelling: false, at: '' }
 
-/** What the engine asks of the journal in Postgres. */
+/** Reads and writes the journal, on its own and inside transactions of the app. */
 export class StepStore {
   readonly #db: Database
   readonly #sql: StepStatements
   readonly #owner: string
   readonly #records = this.#group(() => this.#sql.record)
   readonly #guarded = this.#group(() => this.#sql.recordGuarded)
-  readonly #journals = new GroupCommit<Life, Entry[]>((batch) => this.#journal(batch))
+  readonly #reads = new GroupCommit<ExecutionRef, JournalEntry[]>((batch) =>
+    this.#readJournal(batch),
+  )
 
   /**
    * @param schema the schema's name, as given by the user
@@ -95,40 +100,40 @@ export class StepStore {
     this.#owner = owner
   }
 
-  /** The database that Pawl was given, as a host of transactions. */
+  /** Opens transactions in the database that was passed to new Pawl(). */
   get host(): TransactionHost<unknown> {
     return this.#db.host
   }
 
-  /** Whether nothing else can be recorded while a transaction of that host is open. */
-  blocks(host: TransactionHost<unknown>): boolean {
+  /** Whether an open transaction of that host occupies the only connection, so that no step can be recorded. */
+  blocksRecording(host: TransactionHost<unknown>): boolean {
     return host === this.#db.host && this.#db.connections === 1
   }
 
-  /** Records a step, unless it is recorded. May be sent twice. */
-  record(step: StepRecord): Promise<Recorded> {
-    if (step.kind === 'giving-up') return translate(this.#giveUp(step))
-    return translate((step.onlyIfCurrent ? this.#guarded : this.#records).run(step))
+  /** Writes a journal entry, unless it exists. Safe to repeat. */
+  record(step: StepRecord): Promise<RecordResult> {
+    if (step.kind === 'giving-up') return withStoreErrors(this.#giveUp(step))
+    return withStoreErrors((step.onlyIfCurrent ? this.#guarded : this.#records).run(step))
   }
 
-  /** All that is recorded, in the order in which it is to be replayed. */
-  journal(life: Life): Promise<Entry[]> {
-    return translate(this.#journals.run(life))
+  /** Reads the whole journal of an execution, in replay order. */
+  readJournal(execution: ExecutionRef): Promise<JournalEntry[]> {
+    return withStoreErrors(this.#reads.run(execution))
   }
 
-  async #journal(batch: Life[]): Promise<Entry[][]> {
-    const rows = await this.#db.query(this.#sql.journal, [
+  async #readJournal(batch: ExecutionRef[]): Promise<JournalEntry[][]> {
+    const rows = await this.#db.query(this.#sql.readJournal, [
       column('uuid', batch, ({ id }) => id),
-      column('int8', batch, ({ born }) => born),
+      column('int8', batch, ({ incarnation }) => incarnation),
     ])
-    const results = batch.map((): Entry[] => [])
+    const results = batch.map((): JournalEntry[] => [])
     for (const [n, name, occurrence, kind, output, error, attempt, completed, at] of rows) {
       results[(n as number) - 1]?.push({
         name: name as string,
         occurrence: occurrence as number,
         kind: kind as StepKind,
-        output: toBytes(output),
-        error: toBytes(error),
+        output: toBufferOrNull(output),
+        error: toBufferOrNull(error),
         attempt: attempt as number,
         completed: completed as boolean,
         at: at as string,
@@ -138,49 +143,52 @@ export class StepStore {
   }
 
   /**
-   * Resolves when no transaction that recorded this step is under way any more: its connection may have
-   * broken while it committed.
+   * Waits until no open transaction has written this entry. Needed when a connection broke during a commit, so that
+   * the commit may still be under way.
    */
-  async awaitTransaction({ id, born }: AttemptRef, { name, occurrence }: StepName): Promise<void> {
-    await translate(
+  async awaitTransaction(
+    { id, incarnation }: AttemptRef,
+    { name, occurrence }: StepId,
+  ): Promise<void> {
+    await withStoreErrors(
       this.#db.transaction(async (query) => {
         await query('savepoint before')
-        await query(this.#sql.awaitTransaction, [id, born, name, occurrence])
+        await query(this.#sql.awaitTransaction, [id, incarnation, name, occurrence])
         await query('rollback to savepoint before')
       }),
     )
   }
 
   /**
-   * Runs `work` in a transaction of the app's, of which nothing can be used afterwards.
-   * @param isolation default: the database's
+   * Runs `work` in a transaction of the app. The handle that `work` gets throws after the transaction's end.
+   * @param isolation default: the database's default
    */
   transaction<Tx, T>(
     host: TransactionHost<Tx>,
     work: (tx: Tx, run: RunStatement) => Promise<T>,
     isolation: IsolationLevel | undefined,
   ): Promise<T> {
-    const enlisted = this.#db.enlist?.(host) ?? host
+    const enlisted = this.#db.wrapHost?.(host) ?? host
     return enlisted.transaction(async (tx, run) => {
-      const { handle, end } = lease(tx)
-      handOut(handle, run)
+      const { handle, revoke } = revocableHandle(tx)
+      registerTransaction(handle, run)
       try {
         return await work(handle, run)
       } finally {
-        end()
+        revoke()
       }
     }, isolation)
   }
 
   /**
-   * Records a step in the transaction whose writes belong to it.
-   * @throws PawlError `schema-missing`, `store-refused`, `execution-gone`: it is another database's
+   * Writes the journal entry of a transaction step, in the same transaction as the step's writes.
+   * @throws PawlError `schema-missing`, `store-refused`, `execution-gone`, as `runInTransaction`
    */
-  async recordIn(run: RunStatement, step: StepRecord): Promise<Recorded> {
-    const { id, born, attempt, name, occurrence, position, kind, output, tookMs } = step
-    const recorded = await runIn(run, this.#sql.recordInTransaction, [
+  async recordInTransaction(run: RunStatement, step: StepRecord): Promise<RecordResult> {
+    const { id, incarnation, attempt, name, occurrence, position, kind, output, tookMs } = step
+    const recorded = await runInTransaction(run, this.#sql.recordInTransaction, [
       id,
-      born,
+      incarnation,
       String(attempt),
       name,
       String(occurrence),
@@ -192,7 +200,7 @@ export class StepStore {
     if (recorded === null) return REFUSED
     const [at, ...flags] = String(recorded).split(' ')
     return {
-      won: true,
+      recorded: true,
       current: !flags.includes('stale'),
       cancelling: flags.includes('cancelling'),
       at: at as string,
@@ -200,19 +208,19 @@ export class StepStore {
   }
 
   /**
-   * Records the outcome in the transaction whose writes belong to it.
-   * @returns whether somebody waits for it; null if the execution is over
-   * @throws as recordIn
+   * Records the outcome of a whole-request transaction, in that transaction.
+   * @returns whether another process waits for the outcome; null if the execution has ended already
+   * @throws as recordInTransaction
    */
-  async completeIn(
+  async completeInTransaction(
     run: RunStatement,
-    { id, born, attempt }: AttemptRef,
+    { id, incarnation, attempt }: AttemptRef,
     { status, headers, body }: Outcome,
     retentionMs: number,
   ): Promise<boolean | null> {
-    const awaited = await runIn(run, this.#sql.completeInTransaction, [
+    const awaited = await runInTransaction(run, this.#sql.completeInTransaction, [
       id,
-      born,
+      incarnation,
       String(attempt),
       String(status),
       headers.toString('base64'),
@@ -222,11 +230,11 @@ export class StepStore {
     return awaited as boolean | null
   }
 
-  async #giveUp(step: StepRecord): Promise<Recorded> {
-    const { id, born, attempt, name, occurrence, position, kind, output } = step
+  async #giveUp(step: StepRecord): Promise<RecordResult> {
+    const { id, incarnation, attempt, name, occurrence, position, kind, output } = step
     const [row] = await this.#db.query(this.#sql.giveUp, [
       id,
-      born,
+      incarnation,
       attempt,
       this.#owner,
       name,
@@ -236,20 +244,20 @@ export class StepStore {
       new PgArray('bytea', [output]),
     ])
     return row
-      ? { ...REFUSED, won: row[0] as boolean, current: true, at: row[1] as string }
+      ? { ...REFUSED, recorded: row[0] as boolean, current: true, at: row[1] as string }
       : REFUSED
   }
 
-  #group(sql: () => string): GroupCommit<StepRecord, Recorded> {
+  #group(sql: () => string): GroupCommit<StepRecord, RecordResult> {
     return new GroupCommit((batch) => this.#send(sql(), batch), {
-      weigh: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
+      sizeOf: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
     })
   }
 
-  async #send(sql: string, batch: StepRecord[]): Promise<Recorded[]> {
+  async #send(sql: string, batch: StepRecord[]): Promise<RecordResult[]> {
     const rows = await this.#db.query(sql, [
       column('uuid', batch, (s) => s.id),
-      column('int8', batch, (s) => s.born),
+      column('int8', batch, (s) => s.incarnation),
       column('int4', batch, (s) => s.attempt),
       column('text', batch, (s) => s.name),
       column('int4', batch, (s) => s.occurrence),
@@ -261,10 +269,10 @@ export class StepStore {
       column('bool', batch, (s) => s.completed),
       this.#owner,
     ])
-    const results = new Array<Recorded>(batch.length).fill(REFUSED)
+    const results = new Array<RecordResult>(batch.length).fill(REFUSED)
     for (const [n, won, current, at, cancelling] of rows) {
       results[(n as number) - 1] = {
-        won: won as boolean,
+        recorded: won as boolean,
         current: current as boolean,
         cancelling: cancelling as boolean,
         at: at as string,

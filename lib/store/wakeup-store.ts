@@ -1,55 +1,59 @@
-import type { Database } from './database/database.ts'
-import { toBuffer, translate } from './database/store-errors.ts'
-import { PgArray } from './database/pg-array.ts'
-import { type WakeupStatements, wakeupStatements } from './sql/wakeup-statements.ts'
-import type { AttemptRef, ExecutionKind } from './execution-store.ts'
+/** Leases due executions to this process's workers. */
 
-/** An execution that a worker has taken over. */
-export interface Taken extends AttemptRef {
+import { toBuffer } from './database/buffers.ts'
+import type { Database } from './database/database.ts'
+import { PgArray } from './database/pg-array.ts'
+import { withStoreErrors } from './database/store-errors.ts'
+import type { AttemptRef, ExecutionKind } from './execution-store.ts'
+import { type WakeupStatements, wakeupStatements } from './sql/wakeup-statements.ts'
+
+/** An execution that this process leased, with what is needed to run it. */
+export interface LeasedExecution extends AttemptRef {
   kind: ExecutionKind
   scope: string
   key: string
-  /** Where the request went, or the workflow's name. */
+  /** The request's method and path, or the workflow's name. */
   name: string
   version: string | null
   fingerprint: Buffer
-  /** What it was asked. */
+  /** The encoded input. */
   input: Buffer
-  /** Counts what has arrived for it. */
+  /** Counts the events that have arrived: signals, awaited outcomes, a cancellation. */
   inbox: number
   cancelling: boolean
-  /** When its time is up, in microseconds since 1970; null: never. */
+  /** When the execution times out, in microseconds since 1970; null for never. */
   deadline: string | null
-  /** How many attempts it may have before workers give up. */
+  /** Workers park the execution after this many attempts. */
   maxAttempts: number
-  /** When it was taken, by the database's clock, in microseconds since 1970. */
+  /** When it was leased, by the database's clock, in microseconds since 1970. */
   at: string
 }
 
-/** An execution that workers have given up, or that was asked to end. */
-export interface Named {
+/** An execution that was parked, or that is being cancelled. */
+export interface ExecutionSummary {
   id: string
   kind: ExecutionKind
   scope: string
   key: string
   name: string
-  /** How many attempts it had. */
+  /** The number of its last attempt. */
   attempt: number
 }
 
-/** What a worker is told when it asks. */
-export interface Due {
-  taken: Taken[]
-  parked: Named[]
-  /** Of those that run in this process. */
-  cancelling: Named[]
-  /** How many were looked at. As many as were asked for: there may be more. */
-  looked: number
-  /** How many more are due and are being written to: they are to be looked at again at once. */
-  busy: number
+/** The due executions, sorted by what the worker does with them. */
+export interface DueExecutions {
+  leased: LeasedExecution[]
+  /** Those that have just been parked, because they have no attempts left. */
+  parked: ExecutionSummary[]
+  /** Those that run in this process and are being cancelled. */
+  cancelling: ExecutionSummary[]
+  /** How many wakeups were examined. If as many as the limit, more may be due. */
+  examined: number
+  /** How many were skipped because another transaction holds their lock: examine them again at once. */
+  locked: number
 }
 
-/** What workers ask of Postgres. */
+/** Finds and leases executions that are due. */
 export class WakeupStore {
   readonly #db: Database
   readonly #sql: WakeupStatements
@@ -59,7 +63,7 @@ export class WakeupStore {
   /**
    * @param schema the schema's name, as given by the user
    * @param owner the id of this process
-   * @param leaseMs after how long an execution that was taken is looked at again, in ms
+   * @param leaseMs how long after the lease workers check whether the owner has died, in ms
    */
   constructor(db: Database, schema: string, owner: string, leaseMs: number) {
     this.#db = db
@@ -69,36 +73,41 @@ export class WakeupStore {
   }
 
   /**
-   * Takes at most `limit` executions that are due.
-   * @param handlers what this process can go on with
-   * @param busy ids of those that this process works on
+   * Leases at most `limit` due executions to this process, and parks those that have no attempts left.
+   * @param handlers the handlers that this process can run
+   * @param active the ids of the executions that this process is running
    */
-  async takeDue(handlers: readonly string[], limit: number, busy: string[]): Promise<Due> {
+  async leaseDue(
+    handlers: readonly string[],
+    limit: number,
+    active: string[],
+  ): Promise<DueExecutions> {
     const values = [
       new PgArray('text', handlers),
       limit,
       this.#owner,
       this.#leaseMs,
-      new PgArray('uuid', busy),
+      new PgArray('uuid', active),
     ]
-    const rows = await translate(this.#db.query(this.#sql.takeDue, values))
-    const due: Due = { taken: [], parked: [], cancelling: [], looked: 0, busy: 0 }
-    for (const [what, id, attempt, born, kind, scope, key, name, ...rest] of rows) {
-      if (what === 'looked') {
-        due.looked = attempt as number
-        due.busy = rest[3] as number
+    const rows = await withStoreErrors(this.#db.query(this.#sql.leaseDue, values))
+    const due: DueExecutions = { leased: [], parked: [], cancelling: [], examined: 0, locked: 0 }
+    for (const [group, id, attempt, incarnation, kind, scope, key, name, ...rest] of rows) {
+      if (group === 'examined') {
+        due.examined = attempt as number
+        due.locked = rest[3] as number
         continue
       }
-      const named = { id, attempt, kind, scope, key, name } as Named
-      if (what === 'taken') due.taken.push(toTaken(named, born as string, rest))
-      else due[what as 'parked' | 'cancelling'].push(named)
+      const summary = { id, attempt, kind, scope, key, name } as ExecutionSummary
+      if (group === 'leased')
+        due.leased.push(toLeasedExecution(summary, incarnation as string, rest))
+      else due[group as 'parked' | 'cancelling'].push(summary)
     }
     return due
   }
 
-  /** In how many ms the next execution is due; null if none has a time. */
+  /** The time until the next execution is due, in ms; null if none has a due time. */
   async nextDue(handlers: readonly string[]): Promise<number | null> {
-    const [row] = await translate(
+    const [row] = await withStoreErrors(
       this.#db.query(this.#sql.nextDue, [new PgArray('text', handlers)]),
     )
     const ms = row?.[0] ?? null
@@ -106,11 +115,15 @@ export class WakeupStore {
   }
 }
 
-function toTaken(named: Named, born: string, row: unknown[]): Taken {
+function toLeasedExecution(
+  summary: ExecutionSummary,
+  incarnation: string,
+  row: unknown[],
+): LeasedExecution {
   const [version, fingerprint, input, inbox, cancelling, deadline, maxAttempts, at] = row
   return {
-    ...named,
-    born,
+    ...summary,
+    incarnation,
     version: version as string | null,
     fingerprint: toBuffer(fingerprint as Uint8Array),
     input: toBuffer(input as Uint8Array),

@@ -1,15 +1,18 @@
+/** Starts, suspends, signals and cancels executions that outlive a request: workflows and calls of objects. */
+
+import { runInTransaction } from './database/app-transaction.ts'
+import { toBuffer, toBufferOrNull } from './database/buffers.ts'
 import type { Database } from './database/database.ts'
-import { runIn } from './database/app-transaction.ts'
-import { toBuffer, toBytes, translate } from './database/store-errors.ts'
-import type { RunStatement } from './database/transaction-host.ts'
 import { column, type Element, PgArray } from './database/pg-array.ts'
+import { withStoreErrors } from './database/store-errors.ts'
+import type { RunStatement } from './database/transaction-host.ts'
+import { type AttemptRef, type ExecutionKind, type Outcome, WORK_DUE } from './execution-store.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type WorkflowStatements, workflowStatements } from './sql/workflow-statements.ts'
-import type { Recorded, StepName } from './step-store.ts'
-import { type AttemptRef, DUE, type ExecutionKind, type Outcome } from './execution-store.ts'
+import type { RecordResult, StepId } from './step-store.ts'
 
-/** An execution to be started. */
-export interface Start {
+/** An execution to be created. */
+export interface NewExecution {
   id: string
   scope: string
   key: string
@@ -18,54 +21,56 @@ export interface Start {
   version: string | null
   fingerprint: Buffer
   input: Buffer
-  /** The execution that starts it. */
+  /** The id of the execution that starts it. */
   parent: string | null
+  /** The queue whose limits it runs under, and the key within the queue. */
   queue: string | null
   lane: string | null
-  /** What can run it. */
+  /** The name of the code that can run it: a workflow's name and version. */
   handler: string
-  /** After how many attempts workers give up. */
-  attempts: number
-  /** From 0 to 9, the highest first. */
+  /** Workers park the execution after this many attempts. */
+  maxAttempts: number
+  /** From 0 to 9; the highest runs first. */
   priority: number
   delayMs: number
-  /** How long it may take in all, in ms; null: for ever. */
+  /** The time limit of the whole execution, in ms; null for none. */
   timeoutMs: number | null
-  /** Whether this process runs it at once. */
-  runs: boolean
+  /** Whether this process leases it and runs it at once. */
+  runsHere: boolean
 }
 
-/** What became of a start. */
-export type Started =
+/** The first attempt of a new execution, or what is known of the existing one. */
+export type StartResult =
   | { kind: 'started'; ref: AttemptRef; at: string }
   | { kind: 'found'; fingerprint: Buffer; expired: boolean }
 
-/** An attempt that wants to sleep. */
+/** A request to suspend an attempt. */
 export interface Suspension extends AttemptRef {
-  /** What it had seen of its inbox when it last looked. */
+  /** The count of arrived events when the attempt last read them. */
   inbox: number
-  /** When it goes on by itself, in microseconds since 1970; null: when something arrives. */
+  /** When the execution resumes by itself, in microseconds since 1970; null: only when an event arrives. */
   due: string | null
 }
 
-export type Suspended =
+/** Whether an attempt was suspended. */
+export type SuspendResult =
   | { kind: 'suspended' }
-  /** Something has arrived: look again. */
+  /** Not suspended, because an event has arrived meanwhile: read the events again. */
   | { kind: 'news'; inbox: number; cancelling: boolean }
   | { kind: 'superseded' }
 
-/** A signal that no journal entry has taken. */
-export interface Signal {
+/** A signal that was sent and that no journal entry has consumed. */
+export interface PendingSignal {
   sender: string
   value: Buffer | null
 }
 
-/** The journal entry of a signal. */
-export interface SignalRecord extends AttemptRef, StepName {
+/** The journal entry that consumes a signal. */
+export interface SignalRecord extends AttemptRef, StepId {
   position: number
   output: Buffer | null
   tookMs: number
-  /** The name it was sent under, and by whom. */
+  /** The signal's name, and the id of its sender. */
   signal: string
   sender: string
 }
@@ -87,22 +92,31 @@ export interface Description {
   completedAt: string | null
 }
 
-/** What workflows ask of Postgres beyond steps and outcomes. */
+/** Reads and writes executions that outlive a request; steps and outcomes have stores of their own. */
 export class WorkflowStore {
   readonly #db: Database
   readonly #sql: WorkflowStatements
   readonly #channel: string
   readonly #owner: string
   readonly #leaseMs: number
-  readonly #starts = new GroupCommit<Start, Started | null>((batch) => this.#start(batch), {
-    weigh: ({ input }) => input.length,
-  })
-  readonly #suspensions = new GroupCommit<Suspension, Suspended>((batch) => this.#suspend(batch))
+  readonly #starts = new GroupCommit<NewExecution, StartResult | null>(
+    (batch) => this.#start(batch),
+    {
+      sizeOf: ({ input }) => input.length,
+    },
+  )
+  readonly #suspensions = new GroupCommit<Suspension, SuspendResult>((batch) =>
+    this.#suspend(batch),
+  )
   readonly #subscriptions = new GroupCommit<{ id: string; waiter: string }, null>((batch) =>
     this.#subscribe(batch),
   )
 
-  /** As WakeupStore's. */
+  /**
+   * @param schema the schema's name, as given by the user
+   * @param owner the id of this process
+   * @param leaseMs how long after the start workers check whether the owner has died, in ms
+   */
   constructor(db: Database, schema: string, owner: string, leaseMs: number) {
     this.#db = db
     this.#sql = workflowStatements(`"${schema}"`)
@@ -111,25 +125,25 @@ export class WorkflowStore {
     this.#leaseMs = leaseMs
   }
 
-  /** Starts an execution, or finds the one that is there; null if it vanished in between. */
-  start(start: Start): Promise<Started | null> {
-    return translate(this.#starts.run(start))
+  /** Creates an execution, or finds the existing one; null if it was created or deleted at the same time: try again. */
+  start(start: NewExecution): Promise<StartResult | null> {
+    return withStoreErrors(this.#starts.run(start))
   }
 
   /**
-   * Starts an execution when a transaction of the app's commits.
-   * @returns the fingerprint of the one that is there; null if there was none
+   * Creates an execution inside a transaction of the app; it starts when that commits.
+   * @returns the fingerprint of the existing execution; null if there was none
    */
-  async startIn(run: RunStatement, start: Start): Promise<Buffer | null> {
+  async startInTransaction(run: RunStatement, start: NewExecution): Promise<Buffer | null> {
     for (;;) {
       const found = await this.#startIn(run, start)
-      if (found === 'expired') await run(this.#sql.forget, [start.id])
+      if (found === 'expired') await run(this.#sql.deleteIfExpired, [start.id])
       else if (found !== 'unseen') return found === null ? null : Buffer.from(found, 'base64')
     }
   }
 
-  async #startIn(run: RunStatement, start: Start): Promise<string | null> {
-    return (await runIn(run, this.#sql.startInTransaction, [
+  async #startIn(run: RunStatement, start: NewExecution): Promise<string | null> {
+    return (await runInTransaction(run, this.#sql.startInTransaction, [
       start.id,
       start.scope,
       start.key,
@@ -142,43 +156,52 @@ export class WorkflowStore {
       start.queue,
       start.lane,
       start.handler,
-      String(start.attempts),
+      String(start.maxAttempts),
       String(start.priority),
       String(start.delayMs),
       start.timeoutMs === null ? null : String(start.timeoutMs),
       this.#channel,
-      DUE,
+      WORK_DUE,
     ])) as string | null
   }
 
-  /** Deletes an execution whose outcome has expired. */
-  async forget(id: string): Promise<void> {
-    await translate(this.#db.query(this.#sql.forget, [id]))
+  /** Deletes the execution if it is done and has expired. */
+  async deleteIfExpired(id: string): Promise<void> {
+    await withStoreErrors(this.#db.query(this.#sql.deleteIfExpired, [id]))
   }
 
-  /** Puts an execution to sleep, unless something has arrived for it. */
-  suspend(suspension: Suspension): Promise<Suspended> {
-    return translate(this.#suspensions.run(suspension))
+  /** Suspends an execution, unless an event has arrived meanwhile. */
+  suspend(suspension: Suspension): Promise<SuspendResult> {
+    return withStoreErrors(this.#suspensions.run(suspension))
   }
 
-  /** @returns whether there is such an execution, and it has not ended */
-  async signal(id: string, name: string, sender: string, value: Buffer | null): Promise<boolean> {
+  /** Stores a signal. @returns whether the execution exists and has not ended */
+  async sendSignal(
+    id: string,
+    name: string,
+    sender: string,
+    value: Buffer | null,
+  ): Promise<boolean> {
     const values = [id, name, sender, new PgArray('bytea', [value])]
-    return (await translate(this.#db.query(this.#sql.signal, values))).length > 0
+    return (await withStoreErrors(this.#db.query(this.#sql.sendSignal, values))).length > 0
   }
 
-  async unread(id: string, name: string): Promise<Signal[]> {
-    const rows = await translate(this.#db.query(this.#sql.unread, [id, name]))
-    return rows.map(([sender, value]) => ({ sender: sender as string, value: toBytes(value) }))
+  /** Reads the pending signals of one name, in the order of their arrival. */
+  async readPendingSignals(id: string, name: string): Promise<PendingSignal[]> {
+    const rows = await withStoreErrors(this.#db.query(this.#sql.readPendingSignals, [id, name]))
+    return rows.map(([sender, value]) => ({
+      sender: sender as string,
+      value: toBufferOrNull(value),
+    }))
   }
 
-  /** Records a signal that has arrived, unless it is taken or the entry is recorded. */
-  async takeSignal(record: SignalRecord): Promise<Recorded> {
-    const { id, born, attempt, name, occurrence, position, output, signal, sender } = record
-    const [row] = await translate(
-      this.#db.query(this.#sql.takeSignal, [
+  /** Writes the journal entry of a signal, unless the signal is consumed or the entry exists. */
+  async consumeSignal(record: SignalRecord): Promise<RecordResult> {
+    const { id, incarnation, attempt, name, occurrence, position, output, signal, sender } = record
+    const [row] = await withStoreErrors(
+      this.#db.query(this.#sql.consumeSignal, [
         id,
-        born,
+        incarnation,
         attempt,
         name,
         occurrence,
@@ -192,26 +215,26 @@ export class WorkflowStore {
     )
     const [won, current, cancelling, at] = row ?? [false, false, false, '']
     return {
-      won: won as boolean,
+      recorded: won as boolean,
       current: current as boolean,
       cancelling: cancelling as boolean,
       at: at as string,
     }
   }
 
-  /** Wakes `waiter` when the execution has ended; one that has ended wakes nobody. */
-  async subscribe(id: string, waiter: string): Promise<void> {
-    await translate(this.#subscriptions.run({ id, waiter }))
+  /** Registers `waiter` to be woken when the execution ends. Has no effect if it has ended already. */
+  async subscribeToEnd(id: string, waiter: string): Promise<void> {
+    await withStoreErrors(this.#subscriptions.run({ id, waiter }))
   }
 
-  /** @returns the ids of those that were asked to end: this one, and what it has started */
+  /** Cancels an execution and its children. @returns the ids of those that are being cancelled */
   async cancel(id: string): Promise<string[]> {
-    const rows = await translate(this.#db.query(this.#sql.cancel, [id]))
+    const rows = await withStoreErrors(this.#db.query(this.#sql.cancel, [id]))
     return rows.map(([id]) => id as string)
   }
 
   async describe(id: string): Promise<Description | null> {
-    const [row] = await translate(this.#db.query(this.#sql.describe, [id]))
+    const [row] = await withStoreErrors(this.#db.query(this.#sql.describe, [id]))
     if (!row) return null
     const [kind, scope, key, name, version, status, attempt, cancelling, lastError] = row
     const [code, headers, body, createdAt, completedAt] = row.slice(9)
@@ -224,13 +247,13 @@ export class WorkflowStore {
       status: status as Description['status'],
       attempt: attempt as number,
       cancelling: cancelling as boolean,
-      lastError: toBytes(lastError),
+      lastError: toBufferOrNull(lastError),
       outcome:
         status === 'done'
           ? {
               status: code as number,
               headers: toBuffer(headers as Uint8Array),
-              body: toBytes(body),
+              body: toBufferOrNull(body),
             }
           : null,
       createdAt: createdAt as string,
@@ -238,12 +261,12 @@ export class WorkflowStore {
     }
   }
 
-  async #start(batch: Start[]): Promise<(Started | null)[]> {
-    // In the order of their ids, as the statement promises, and each id once.
-    const first = new Map<string, Start>()
+  async #start(batch: NewExecution[]): Promise<(StartResult | null)[]> {
+    // Sorted by id, as the statement requires, and each id once.
+    const first = new Map<string, NewExecution>()
     for (const start of batch) if (!first.has(start.id)) first.set(start.id, start)
     const starts = [...first.values()].sort((a, b) => (a.id < b.id ? -1 : 1))
-    const text = (pick: (start: Start) => Element) => column('text', starts, pick)
+    const text = (pick: (start: NewExecution) => Element) => column('text', starts, pick)
     const rows = await this.#db.query(this.#sql.start, [
       column('uuid', starts, (s) => s.id),
       text((s) => s.scope),
@@ -257,39 +280,39 @@ export class WorkflowStore {
       text((s) => s.queue),
       text((s) => s.lane),
       text((s) => s.handler),
-      column('int4', starts, (s) => s.attempts),
+      column('int4', starts, (s) => s.maxAttempts),
       column('int2', starts, (s) => s.priority),
       column('int8', starts, (s) => s.delayMs),
       column('int8', starts, (s) => s.timeoutMs),
-      column('bool', starts, (s) => s.runs),
+      column('bool', starts, (s) => s.runsHere),
       this.#owner,
       this.#leaseMs,
-      // In the order in which they were asked for.
+      // Their order of arrival.
       column('int4', starts, (s) => batch.indexOf(s)),
     ])
-    const results = new Map<string, Started | null>()
-    for (const [n, born, fingerprint, expired, at] of rows) {
-      const { id } = starts[(n as number) - 1] as Start
-      results.set(id, toStarted(id, { born, fingerprint, expired, at }))
+    const results = new Map<string, StartResult | null>()
+    for (const [n, incarnation, fingerprint, expired, at] of rows) {
+      const { id } = starts[(n as number) - 1] as NewExecution
+      results.set(id, toStarted(id, { incarnation, fingerprint, expired, at }))
     }
     return batch.map((start) => {
       const result = results.get(start.id) ?? null
-      const { fingerprint } = first.get(start.id) as Start
+      const { fingerprint } = first.get(start.id) as NewExecution
       if (first.get(start.id) === start || result?.kind !== 'started') return result
       return { kind: 'found', fingerprint, expired: false }
     })
   }
 
-  async #suspend(batch: Suspension[]): Promise<Suspended[]> {
+  async #suspend(batch: Suspension[]): Promise<SuspendResult[]> {
     const rows = await this.#db.query(this.#sql.suspend, [
       column('uuid', batch, (s) => s.id),
-      column('int8', batch, (s) => s.born),
+      column('int8', batch, (s) => s.incarnation),
       column('int4', batch, (s) => s.attempt),
       column('int4', batch, (s) => s.inbox),
       column('int8', batch, (s) => s.due),
       this.#owner,
     ])
-    const results = new Array<Suspended>(batch.length)
+    const results = new Array<SuspendResult>(batch.length)
     for (const [n, suspended, inbox, cancelling, current] of rows) {
       results[(n as number) - 1] = suspended
         ? { kind: 'suspended' }
@@ -301,7 +324,7 @@ export class WorkflowStore {
   }
 
   async #subscribe(batch: { id: string; waiter: string }[]): Promise<null[]> {
-    await this.#db.query(this.#sql.subscribe, [
+    await this.#db.query(this.#sql.subscribeToEnd, [
       column('uuid', batch, (s) => s.id),
       column('uuid', batch, (s) => s.waiter),
     ])
@@ -311,10 +334,19 @@ export class WorkflowStore {
 
 function toStarted(
   id: string,
-  { born, fingerprint, expired, at }: Record<'born' | 'fingerprint' | 'expired' | 'at', unknown>,
-): Started | null {
-  if (born) {
-    return { kind: 'started', ref: { id, born: born as string, attempt: 1 }, at: at as string }
+  {
+    incarnation,
+    fingerprint,
+    expired,
+    at,
+  }: Record<'incarnation' | 'fingerprint' | 'expired' | 'at', unknown>,
+): StartResult | null {
+  if (incarnation) {
+    return {
+      kind: 'started',
+      ref: { id, incarnation: incarnation as string, attempt: 1 },
+      at: at as string,
+    }
   }
   if (!fingerprint) return null
   const found = toBuffer(fingerprint as Uint8Array)

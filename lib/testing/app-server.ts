@@ -1,3 +1,5 @@
+/** Serves the app under test over HTTP on a free local port. */
+
 import {
   createServer,
   type IncomingMessage,
@@ -6,29 +8,29 @@ import {
 } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 
-/** What is left of a Fastify instance here. */
+/** The part of a Fastify instance that the test uses. */
 export interface FastifyLike {
   ready(): PromiseLike<unknown>
   routing: RequestListener
 }
 
 /**
- * An app that answers requests: an Express app, or anything else that Node's `http.createServer` takes; a
- * Fastify instance; or the URL at which it listens already.
+ * The app under test: an Express app, or any other listener for Node's `http.createServer`; a Fastify
+ * instance; or the URL of an app that already listens.
  */
 export type TestableApp = RequestListener | FastifyLike | string
 
-/** An app that can be reached. */
-export interface Listening {
+/** A server that serves the app. */
+export interface AppServer {
   url: string
   close(): Promise<void>
-  /** Lets go of its port and its connections as a dying process does: its code hears nothing of it. */
-  bury(): void
+  /** Closes the port and all connections, as a crash does: the app's code gets no event of it. */
+  destroy(): void
 }
 
-/** Listens on a port of this machine that is free. */
-export async function listen(app: TestableApp): Promise<Listening> {
-  if (typeof app === 'string') return { url: app, close: async () => {}, bury: () => {} }
+/** Serves the app on a free port of the local machine. */
+export async function serveApp(app: TestableApp): Promise<AppServer> {
+  if (typeof app === 'string') return { url: app, close: async () => {}, destroy: () => {} }
   if ('routing' in app) await app.ready()
   const server = createServer('routing' in app ? app.routing : app)
   const sockets = new Set<Socket>()
@@ -54,7 +56,7 @@ export async function listen(app: TestableApp): Promise<Listening> {
         server.close(() => resolve())
         server.closeAllConnections()
       }),
-    bury() {
+    destroy() {
       for (const emitter of [...sockets, ...messages]) {
         emitter.removeAllListeners()
         emitter.on('error', () => {})

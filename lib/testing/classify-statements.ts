@@ -1,52 +1,56 @@
+/** Recognizes Pawl's statements by their text, and tells which crash points each of them has. */
+
 import { PgArray, type Value } from '../store/database/pg-array.ts'
-import { statements } from '../store/sql/execution-statements.ts'
+import type { Outcome } from '../store/execution-store.ts'
+import { executionStatements } from '../store/sql/execution-statements.ts'
 import { stepStatements } from '../store/sql/step-statements.ts'
 import type { StepKind } from '../store/step-store.ts'
-import type { Outcome } from '../store/execution-store.ts'
 
-/** What a statement of Pawl's does to an execution. */
+/** A change to an execution that one of Pawl's statements makes. */
 export interface Operation {
-  /** What operations are numbered by. */
+  /** Operations of the same kind are numbered. */
   kind: string
-  /** The moments before the statement is sent, and after it has committed, in words. */
+  /** The moment before the statement is sent, in words to follow "crash". */
   before: string
+  /** The moment after the statement has committed, in words to follow "crash". */
   after: string
-  /** The id of an execution that is claimed. */
+  /** The id of the execution that the operation claims. */
   claims?: string
-  /** What is about to be the outcome. */
+  /** The outcome that the operation records. */
   outcome?: Outcome
 }
 
 type Values = readonly (Value | undefined)[]
-type Read = (values: Values) => Operation[]
+type Classify = (values: Values) => Operation[]
 
 /**
- * Tells by its text what a statement of Pawl's does. A batch is several operations; a statement that
- * changes no execution is none.
+ * Returns a function that lists the operations of a statement of Pawl's, recognized by its text. A batch
+ * has several operations; a statement that changes no execution has none.
  *
- * @param schema the schema's name, as given by the user
+ * @param schema the schema's name, as the user gives it
  */
-export function operationReader(schema: string): (sql: string, values: Values) => Operation[] {
-  const sql = statements(`"${schema}"`)
+export function operationClassifier(schema: string): (sql: string, values: Values) => Operation[] {
+  const sql = executionStatements(`"${schema}"`)
   const steps = stepStatements(`"${schema}"`)
-  const readers = new Map<string, Read>([
-    [sql.claim, readClaims],
+  const classifiers = new Map<string, Classify>([
+    [sql.claim, claimOperations],
     [sql.takeOver, () => [TAKE_OVER]],
-    [sql.restart, () => [TAKE_OVER]],
-    [steps.record, readSteps],
-    [steps.recordGuarded, readSteps],
-    [steps.giveUp, () => [GIVING_UP]],
-    [sql.complete, readOutcomes],
-    [sql.release, (values) => items(values[0]).map(() => RELEASE)],
+    [sql.restartExpired, () => [TAKE_OVER]],
+    [steps.record, stepOperations],
+    [steps.recordGuarded, stepOperations],
+    [steps.giveUp, () => [GIVE_UP]],
+    [sql.complete, outcomeOperations],
+    [sql.release, (values) => itemsOf(values[0]).map(() => RELEASE)],
   ])
-  return (sql, values) => readers.get(sql)?.(values) ?? []
+  return (sql, values) => classifiers.get(sql)?.(values) ?? []
 }
 
 /**
- * Tells Pawl's entry in a transaction, its last statement, from the app's own. It is given back as what the
- * transaction is: `transaction "record order"`.
+ * Returns a function that recognizes, among the statements of a transaction, the one that writes Pawl's
+ * journal entry, which is the last. It returns the name of the transaction: `transaction "record order"`;
+ * null for the app's own statements.
  */
-export function entryReader(
+export function transactionEntryClassifier(
   schema: string,
 ): (sql: string, values: readonly (string | null)[]) => string | null {
   const { recordInTransaction, completeInTransaction } = stepStatements(`"${schema}"`)
@@ -70,14 +74,14 @@ const RELEASE: Operation = {
   after: 'after the execution is given back without an outcome, before the answer is sent',
 }
 
-const GIVING_UP: Operation = {
+const GIVE_UP: Operation = {
   kind: 'step',
   before: 'before the decision to give up is recorded',
   after: 'after the decision to give up is recorded',
 }
 
-function readClaims(values: Values): Operation[] {
-  return items(values[0]).map((id) => ({
+function claimOperations(values: Values): Operation[] {
+  return itemsOf(values[0]).map((id) => ({
     kind: 'claim',
     before: 'before the request is claimed',
     after: 'after the request is claimed, before its handler runs',
@@ -85,9 +89,9 @@ function readClaims(values: Values): Operation[] {
   }))
 }
 
-function readSteps(values: Values): Operation[] {
+function stepOperations(values: Values): Operation[] {
   const [names, occurrences, kinds, errors, completed] = [3, 4, 6, 8, 10].map((i) =>
-    items(values[i]),
+    itemsOf(values[i]),
   ) as [string[], number[], StepKind[], (Uint8Array | null)[], boolean[]]
   return names.map((name, i) => {
     const what = describeStep(name, occurrences[i] as number, kinds[i] as StepKind, {
@@ -114,8 +118,8 @@ function describeStep(
   return failed ? `the failure of ${what}` : what
 }
 
-function readOutcomes(values: Values): Operation[] {
-  const [statuses, headers, bodies] = [4, 5, 6].map((i) => items(values[i])) as [
+function outcomeOperations(values: Values): Operation[] {
+  const [statuses, headers, bodies] = [4, 5, 6].map((i) => itemsOf(values[i])) as [
     number[],
     Buffer[],
     (Buffer | null)[],
@@ -132,6 +136,6 @@ function quoted(name: string, occurrence: number): string {
   return occurrence === 1 ? `"${name}"` : `"${name}" (${occurrence})`
 }
 
-function items(value: Value | undefined): readonly unknown[] {
+function itemsOf(value: Value | undefined): readonly unknown[] {
   return value instanceof PgArray ? value.items : []
 }

@@ -1,35 +1,40 @@
+/** Numbers the crash points that a process reaches, and tells it at which one to die. */
+
 /** A moment at which a process can die. */
 export interface CrashPoint {
-  /** The same moment in every run: `step 2 before`. */
+  /** Identifies the same moment in every run: `step 2 before`. */
   id: string
-  /** The moment in words that follow on "crash". */
+  /** The moment in words, to follow the word "crash": `before step "charge" is recorded`. */
   describe(): string
 }
 
 /** The crash points that one process reaches, and the one at which it dies. */
 export class CrashPoints {
   readonly reached: CrashPoint[] = []
-  /** Where the process died. */
+  /** The crash point at which the process died. */
   hit: CrashPoint | null = null
   readonly #target: string | undefined
   readonly #counts = new Map<string, number>()
 
-  /** @param target the id of the point at which the process is to die; undefined: at none */
+  /** @param target the id of the point at which the process is to die; undefined: it does not die */
   constructor(target?: string) {
     this.#target = target
   }
 
   /**
-   * Names the next operation of a kind by its number: the names that an app gives may hold what differs
-   * between two requests.
+   * Returns an id for the next operation of a kind: the kind and a number. It does not use the app's
+   * names, since these may contain values that differ between two requests.
    */
-  next(kind: string): string {
+  nextId(kind: string): string {
     const n = (this.#counts.get(kind) ?? 0) + 1
     this.#counts.set(kind, n)
     return `${kind} ${n}`
   }
 
-  /** @returns whether the process dies here */
+  /**
+   * Records that the process has reached a crash point.
+   * @returns whether the process dies there
+   */
   reach(id: string, describe: () => string): boolean {
     const point = { id, describe }
     this.reached.push(point)

@@ -1,20 +1,22 @@
-import { isSealed } from '../engine/values/encryptor.ts'
+/** Brings answers from the wire and from the database into one form that a crash test can compare. */
+
+import { isEncrypted } from '../engine/values/encryptor.ts'
 import { decodeHeaders } from '../http/headers.ts'
 import type { Outcome } from '../store/execution-store.ts'
-import type { WireAnswer } from './crash-test-request.ts'
+import type { RawAnswer } from './crash-test-request.ts'
 
-/** An answer as `outcome` and `check` are given it. */
+/** An HTTP answer, in the form that the options `outcome` and `check` get it in. */
 export interface CrashTestAnswer {
   status: number
-  /** By lower-case name, without those that belong to one message: Date, Set-Cookie, Content-Length, … */
+  /** By lower-case name, without those that differ from message to message: Date, Set-Cookie, … */
   headers: Record<string, string | string[]>
-  /** What JSON parses to; else text, or a Buffer where it is no UTF-8; null if it was not kept. */
+  /** The value of a JSON body; else text, or a Buffer if it is not UTF-8; null if it was not stored. */
   body: unknown
 }
 
-// What is not stored, what describes the way and not the answer, and what Pawl itself adds to a replay.
-// The length goes by the body, whose own bytes are compared.
-const OF_THE_MESSAGE = new Set([
+// Headers that are not stored, that describe the connection, or that Pawl adds to a replay. The length
+// follows from the body, which is compared itself.
+const IGNORED_HEADERS = new Set([
   'access-control-expose-headers',
   'connection',
   'content-length',
@@ -25,41 +27,47 @@ const OF_THE_MESSAGE = new Set([
   'transfer-encoding',
 ])
 
-export function toAnswer({ status, headers, body }: WireAnswer): CrashTestAnswer {
+export function toAnswer({ status, headers, body }: RawAnswer): CrashTestAnswer {
   const entries = Object.entries(headers) as [string, string | string[]][]
-  return compose(status, entries, body)
+  return createAnswer(status, entries, body)
 }
 
-/** Whether it is a replay of a recorded outcome. */
-export function isReplay({ headers }: WireAnswer): boolean {
+/** Whether the answer is a replay of a recorded outcome. */
+export function isReplay({ headers }: RawAnswer): boolean {
   return headers['idempotent-replayed'] === 'true'
 }
 
-/** The code of a problem document of Pawl's; null for any other answer. */
-export function problemOf({ body, headers }: CrashTestAnswer): string | null {
+/** The code in a problem document of Pawl; null for any other answer. */
+export function problemCodeOf({ body, headers }: CrashTestAnswer): string | null {
   const isProblem = /^application\/problem\+json/.test(String(headers['content-type']))
   const { type } = (isProblem && body ? body : {}) as { type?: unknown }
   const [, code] = /^urn:pawl:problem:(.+)$/.exec(String(type)) ?? []
   return code ?? null
 }
 
-/** An outcome as an answer; null if it is encrypted. */
-export function storedAnswer({ status, headers, body }: Outcome): CrashTestAnswer | null {
-  if (isSealed(headers)) return null
-  return compose(status, decodeHeaders(headers), body)
+/** Converts a stored outcome to an answer; null if the outcome is encrypted. */
+export function outcomeToAnswer({ status, headers, body }: Outcome): CrashTestAnswer | null {
+  if (isEncrypted(headers)) return null
+  return createAnswer(status, decodeHeaders(headers), body)
 }
 
-function compose(
+function createAnswer(
   status: number,
   headers: readonly [string, string | string[]][],
   body: Buffer | null,
 ): CrashTestAnswer {
   const lowerCase = headers.map(([name, value]) => [name.toLowerCase(), value] as const)
-  const kept = Object.fromEntries(lowerCase.filter(([name]) => !OF_THE_MESSAGE.has(name)).sort())
-  return { status, headers: kept, body: body && parse(body, String(kept['content-type'] ?? '')) }
+  const compared = Object.fromEntries(
+    lowerCase.filter(([name]) => !IGNORED_HEADERS.has(name)).sort(),
+  )
+  return {
+    status,
+    headers: compared,
+    body: body && parseBody(body, String(compared['content-type'] ?? '')),
+  }
 }
 
-function parse(body: Buffer, type: string): unknown {
+function parseBody(body: Buffer, type: string): unknown {
   try {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(body)
     return /[/+]json\b/i.test(type) && text !== '' ? parseJson(text) : text
@@ -68,7 +76,7 @@ function parse(body: Buffer, type: string): unknown {
   }
 }
 
-/** Text that is no JSON is text, whatever its type says. */
+/** Returns the text itself if it is not JSON, even if its content type says that it is. */
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text)

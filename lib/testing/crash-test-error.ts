@@ -1,57 +1,61 @@
+/** The error of a crash test: lists, for each crash, what it changed and the likely reason. */
+
 import { inspect } from 'node:util'
 import type { Difference } from './compare-values.ts'
 
-/** What a crash changed. */
+/** A crash that changed the result of the request. */
 export interface CrashTestFailure {
-  /** Where the process died, in words that follow on "crash"; where its successor died, if it did. */
+  /** Where the process died, in words to follow "crash"; then where its successor died, if it did. */
   crashes: string[]
-  /** What is wrong, and what may be the reason. */
+  /** What is wrong, and the likely reason. */
   reason: string
   differences: Difference[]
 }
 
-const SHOWN = 10
+/** How many differences a message lists. */
+const MAX_LISTED = 10
 
 /**
- * A crash changes what the request does, or it cannot be told. `expected` and `actual` hold what differs
- * at the first crash point, for test runners that show it.
+ * Some crash changes what the request does, or the test was not possible. `expected` and `actual` hold
+ * the values that differ at the first such crash point, for test runners that show them.
  */
 export class CrashTestError extends Error {
   override readonly name = 'CrashTestError'
-  /** One for each crash point that changes something; empty if the test itself is not possible. */
+  /** One entry for each crash point that changes something; empty if the test was not possible. */
   readonly failures: readonly CrashTestFailure[]
   readonly expected?: Record<string, unknown>
   readonly actual?: Record<string, unknown>
 
   constructor(message: string, failures: readonly CrashTestFailure[] = []) {
-    super([message, ...failures.map(describe)].join('\n\n'))
+    super([message, ...failures.map(formatFailure)].join('\n\n'))
     this.failures = failures
     const found = failures.find(({ differences }) => differences.length > 0)
     if (!found) return
-    this.expected = collect(found.differences, 'expected')
-    this.actual = collect(found.differences, 'actual')
+    this.expected = valuesByPath(found.differences, 'expected')
+    this.actual = valuesByPath(found.differences, 'actual')
   }
 }
 
-/** A list of differences, for people. */
+/** Formats differences as text, one line each. */
 export function listDifferences(differences: readonly Difference[]): string {
   const lines = differences
-    .slice(0, SHOWN)
+    .slice(0, MAX_LISTED)
     .map(
-      ({ path, expected, actual }) => `  ${path}: expected ${show(expected)}, got ${show(actual)}`,
+      ({ path, expected, actual }) =>
+        `  ${path}: expected ${formatValue(expected)}, got ${formatValue(actual)}`,
     )
-  const more = differences.length - SHOWN
+  const more = differences.length - MAX_LISTED
   return [...lines, ...(more > 0 ? [`  and ${more} more`] : [])].join('\n')
 }
 
-function describe({ crashes, reason, differences }: CrashTestFailure): string {
+function formatFailure({ crashes, reason, differences }: CrashTestFailure): string {
   const [first, ...more] = crashes
   const title = [`Crash ${first}`, ...more.map((crash) => `and again ${crash}`)].join(', ')
   const list = listDifferences(differences)
   return `${title}:\n${list ? `${list}\n` : ''}  ${reason}`
 }
 
-function show(value: unknown): string {
+function formatValue(value: unknown): string {
   return inspect(value, {
     depth: 4,
     breakLength: Infinity,
@@ -60,6 +64,6 @@ function show(value: unknown): string {
   })
 }
 
-function collect(differences: readonly Difference[], side: 'expected' | 'actual') {
+function valuesByPath(differences: readonly Difference[], side: 'expected' | 'actual') {
   return Object.fromEntries(differences.map((difference) => [difference.path, difference[side]]))
 }

@@ -1,36 +1,38 @@
+/** Sends the request of a crash test over HTTP, and reads the whole answer. */
+
 import http from 'node:http'
 
-/** The request that is made again and again. */
+/** The request that a crash test repeats. */
 export interface CrashTestRequest {
-  /** Default `'POST'`. */
+  /** The HTTP method. Default `'POST'`. */
   method?: string
   /** Path and query: `'/orders?notify=1'`. */
   path: string
-  /** Sent as they are; an array becomes several lines. */
+  /** The headers, sent unchanged. An array is sent as several headers of the same name. */
   headers?: Record<string, string | string[]>
-  /** An object is sent as JSON. Default: no body. */
+  /** The body; an object is sent as JSON. Default: no body. */
   body?: string | Uint8Array | object
 }
 
-/** A whole answer, as it came over the wire. */
-export interface WireAnswer {
+/** A whole answer, as received. */
+export interface RawAnswer {
   status: number
   headers: http.IncomingHttpHeaders
   body: Buffer
 }
 
-/** A request that is under way. */
-export interface Sent {
-  answer: Promise<WireAnswer>
-  /** Gives it up. */
-  drop(): void
+/** A request that was sent. */
+export interface SentRequest {
+  answer: Promise<RawAnswer>
+  /** Closes its connection. */
+  abort(): void
 }
 
-/** Sends the request over a connection of its own and collects all of the answer. */
-export function send(
+/** Sends the request over a new connection and reads the whole answer. */
+export function sendRequest(
   url: string,
   { method = 'POST', path, headers, body }: CrashTestRequest,
-): Sent {
+): SentRequest {
   const isJson = typeof body === 'object' && body !== null && !ArrayBuffer.isView(body)
   const bytes = isJson ? JSON.stringify(body) : (body as string | Uint8Array | undefined)
   const request = http.request(new URL(path, url), {
@@ -38,12 +40,12 @@ export function send(
     agent: false,
     headers: {
       ...(isJson && { 'Content-Type': 'application/json' }),
-      // Node sends a body of unknown length in chunks, which is not what clients do.
+      // Without a length Node would send the body in chunks, which clients normally do not.
       ...(bytes !== undefined && { 'Content-Length': String(Buffer.byteLength(bytes)) }),
       ...headers,
     },
   })
-  const answer = new Promise<WireAnswer>((resolve, reject) => {
+  const answer = new Promise<RawAnswer>((resolve, reject) => {
     request.on('error', reject)
     request.on('response', (response) => {
       const chunks: Buffer[] = []
@@ -55,7 +57,7 @@ export function send(
       })
     })
   })
-  answer.catch(() => {}) // Of a request that was given up, nobody asks.
+  answer.catch(() => {}) // After abort(), no caller may be left to handle the rejection.
   request.end(bytes)
-  return { answer, drop: () => request.destroy() }
+  return { answer, abort: () => request.destroy() }
 }

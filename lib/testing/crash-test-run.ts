@@ -1,19 +1,27 @@
+/** One run of a crash test: sends the request, and retries it until its answer is final. */
+
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Database } from '../store/database/database.ts'
-import { Store } from '../store/execution-store.ts'
-import { type CrashTestAnswer, isReplay, problemOf, storedAnswer, toAnswer } from './crash-test-answer.ts'
-import { AppProcess, type MakeApp } from './simulated-process.ts'
+import { ExecutionStore } from '../store/execution-store.ts'
 import type { CrashPoint } from './crash-points.ts'
-import type { TestableDatabase } from './killable-database.ts'
+import {
+  type CrashTestAnswer,
+  isReplay,
+  outcomeToAnswer,
+  problemCodeOf,
+  toAnswer,
+} from './crash-test-answer.ts'
 import type { CrashTestRequest } from './crash-test-request.ts'
+import type { TestableDatabase } from './killable-database.ts'
+import { type MakeApp, SimulatedProcess } from './simulated-process.ts'
 
-/** What does not change from run to run. */
-export interface Setup {
+/** The settings of a crash test that all of its runs share. */
+export interface CrashTestSetup {
   makeApp: MakeApp<TestableDatabase>
   request: (key: string) => CrashTestRequest
   database: TestableDatabase
-  /** The same database, for statements of the test's own. */
+  /** The same database, for the test's own statements. */
   db: Database
   schema: string
   check: (run: { key: string; answer: CrashTestAnswer }) => unknown
@@ -22,69 +30,77 @@ export interface Setup {
   timeout: number
 }
 
-/** What came of one request, with all of its retries. */
-export interface Run {
-  /** The crash points that its last process has reached. */
+/** The result of one run: of a request with all of its retries. */
+export interface CrashTestRun {
+  /** The crash points that the last process has reached. */
   points: CrashPoint[]
-  /** The crash points at which its processes died. */
+  /** The crash points at which processes died. */
   crashes: CrashPoint[]
   /** The final answer; null if there was none. */
   answer: CrashTestAnswer | null
   isReplay: boolean
-  /** The answer to the request once more; only of a run without crashes. */
-  again: CrashTestAnswer | null
-  /** What is recorded in the end; null if it is encrypted. */
+  /** The answer when the finished request is sent once more; only in a run without crashes. */
+  replay: CrashTestAnswer | null
+  /** The recorded answer; null if it is encrypted. */
   recorded: CrashTestAnswer | null
-  /** What processes were about to record that died, where it is not encrypted. */
+  /** The answers that processes were about to record when they died; without those that are encrypted. */
   intended: CrashTestAnswer[]
-  /** What `check` made of it. */
+  /** The value that the option `check` returned. */
   check: unknown
-  /** Why there is nothing to compare. */
-  complaint: string | null
+  /** Why there is no final answer to compare; null if there is one. */
+  failure: string | null
 }
 
-/** Answers of Pawl's after which no retry can help. */
-const HOPELESS = new Set(['key-missing', 'key-malformed', 'request-mismatch', 'outcome-unknown'])
+/** The codes of Pawl's problem documents after which no retry can help. */
+const FINAL_PROBLEMS = new Set([
+  'key-missing',
+  'key-malformed',
+  'request-mismatch',
+  'outcome-unknown',
+])
 
-/** Problems between here and the final answer; what the user's own functions throw is not one. */
-class Complaint extends Error {}
+/** Ends a run without a final answer. Errors of the user's own functions are not wrapped in it. */
+class NoFinalAnswerError extends Error {}
 
 /**
- * Makes the request with a key of its own, and retries it until the answer is final.
+ * Sends the request with a new key, and retries it until the answer is final.
  *
- * @param crashAt the ids of the crash points at which its first processes die
+ * @param crashAt the ids of the crash points at which the first processes die, one for each
  */
-export async function run(setup: Setup, crashAt: readonly string[]): Promise<Run> {
+export async function runOnce(
+  setup: CrashTestSetup,
+  crashAt: readonly string[],
+): Promise<CrashTestRun> {
   await setup.reset()
   const key = `crash-test-${randomUUID()}`
-  const result: Run = {
+  const result: CrashTestRun = {
     points: [],
     crashes: [],
     answer: null,
     isReplay: false,
-    again: null,
+    replay: null,
     recorded: null,
     intended: [],
     check: undefined,
-    complaint: null,
+    failure: null,
   }
-  const client = new Client(setup, setup.request(key), crashAt, result)
+  const client = new RetryingClient(setup, setup.request(key), crashAt, result)
   try {
-    await client.untilFinal()
-    if (crashAt.length === 0) result.again = await client.again()
+    await client.requestUntilFinal()
+    if (crashAt.length === 0) result.replay = await client.requestReplay()
   } catch (error) {
-    if (!(error instanceof Complaint)) throw error
-    result.complaint = error.message
+    if (!(error instanceof NoFinalAnswerError)) throw error
+    result.failure = error.message
     return result
   } finally {
     await client.close()
   }
-  result.check = copy(await setup.check({ key, answer: result.answer! }))
+  result.check = clonePlainData(await setup.check({ key, answer: result.answer! }))
   return result
 }
 
-/** What `check` looked at goes on changing. */
-function copy(value: unknown): unknown {
+/** Copies the value that `check` returned, since the objects in it may change afterwards. */
+function clonePlainData(value: unknown): unknown {
   try {
     return structuredClone(value)
   } catch (cause) {
@@ -92,49 +108,56 @@ function copy(value: unknown): unknown {
   }
 }
 
-/** A client that retries, and whoever starts the process again that died under it. */
-class Client {
-  readonly #setup: Setup
+/** A client that retries its request, and starts a new process whenever one has died. */
+class RetryingClient {
+  readonly #setup: CrashTestSetup
   readonly #request: CrashTestRequest
   readonly #crashAt: readonly string[]
-  readonly #result: Run
-  readonly #store: Store
+  readonly #result: CrashTestRun
+  readonly #store: ExecutionStore
   readonly #claimed = new Set<string>()
-  #process: AppProcess | null = null
+  #process: SimulatedProcess | null = null
 
-  constructor(setup: Setup, request: CrashTestRequest, crashAt: readonly string[], result: Run) {
+  constructor(
+    setup: CrashTestSetup,
+    request: CrashTestRequest,
+    crashAt: readonly string[],
+    result: CrashTestRun,
+  ) {
     this.#setup = setup
     this.#request = request
     this.#crashAt = crashAt
     this.#result = result
-    this.#store = new Store(setup.db, setup.schema, randomUUID(), setup.timeout)
+    this.#store = new ExecutionStore(setup.db, setup.schema, randomUUID(), setup.timeout)
   }
 
-  async untilFinal(): Promise<void> {
+  async requestUntilFinal(): Promise<void> {
     for (let tries = 0; ; ) {
-      const ending = await this.#send()
-      if (ending === 'died') continue
-      const answer = ending === 'cut-off' ? null : toAnswer(ending)
+      const result = await this.#send()
+      if (result === 'died') continue
+      const answer = result === 'connection-lost' ? null : toAnswer(result)
       if (answer && (await this.#isFinal(answer))) {
         this.#result.answer = answer
         this.#result.points = [...(this.#process?.points.reached ?? [])]
-        this.#result.isReplay = ending !== 'cut-off' && isReplay(ending)
+        this.#result.isReplay = result !== 'connection-lost' && isReplay(result)
         return
       }
       if (++tries > this.#setup.retries) {
         const last = answer
           ? `${answer.status} ${JSON.stringify(answer.body)}`
           : 'a lost connection'
-        throw new Complaint(`There is no final answer after ${tries} tries; the last was ${last}.`)
+        throw new NoFinalAnswerError(
+          `There is no final answer after ${tries} tries; the last was ${last}.`,
+        )
       }
       await sleep(10 * tries)
     }
   }
 
-  async again(): Promise<CrashTestAnswer> {
-    const ending = await this.#send()
-    if (typeof ending === 'object') return toAnswer(ending)
-    throw new Complaint('The recorded answer could not be had once more.')
+  async requestReplay(): Promise<CrashTestAnswer> {
+    const result = await this.#send()
+    if (typeof result === 'object') return toAnswer(result)
+    throw new NoFinalAnswerError('The finished request, sent once more, got no answer.')
   }
 
   async close(): Promise<void> {
@@ -144,40 +167,40 @@ class Client {
   async #send() {
     const { makeApp, database, schema, db, timeout } = this.#setup
     const { crashes } = this.#result
-    this.#process ??= await AppProcess.start(
+    this.#process ??= await SimulatedProcess.start(
       makeApp,
       { database, schema },
       db,
       this.#crashAt[crashes.length],
     )
-    const { points, witness } = this.#process
-    const ending = await this.#process.handle(this.#request, timeout)
-    for (const id of witness.claimed) this.#claimed.add(id)
-    if (ending === 'timed-out') {
+    const { points, observed } = this.#process
+    const result = await this.#process.sendRequest(this.#request, timeout)
+    for (const id of observed.claimed) this.#claimed.add(id)
+    if (result === 'timed-out') {
       this.#process = null
-      throw new Complaint(`There was no answer within ${timeout} ms.`)
+      throw new NoFinalAnswerError(`There was no answer within ${timeout} ms.`)
     }
-    if (ending === 'died') {
+    if (result === 'died') {
       this.#process = null
       if (points.hit) crashes.push(points.hit)
-      const intended = witness.outcomes.map(storedAnswer)
+      const intended = observed.outcomes.map(outcomeToAnswer)
       this.#result.intended.push(...intended.filter((answer) => answer !== null))
     }
-    return ending
+    return result
   }
 
   async #isFinal(answer: CrashTestAnswer): Promise<boolean> {
-    if (HOPELESS.has(problemOf(answer) ?? '')) return true
+    if (FINAL_PROBLEMS.has(problemCodeOf(answer) ?? '')) return true
     if (this.#claimed.size === 0) {
       const { status, body } = answer
-      throw new Complaint(
-        `The request did not come to Pawl, and was answered with ${status} ${JSON.stringify(body)}. Give the database (and schema) that makeApp is given to new Pawl(), and protect the route with idempotency().`,
+      throw new NoFinalAnswerError(
+        `The request did not reach Pawl, and was answered with ${status} ${JSON.stringify(body)}. Pass the database (and schema) that makeApp gets to new Pawl(), and protect the route with idempotency().`,
       )
     }
     for (const id of this.#claimed) {
-      const found = await this.#store.look(id)
+      const found = await this.#store.read(id)
       if (!found?.outcome) continue
-      this.#result.recorded = storedAnswer(found.outcome)
+      this.#result.recorded = outcomeToAnswer(found.outcome)
       return true
     }
     return false

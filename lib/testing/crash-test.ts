@@ -1,28 +1,30 @@
+/** `crashTest`: runs a request once for every crash point, and compares the results. */
+
 import { parseOptions } from '../options/parse-options.ts'
 import { openDatabase } from '../store/database/open-database.ts'
-import { type CrashTestAnswer, problemOf } from './crash-test-answer.ts'
-import type { MakeApp } from './simulated-process.ts'
+import { Baseline } from './baseline.ts'
 import type { CrashPoint } from './crash-points.ts'
+import { type CrashTestAnswer, problemCodeOf } from './crash-test-answer.ts'
 import { CrashTestError, type CrashTestFailure } from './crash-test-error.ts'
-import { Expectation } from './baseline.ts'
-import type { TestableDatabase } from './killable-database.ts'
 import { type CrashTestOptions, crashTestOptions, crashTestRequest } from './crash-test-options.ts'
 import type { CrashTestRequest } from './crash-test-request.ts'
-import { type Run, run, type Setup } from './crash-test-run.ts'
+import { type CrashTestRun, type CrashTestSetup, runOnce } from './crash-test-run.ts'
+import type { TestableDatabase } from './killable-database.ts'
+import type { MakeApp } from './simulated-process.ts'
 
-/** What {@link crashTest} has tried. */
+/** What a passed {@link crashTest} has tried. */
 export interface CrashTestReport {
-  /** The crash points of the undisturbed run, in their order. */
+  /** The crash points of the run without crashes, in their order. */
   points: string[]
-  /** How many requests were made in all. */
+  /** How many runs were made in all. */
   runs: number
 }
 
 /**
- * Makes a request once for every crash point of its journal: before and after its claim, each step, each
- * transaction, its outcome, and its answer. There the process "dies", another one takes over, and the
- * request is retried with the same key until it has a final answer. That answer, and what `check` says
- * of the effects, must be those of an undisturbed run.
+ * Sends a request once for every crash point of its journal: before and after its claim, each step, each
+ * transaction, its outcome, and its answer. At the crash point the process "dies", another one takes over,
+ * and the request is retried with the same key until the answer is final. That answer, and the effects
+ * that `check` returns, must equal those of a run without crashes.
  *
  * ```ts
  * await crashTest(
@@ -36,13 +38,13 @@ export interface CrashTestReport {
  * )
  * ```
  *
- * The processes are simulated inside of this one. Whatever `makeApp` gives must therefore keep what must
- * not survive a crash (caches, counters) to itself.
+ * The processes are simulated inside the test's process. State that must not survive a crash (caches,
+ * counters) must therefore belong to the app that `makeApp` creates, not to a module.
  *
  * @param makeApp starts the app as a new process would
- * @param request the request, or a function that puts the key where the app looks for it. An object gets
- * the key as its `Idempotency-Key` header
- * @throws CrashTestError that names each crash point at which something differs
+ * @param request the request, or a function that returns it with the key where the app expects it. An
+ * object gets the key as its `Idempotency-Key` header
+ * @throws CrashTestError that names each crash point at which a result differs
  * @throws PawlError `invalid-option`
  */
 export async function crashTest<D extends TestableDatabase>(
@@ -51,7 +53,7 @@ export async function crashTest<D extends TestableDatabase>(
   options: CrashTestOptions<D>,
 ): Promise<CrashTestReport> {
   const parsed = parseOptions(crashTestOptions, options, 'crashTest()')
-  const setup: Setup = {
+  const setup: CrashTestSetup = {
     makeApp: makeApp as MakeApp<never> as MakeApp<TestableDatabase>,
     request: requestFor(request),
     database: options.database,
@@ -67,28 +69,28 @@ export async function crashTest<D extends TestableDatabase>(
   return new CrashTest(setup, titleOf(setup), parsed.crashes, log).run(outcome)
 }
 
-/** The runs of one test. */
+/** One crash test: makes its runs and collects their failures. */
 class CrashTest {
-  readonly #setup: Setup
+  readonly #setup: CrashTestSetup
   readonly #title: string
-  readonly #crashes: number
+  readonly #crashesPerRun: number
   readonly #log: (line: string) => void
   readonly #failures: CrashTestFailure[] = []
   #runs = 0
 
   /** @param crashes how many processes die in one run */
-  constructor(setup: Setup, title: string, crashes: number, log: (line: string) => void) {
+  constructor(setup: CrashTestSetup, title: string, crashes: number, log: (line: string) => void) {
     this.#setup = setup
     this.#title = title
-    this.#crashes = crashes
+    this.#crashesPerRun = crashes
     this.#log = log
   }
 
   async run(outcome: (answer: CrashTestAnswer) => unknown): Promise<CrashTestReport> {
-    const undisturbed = await this.#undisturbed()
-    const expectation = new Expectation(undisturbed, await this.#undisturbed(), outcome)
+    const undisturbed = await this.#runUndisturbed()
+    const baseline = new Baseline(undisturbed, await this.#runUndisturbed(), outcome)
     const undisturbedRuns = this.#runs
-    for (const point of undisturbed.points) await this.#crashAt([point], expectation)
+    for (const point of undisturbed.points) await this.#crashAt([point], baseline)
     if (this.#failures.length > 0) {
       const number = `${this.#failures.length} of ${this.#runs - undisturbedRuns} runs with crashes`
       throw new CrashTestError(`${number} change what ${this.#title} does.`, this.#failures)
@@ -96,38 +98,38 @@ class CrashTest {
     return { points: undisturbed.points.map(describe), runs: this.#runs }
   }
 
-  async #undisturbed(): Promise<Run> {
+  async #runUndisturbed(): Promise<CrashTestRun> {
     this.#runs++
-    const result = await run(this.#setup, [])
-    const problem = result.answer && problemOf(result.answer)
-    const complaint = result.complaint ?? (problem && `Pawl answered: ${show(result.answer?.body)}`)
-    if (complaint) {
-      throw new CrashTestError(`${this.#title} has no outcome, also without a crash. ${complaint}`)
+    const result = await runOnce(this.#setup, [])
+    const problem = result.answer && problemCodeOf(result.answer)
+    const failure = result.failure ?? (problem && `Pawl answered: ${show(result.answer?.body)}`)
+    if (failure) {
+      throw new CrashTestError(`${this.#title} has no outcome, even without a crash. ${failure}`)
     }
     this.#log(`${this.#title}, undisturbed: ${result.points.length} crash points`)
     return result
   }
 
   /** @param points where the processes die, one after the other */
-  async #crashAt(points: readonly CrashPoint[], expectation: Expectation): Promise<void> {
+  async #crashAt(points: readonly CrashPoint[], baseline: Baseline): Promise<void> {
     this.#runs++
     const crashes = points.map(describe)
-    const result = await this.#tryRun(points)
-    const verdict =
+    const result = await this.#runOrError(points)
+    const mismatch =
       result instanceof Error
         ? { reason: `Threw ${result.name}: ${result.message}`, differences: [] }
-        : expectation.judge(result, points.length)
-    this.#log(`${verdict ? 'not ok' : 'ok'}: crash ${crashes.join(', and again ')}`)
-    if (verdict) this.#failures.push({ crashes, ...verdict })
-    if (verdict || result instanceof Error || points.length >= this.#crashes) return
-    for (const point of result.points) await this.#crashAt([...points, point], expectation)
+        : baseline.compare(result, points.length)
+    this.#log(`${mismatch ? 'not ok' : 'ok'}: crash ${crashes.join(', and again ')}`)
+    if (mismatch) this.#failures.push({ crashes, ...mismatch })
+    if (mismatch || result instanceof Error || points.length >= this.#crashesPerRun) return
+    for (const point of result.points) await this.#crashAt([...points, point], baseline)
   }
 
-  /** The run, or what the test's own functions threw: an assertion in `check`, for one. */
-  async #tryRun(points: readonly CrashPoint[]): Promise<Run | Error> {
+  /** Runs the request. Returns the error that one of the test's functions threw, such as `check`. */
+  async #runOrError(points: readonly CrashPoint[]): Promise<CrashTestRun | Error> {
     const ids = points.map(({ id }) => id)
     try {
-      return await run(this.#setup, ids)
+      return await runOnce(this.#setup, ids)
     } catch (error) {
       return error instanceof Error ? error : new Error(show(error))
     }
@@ -148,7 +150,7 @@ function requestFor(
   return (key) => ({ ...parsed, headers: { ...parsed.headers, 'Idempotency-Key': key } })
 }
 
-function titleOf({ request }: Setup): string {
+function titleOf({ request }: CrashTestSetup): string {
   const { method, path } = request('title')
   return `${method} ${path}`
 }

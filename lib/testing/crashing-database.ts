@@ -1,45 +1,53 @@
+/** A database for Pawl in a simulated process: kills the process before or after a chosen statement. */
+
 import type { Database, Query, Row } from '../store/database/database.ts'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
-import { statements } from '../store/sql/execution-statements.ts'
 import type { Outcome } from '../store/execution-store.ts'
+import { executionStatements } from '../store/sql/execution-statements.ts'
+import { operationClassifier, transactionEntryClassifier } from './classify-statements.ts'
 import type { CrashPoints } from './crash-points.ts'
-import { CrashingHost } from './crashing-transaction-host.ts'
-import { type Life, never } from './kill-switch.ts'
-import { guarded } from './killable-database.ts'
-import { entryReader, operationReader } from './classify-statements.ts'
+import { CrashingTransactionHost } from './crashing-transaction-host.ts'
+import { type KillSwitch, neverSettles } from './kill-switch.ts'
+import { killable } from './killable-database.ts'
 
-/** What came of a process, as its database saw it. */
-export interface Witness {
-  /** Ids of the executions it claimed. */
+/** The writes of a process, as its database saw them. */
+export interface ObservedWrites {
+  /** Ids of the executions that the process claimed. */
   claimed: Set<string>
-  /** Ids under which it registered. */
+  /** Ids under which the process registered. */
   registered: Set<string>
-  /** What it was about to record as outcomes; not those of transactions, which may be rolled back. */
+  /** Outcomes that the process sent; not those of transactions, which may be rolled back. */
   outcomes: Outcome[]
 }
 
 /**
- * The database as a process sees it that dies at one of its crash points. From then on nothing that the
- * process sends arrives, and nothing that it waits for comes.
+ * A database that kills its simulated process at one of the crash points. After that, no statement of the
+ * process reaches the database, and no promise that it waits for settles.
  */
 export class CrashingDatabase implements Database {
   readonly #db: Database
-  readonly #life: Life
+  readonly #killSwitch: KillSwitch
   readonly #points: CrashPoints
-  readonly #witness: Witness
+  readonly #observed: ObservedWrites
   readonly #register: string
-  readonly #operations: ReturnType<typeof operationReader>
-  readonly #entry: ReturnType<typeof entryReader>
+  readonly #operations: ReturnType<typeof operationClassifier>
+  readonly #entry: ReturnType<typeof transactionEntryClassifier>
 
-  /** @param schema the schema's name, as given by the user */
-  constructor(db: Database, schema: string, life: Life, points: CrashPoints, witness: Witness) {
+  /** @param schema the schema's name, as the user gives it */
+  constructor(
+    db: Database,
+    schema: string,
+    killSwitch: KillSwitch,
+    points: CrashPoints,
+    observed: ObservedWrites,
+  ) {
     this.#db = db
-    this.#life = life
+    this.#killSwitch = killSwitch
     this.#points = points
-    this.#witness = witness
-    this.#register = statements(`"${schema}"`).register
-    this.#operations = operationReader(schema)
-    this.#entry = entryReader(schema)
+    this.#observed = observed
+    this.#register = executionStatements(`"${schema}"`).register
+    this.#operations = operationClassifier(schema)
+    this.#entry = transactionEntryClassifier(schema)
   }
 
   get host(): TransactionHost<unknown> {
@@ -54,28 +62,30 @@ export class CrashingDatabase implements Database {
   urgent: Query = (sql, values) => this.#send(this.#db.urgent, sql, values)
 
   async #send(query: Query, sql: string, values?: Parameters<Query>[1]): Promise<Row[]> {
-    if (this.#life.isOver) return never()
-    if (sql === this.#register) this.#witness.registered.add(String(values?.[0]))
+    if (this.#killSwitch.isKilled) return neverSettles()
+    if (sql === this.#register) this.#observed.registered.add(String(values?.[0]))
     const operations = this.#operations(sql, values ?? []).map((operation) => ({
       ...operation,
-      id: this.#points.next(operation.kind),
+      id: this.#points.nextId(operation.kind),
     }))
     for (const { claims, outcome } of operations) {
-      if (claims) this.#witness.claimed.add(claims)
-      if (outcome) this.#witness.outcomes.push(outcome)
+      if (claims) this.#observed.claimed.add(claims)
+      if (outcome) this.#observed.outcomes.push(outcome)
     }
     for (const { id, before } of operations) {
-      if (this.#reach(`${id} before`, () => before)) return never()
+      if (this.#reach(`${id} before`, () => before)) return neverSettles()
     }
-    const rows = await this.#life.deliver(query(sql, values))
+    const rows = await this.#killSwitch.untilKilled(query(sql, values))
     for (const { id, after } of operations) {
-      if (this.#reach(`${id} after`, () => after)) return never()
+      if (this.#reach(`${id} after`, () => after)) return neverSettles()
     }
     return rows
   }
 
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
-    return this.#life.isOver ? never() : this.#life.deliver(this.#db.transaction(work))
+    return this.#killSwitch.isKilled
+      ? neverSettles()
+      : this.#killSwitch.untilKilled(this.#db.transaction(work))
   }
 
   async listen(
@@ -83,41 +93,45 @@ export class CrashingDatabase implements Database {
     onMessage: (payload: string) => void,
     onLost: () => void,
   ): Promise<() => Promise<void>> {
-    if (this.#life.isOver) return never()
+    if (this.#killSwitch.isKilled) return neverSettles()
     const close = await this.#db.listen(channel, onMessage, onLost)
-    if (this.#life.isOver) {
+    if (this.#killSwitch.isKilled) {
       await close()
-      return never()
+      return neverSettles()
     }
-    const forget = this.#life.atDeath(() => {
+    const removeListener = this.#killSwitch.onKill(() => {
       close().catch(() => {})
     })
     return async () => {
-      forget()
+      removeListener()
       await close()
     }
   }
 
-  enlist<Tx>(host: TransactionHost<Tx>): TransactionHost<Tx> {
-    const guard = host === (this.host as unknown) ? mortalTransactions(host, this.#life) : host
-    return new CrashingHost(guard, this.#life, this.#points, this.#entry)
+  wrapHost<Tx>(host: TransactionHost<Tx>): TransactionHost<Tx> {
+    const guard =
+      host === (this.host as unknown) ? killableTransactions(host, this.#killSwitch) : host
+    return new CrashingTransactionHost(guard, this.#killSwitch, this.#points, this.#entry)
   }
 
   close(): Promise<void> {
-    return this.#life.isOver ? never() : this.#db.close()
+    return this.#killSwitch.isKilled ? neverSettles() : this.#db.close()
   }
 
-  /** @returns whether the process is dead, by this point or another */
+  /** @returns whether the process is dead, killed at this point or another */
   #reach(id: string, describe: () => string): boolean {
-    if (this.#points.reach(id, describe)) this.#life.die()
-    return this.#life.isOver
+    if (this.#points.reach(id, describe)) this.#killSwitch.kill()
+    return this.#killSwitch.isKilled
   }
 }
 
-/** A pool's own transactions: their client is of no use any more when the process is dead. */
-function mortalTransactions<Tx>(host: TransactionHost<Tx>, life: Life): TransactionHost<Tx> {
+/** Wraps a pool's own transactions, so that their client does nothing once the process is dead. */
+function killableTransactions<Tx>(
+  host: TransactionHost<Tx>,
+  killSwitch: KillSwitch,
+): TransactionHost<Tx> {
   return {
     transaction: (work, isolation) =>
-      host.transaction((tx, run) => work(guarded(tx as object, life) as Tx, run), isolation),
+      host.transaction((tx, run) => work(killable(tx as object, killSwitch) as Tx, run), isolation),
   }
 }

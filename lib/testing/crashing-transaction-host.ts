@@ -1,75 +1,78 @@
+/** Opens transactions in a simulated process, and kills it at a chosen moment of one. */
+
 import type { RunStatement, TransactionHost } from '../store/database/transaction-host.ts'
+import type { transactionEntryClassifier } from './classify-statements.ts'
 import type { CrashPoints } from './crash-points.ts'
-import { type Life, never } from './kill-switch.ts'
-import type { entryReader } from './classify-statements.ts'
+import { type KillSwitch, neverSettles } from './kill-switch.ts'
 
 /**
- * How long a transaction that is under way when its process dies may go on before it is rolled back. Its
- * code is not told, and must not find its connection in other hands while it still writes.
+ * Milliseconds between the death of a process and the rollback of its open transactions. The code in a
+ * transaction does not learn of the death, and its connection must not be reused while it still writes.
  */
 const GRACE_MS = 100
 
-/** Rolls back a transaction whose process is dead. */
-class Crashed extends Error {
+/** Thrown inside a transaction to roll it back when its process is dead. */
+class ProcessKilledError extends Error {
   override readonly name = 'Crashed'
 }
 
-/** The moments of one transaction, which gets its name when its entry is seen. */
-class Moments {
-  readonly #life: Life
+/** The crash points of one transaction. Its name becomes known when it sends its journal entry. */
+class TransactionCrashPoints {
+  readonly #killSwitch: KillSwitch
   readonly #points: CrashPoints
   readonly #id: string
   name: string
 
-  constructor(life: Life, points: CrashPoints) {
-    this.#life = life
+  constructor(killSwitch: KillSwitch, points: CrashPoints) {
+    this.#killSwitch = killSwitch
     this.#points = points
-    this.#id = points.next('transaction')
+    this.#id = points.nextId('transaction')
     this.name = this.#id
   }
 
-  /** @returns whether the process is dead, by this moment or another */
+  /** @returns whether the process is dead, killed at this moment or another */
   reach(moment: string, describe: (name: string) => string): boolean {
-    if (this.#points.reach(`${this.#id} ${moment}`, () => describe(this.name))) this.#life.die()
-    return this.#life.isOver
+    if (this.#points.reach(`${this.#id} ${moment}`, () => describe(this.name)))
+      this.#killSwitch.kill()
+    return this.#killSwitch.isKilled
   }
 }
 
-/** Whatever opens transactions, as a process sees it that dies at one of their moments. */
-export class CrashingHost<Tx> implements TransactionHost<Tx> {
+/** Wraps a transaction host, and kills the simulated process at one of the points of a transaction. */
+export class CrashingTransactionHost<Tx> implements TransactionHost<Tx> {
   readonly #host: TransactionHost<Tx>
-  readonly #life: Life
+  readonly #killSwitch: KillSwitch
   readonly #points: CrashPoints
-  readonly #entry: ReturnType<typeof entryReader>
+  readonly #entry: ReturnType<typeof transactionEntryClassifier>
 
   constructor(
     host: TransactionHost<Tx>,
-    life: Life,
+    killSwitch: KillSwitch,
     points: CrashPoints,
-    entry: ReturnType<typeof entryReader>,
+    entry: ReturnType<typeof transactionEntryClassifier>,
   ) {
     this.#host = host
-    this.#life = life
+    this.#killSwitch = killSwitch
     this.#points = points
     this.#entry = entry
   }
 
   transaction: TransactionHost<Tx>['transaction'] = async (work, isolation) => {
-    if (this.#life.isOver) return never()
-    const moments = new Moments(this.#life, this.#points)
-    if (moments.reach('begin', (name) => `before ${name} begins`)) return never()
+    if (this.#killSwitch.isKilled) return neverSettles()
+    const points = new TransactionCrashPoints(this.#killSwitch, this.#points)
+    if (points.reach('begin', (name) => `before ${name} begins`)) return neverSettles()
 
     let rollBack = () => {}
     const rolledBack = new Promise<never>((_, reject) => {
-      rollBack = () => reject(new Crashed())
+      rollBack = () => reject(new ProcessKilledError())
     })
     rolledBack.catch(() => {})
-    const forget = this.#life.atDeath(() => setTimeout(rollBack, GRACE_MS))
+    const removeListener = this.#killSwitch.onKill(() => setTimeout(rollBack, GRACE_MS))
     const inside = async (tx: Tx, run: RunStatement) => {
-      if (this.#life.isOver) throw new Crashed()
-      const result = await work(tx, this.#watch(run, moments, rollBack))
-      if (this.#life.isOver || moments.reach('commit', (name) => `before ${name} commits`)) {
-        throw new Crashed()
+      if (this.#killSwitch.isKilled) throw new ProcessKilledError()
+      const result = await work(tx, this.#interceptEntry(run, points, rollBack))
+      if (this.#killSwitch.isKilled || points.reach('commit', (name) => `before ${name} commits`)) {
+        throw new ProcessKilledError()
       }
       return result
     }
@@ -77,20 +80,24 @@ export class CrashingHost<Tx> implements TransactionHost<Tx> {
       (tx, run) => Promise.race([inside(tx, run), rolledBack]),
       isolation,
     )
-    const result = await this.#life.deliver(committed.finally(forget))
-    if (moments.reach('after', (name) => `after ${name} has committed`)) return never()
+    const result = await this.#killSwitch.untilKilled(committed.finally(removeListener))
+    if (points.reach('after', (name) => `after ${name} has committed`)) return neverSettles()
     return result
   }
 
-  #watch(run: RunStatement, moments: Moments, rollBack: () => void): RunStatement {
+  #interceptEntry(
+    run: RunStatement,
+    points: TransactionCrashPoints,
+    rollBack: () => void,
+  ): RunStatement {
     return (sql, values) => {
-      if (this.#life.isOver) return never()
+      if (this.#killSwitch.isKilled) return neverSettles()
       const name = this.#entry(sql, values)
       if (name) {
-        moments.name = name
-        if (moments.reach('entry', () => `before the journal entry of ${name}`)) {
+        points.name = name
+        if (points.reach('entry', () => `before the journal entry of ${name}`)) {
           rollBack()
-          return never()
+          return neverSettles()
         }
       }
       return run(sql, values)

@@ -1,57 +1,63 @@
+/** The switch that kills a simulated process: stops its promises and frees what it held. */
+
 /**
- * Whether a process still lives, as far as its app can tell. Once it is dead, nothing that the app waits
- * for ever comes, so that no code of it goes on. It cannot be brought back.
+ * Kills a simulated process. Once killed, no promise that the app waits for settles, so that none of its
+ * code continues. A killed process cannot be revived.
  */
-export class Life {
-  /** Resolves at death. */
-  readonly death: Promise<void>
-  readonly #last = new Set<() => void>()
-  #isOver = false
-  #end!: () => void
+export class KillSwitch {
+  /** Resolves when the process is killed. */
+  readonly killed: Promise<void>
+  readonly #listeners = new Set<() => void>()
+  #isKilled = false
+  #resolveKilled!: () => void
 
   constructor() {
-    this.death = new Promise((resolve) => {
-      this.#end = resolve
+    this.killed = new Promise((resolve) => {
+      this.#resolveKilled = resolve
     })
   }
 
-  get isOver(): boolean {
-    return this.#isOver
+  get isKilled(): boolean {
+    return this.#isKilled
   }
 
-  die(): void {
-    if (this.#isOver) return
-    this.#isOver = true
-    for (const act of this.#last) act()
-    this.#last.clear()
-    this.#end()
+  kill(): void {
+    if (this.#isKilled) return
+    this.#isKilled = true
+    for (const listener of this.#listeners) listener()
+    this.#listeners.clear()
+    this.#resolveKilled()
   }
 
   /**
-   * Does what an operating system does when a process dies. It must not throw.
-   * @returns forgets about it
+   * Calls the listener when the process is killed, to do what an operating system does then. The listener
+   * must not throw.
+   * @returns a function that removes the listener
    */
-  atDeath(act: () => void): () => void {
-    this.#last.add(act)
-    return () => this.#last.delete(act)
+  onKill(listener: () => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
 
-  /** The promise as the process sees it: it does not settle any more once the process is dead. */
-  deliver<T>(work: PromiseLike<T>): Promise<T> {
+  /** A promise that settles like the given one, unless the process is killed before. */
+  untilKilled<T>(promise: PromiseLike<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      work.then(
+      promise.then(
         (value) => {
-          if (!this.#isOver) resolve(value)
+          if (!this.#isKilled) resolve(value)
         },
         (error) => {
-          if (!this.#isOver) reject(error)
+          if (!this.#isKilled) reject(error)
         },
       )
     })
   }
 }
 
-/** What a dead process waits for. One for each who waits, since a shared one would keep them all. */
-export function never(): Promise<never> {
+/**
+ * A promise that never settles, for a dead process to wait for. Each call creates a new one: a shared one
+ * would keep every waiting function in memory.
+ */
+export function neverSettles(): Promise<never> {
   return new Promise(() => {})
 }

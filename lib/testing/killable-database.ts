@@ -1,60 +1,72 @@
+/** Wraps the app's database, so that it stops working when the app's simulated process is killed. */
+
 import type { Database } from '../store/database/database.ts'
 import type { PgPool } from '../store/database/node-postgres.ts'
-import { OPEN } from '../store/database/open-database.ts'
+import { OPEN_DATABASE } from '../store/database/open-database.ts'
 import type { PGliteLike } from '../store/database/pglite.ts'
-import { type Life, never } from './kill-switch.ts'
+import { type KillSwitch, neverSettles } from './kill-switch.ts'
 
-/** What an app under test can be given as its database. */
+/** The databases that an app under test can use. */
 export type TestableDatabase = PgPool | PGliteLike
 
 type Method = (...args: unknown[]) => unknown
 
 /**
- * The app's database for one process: the same object as far as the app can tell. When the process dies,
- * nothing sent through it arrives any more, and its connections are lost, with the transactions on them.
+ * Wraps the app's database for one process. The wrapper behaves like the database itself until the process
+ * is killed. After that nothing that the process sends arrives, and its connections are lost, with their
+ * transactions.
  *
- * @param open opens the Database that Pawl is to use
+ * @param open opens the `Database` that Pawl is to use
  */
-export function mortal<D extends TestableDatabase>(
+export function killableDatabase<D extends TestableDatabase>(
   database: D,
-  life: Life,
+  killSwitch: KillSwitch,
   open: (timeoutMs: number) => Promise<Database>,
 ): D {
-  // It belongs to the test, which goes on with it in the next process.
+  // The app must not close it: the database belongs to the test, whose next process uses it.
   const keepOpen = async () => {}
-  const special = { [OPEN]: open, end: keepOpen, close: keepOpen }
+  const overrides = { [OPEN_DATABASE]: open, end: keepOpen, close: keepOpen }
   return 'exec' in database
-    ? guarded(database, life, { ...special, transaction: transactionOf(database, life) })
-    : guarded(database, life, { ...special, connect: connectTo(database, life) })
+    ? killable(database, killSwitch, {
+        ...overrides,
+        transaction: killableTransaction(database, killSwitch),
+      })
+    : killable(database, killSwitch, {
+        ...overrides,
+        connect: killableConnect(database, killSwitch),
+      })
 }
 
-/** An object whose methods do nothing, and whose promises do not settle, once the process is dead. */
-export function guarded<T extends object>(
+/**
+ * Wraps an object. Once the process is killed, its methods do nothing and its promises do not settle.
+ * @param overrides properties that replace those of the object
+ */
+export function killable<T extends object>(
   target: T,
-  life: Life,
-  special: Record<PropertyKey, unknown> = {},
+  killSwitch: KillSwitch,
+  overrides: Record<PropertyKey, unknown> = {},
 ): T {
   return new Proxy(target, {
     get(target, name) {
-      if (Object.hasOwn(special, name)) return special[name]
+      if (Object.hasOwn(overrides, name)) return overrides[name]
       const value: unknown = Reflect.get(target, name)
-      // A pool holds the classes it makes its clients and promises of.
+      // Classes are passed through: a pool has those of its clients and promises as properties.
       if (typeof value !== 'function' || /^[A-Z]/.test(String(name))) return value
       return (...args: unknown[]) => {
-        if (life.isOver) return never()
-        const given = name === 'query' ? withMortalCallback(args, life) : args
+        if (killSwitch.isKilled) return neverSettles()
+        const given = name === 'query' ? withKillableCallback(args, killSwitch) : args
         const result: unknown = (value as Method).apply(target, given)
-        return isThenable(result) ? life.deliver(result) : result
+        return isThenable(result) ? killSwitch.untilKilled(result) : result
       }
     },
   })
 }
 
-function withMortalCallback(args: unknown[], life: Life): unknown[] {
+function withKillableCallback(args: unknown[], killSwitch: KillSwitch): unknown[] {
   const last = args.at(-1)
   if (typeof last !== 'function') return args
   const callback = (...results: unknown[]) =>
-    life.isOver ? undefined : (last as Method)(...results)
+    killSwitch.isKilled ? undefined : (last as Method)(...results)
   return [...args.slice(0, -1), callback]
 }
 
@@ -62,24 +74,24 @@ interface Client {
   release(destroy?: Error | boolean): void
 }
 
-/** As pool.connect(), with or without a callback. */
-function connectTo(pool: PgPool, life: Life) {
+/** Replaces pool.connect(), which works with and without a callback. */
+function killableConnect(pool: PgPool, killSwitch: KillSwitch) {
   const connect = async () => {
-    if (life.isOver) return never()
+    if (killSwitch.isKilled) return neverSettles()
     const client = (await pool.connect()) as Client
-    if (life.isOver) {
+    if (killSwitch.isKilled) {
       client.release()
-      return never()
+      return neverSettles()
     }
-    const forget = life.atDeath(() => client.release(true))
+    const removeListener = killSwitch.onKill(() => client.release(true))
     const release: Client['release'] = (destroy) => {
-      forget()
+      removeListener()
       client.release(destroy)
     }
-    return guarded(client, life, { release })
+    return killable(client, killSwitch, { release })
   }
   return (callback?: (error: unknown, client?: Client, done?: Client['release']) => void) => {
-    const client = life.deliver(connect())
+    const client = killSwitch.untilKilled(connect())
     if (!callback) return client
     client.then(
       (client) => callback(undefined, client, client.release),
@@ -89,19 +101,22 @@ function connectTo(pool: PgPool, life: Life) {
   }
 }
 
-/** As PGlite's transaction(): rolled back at death, since PGlite has no other connection. */
-function transactionOf(database: PGliteLike, life: Life): PGliteLike['transaction'] {
+/** Replaces PGlite's transaction(). A kill rolls it back, since PGlite has one connection only. */
+function killableTransaction(
+  database: PGliteLike,
+  killSwitch: KillSwitch,
+): PGliteLike['transaction'] {
   return (work) => {
-    if (life.isOver) return never()
-    let forget = () => {}
+    if (killSwitch.isKilled) return neverSettles()
+    let removeListener = () => {}
     const died = new Promise<never>((_, reject) => {
-      forget = life.atDeath(() => reject(new Error('The process is dead.')))
+      removeListener = killSwitch.onKill(() => reject(new Error('The process is dead.')))
     })
     died.catch(() => {})
     const committed = database.transaction((tx) =>
-      Promise.race([work(guarded(tx, life) as typeof tx), died]),
+      Promise.race([work(killable(tx, killSwitch) as typeof tx), died]),
     )
-    return life.deliver(committed).finally(forget)
+    return killSwitch.untilKilled(committed).finally(removeListener)
   }
 }
 

@@ -1,30 +1,32 @@
+/** Runs the app under test as if in a process of its own, which dies at a chosen crash point. */
+
 import { type StartedInstance, startedInstances } from '../engine/started-instances.ts'
 import type { Database } from '../store/database/database.ts'
 import { openDatabase } from '../store/database/open-database.ts'
-import { statements } from '../store/sql/execution-statements.ts'
+import { executionStatements } from '../store/sql/execution-statements.ts'
+import { type AppServer, serveApp, type TestableApp } from './app-server.ts'
 import { CrashPoints } from './crash-points.ts'
-import { CrashingDatabase, type Witness } from './crashing-database.ts'
-import { Life } from './kill-switch.ts'
-import { mortal, type TestableDatabase } from './killable-database.ts'
-import { type CrashTestRequest, send, type WireAnswer } from './crash-test-request.ts'
-import { type Listening, listen, type TestableApp } from './app-server.ts'
+import { type CrashTestRequest, type RawAnswer, sendRequest } from './crash-test-request.ts'
+import { CrashingDatabase, type ObservedWrites } from './crashing-database.ts'
+import { KillSwitch } from './kill-switch.ts'
+import { killableDatabase, type TestableDatabase } from './killable-database.ts'
 
-/** What one process of the app is made with. */
+/** The resources with which `makeApp` starts one process of the app. */
 export interface ProcessResources<D extends TestableDatabase> {
-  /** For `new Pawl()`, and for the app's own statements. The process must not outlive it. */
+  /** Pass it to `new Pawl()`, and use it for the app's own statements: no other connection dies in a crash. */
   database: D
-  /** For `new Pawl()`. */
+  /** Pass it to `new Pawl()`. */
   schema: string
 }
 
-/** An app as `makeApp` gives it. */
+/** A started app, as `makeApp` returns it. */
 export interface RunningApp {
   app: TestableApp
-  /** Ends it in an orderly way: `pawl.stop()`. Not called if the process dies before. */
+  /** Stops the app in an orderly way: `pawl.stop()`. Not called if the process dies before. */
   stop(): unknown
   /**
-   * Called instead of `stop` if the process dies: frees what a real death would free, such as the port
-   * of an app that listens by itself, and waits for nothing. Default: nothing.
+   * Called instead of `stop` if the process dies. Frees what a real crash would free, such as the port
+   * of an app that listens itself, and waits for nothing. Default: does nothing.
    */
   kill?(): unknown
 }
@@ -33,18 +35,18 @@ export type MakeApp<D extends TestableDatabase> = (
   resources: ProcessResources<D>,
 ) => RunningApp | Promise<RunningApp>
 
-/** How a request ended: an answer, the death of the process, a lost connection, or nothing in time. */
-export type Ending = WireAnswer | 'died' | 'cut-off' | 'timed-out'
+/** How a request ended: with an answer, the death of the process, a lost connection or a timeout. */
+export type RequestResult = RawAnswer | 'died' | 'connection-lost' | 'timed-out'
 
-/** A process of the app, inside of this one, that dies at one of its crash points. */
-export class AppProcess {
+/** A simulated process of the app, inside the test's process, that dies at one of its crash points. */
+export class SimulatedProcess {
   readonly points: CrashPoints
-  readonly witness: Witness = { claimed: new Set(), registered: new Set(), outcomes: [] }
-  readonly #life = new Life()
+  readonly observed: ObservedWrites = { claimed: new Set(), registered: new Set(), outcomes: [] }
+  readonly #killSwitch = new KillSwitch()
   readonly #db: Database
   readonly #schema: string
   #app!: RunningApp
-  #listening!: Listening
+  #server!: AppServer
   #pawls: StartedInstance[] = []
 
   private constructor(db: Database, schema: string, crashAt: string | undefined) {
@@ -54,77 +56,83 @@ export class AppProcess {
   }
 
   /**
-   * @param db the same database, for this file's own statements
-   * @param crashAt the id of the crash point at which it dies; undefined: at none
+   * @param db the same database, for the test's own statements
+   * @param crashAt the id of the crash point at which the process dies; undefined: it does not die
    */
   static async start<D extends TestableDatabase>(
     makeApp: MakeApp<D>,
     { database, schema }: ProcessResources<D>,
     db: Database,
     crashAt: string | undefined,
-  ): Promise<AppProcess> {
-    const started = new AppProcess(db, schema, crashAt)
+  ): Promise<SimulatedProcess> {
+    const started = new SimulatedProcess(db, schema, crashAt)
     await started.#start(makeApp, database)
     return started
   }
 
   async #start<D extends TestableDatabase>(makeApp: MakeApp<D>, database: D): Promise<void> {
-    const life = this.#life
+    const killSwitch = this.#killSwitch
     const open = async (timeoutMs: number) =>
       new CrashingDatabase(
         await openDatabase(database, timeoutMs),
         this.#schema,
-        life,
+        killSwitch,
         this.points,
-        this.witness,
+        this.observed,
       )
     const others = new Set(startedInstances)
     this.#app = await makeApp({
-      database: mortal(database, life, open),
+      database: killableDatabase(database, killSwitch, open),
       schema: this.#schema,
     })
     this.#pawls = [...startedInstances].filter((pawl) => !others.has(pawl))
-    this.#listening = await listen(this.#app.app)
+    this.#server = await serveApp(this.#app.app)
   }
 
-  /** Sends the request, and kills the process if it comes to its crash point. */
-  async handle(request: CrashTestRequest, timeoutMs: number): Promise<Ending> {
-    const sent = send(this.#listening.url, request)
+  /** Sends the request, and kills the process if it reaches its crash point. */
+  async sendRequest(request: CrashTestRequest, timeoutMs: number): Promise<RequestResult> {
+    const sent = sendRequest(this.#server.url, request)
     let timer: NodeJS.Timeout | undefined
     const timeUp = new Promise<'timed-out'>((resolve) => {
       timer = setTimeout(() => resolve('timed-out'), timeoutMs)
     })
-    const died = this.#life.death.then(() => 'died' as const)
-    const answer = sent.answer.catch(() => 'cut-off' as const)
-    let ending: Ending = await Promise.race([died, answer, timeUp])
+    const died = this.#killSwitch.killed.then(() => 'died' as const)
+    const answer = sent.answer.catch(() => 'connection-lost' as const)
+    let result: RequestResult = await Promise.race([died, answer, timeUp])
     clearTimeout(timer)
-    if (this.#life.isOver) ending = 'died'
-    if (typeof ending === 'object' && this.points.reach(this.points.next('answer'), () => SENT)) {
-      ending = 'died'
+    if (this.#killSwitch.isKilled) result = 'died'
+    if (
+      typeof result === 'object' &&
+      this.points.reach(this.points.nextId('answer'), () => ANSWER_SENT)
+    ) {
+      result = 'died'
     }
-    if (ending === 'died' || ending === 'timed-out') {
-      await this.#bury()
-      sent.drop()
+    if (result === 'died' || result === 'timed-out') {
+      await this.#cleanUpAfterDeath()
+      sent.abort()
     }
-    return ending
+    return result
   }
 
-  /** Ends it in an orderly way. */
+  /** Stops the app in an orderly way, unless the process is dead. */
   async stop(): Promise<void> {
-    if (this.#life.isOver) return
-    await this.#listening.close()
+    if (this.#killSwitch.isKilled) return
+    await this.#server.close()
     await this.#app.stop()
   }
 
-  /** What is left to do when a process is dead: its heartbeat has ended, and its time has run out. */
-  async #bury(): Promise<void> {
-    this.#life.die()
-    this.#listening.bury()
+  /**
+   * Frees what a dead process held, and removes its row from the database, as if its heartbeat had
+   * expired.
+   */
+  async #cleanUpAfterDeath(): Promise<void> {
+    this.#killSwitch.kill()
+    this.#server.destroy()
     for (const pawl of this.#pawls) pawl.abandon()
-    const { unregister } = statements(`"${this.#schema}"`)
-    for (const id of this.witness.registered) await this.#db.query(unregister, [id])
+    const { unregister } = executionStatements(`"${this.#schema}"`)
+    for (const id of this.observed.registered) await this.#db.query(unregister, [id])
     await this.#app.kill?.()
   }
 }
 
-const SENT = 'after the answer is sent, before it arrives'
+const ANSWER_SENT = 'after the answer is sent, before it arrives'

@@ -1,8 +1,10 @@
+/** The entry point of pawl/drizzle: lets Pawl record its journal entries in transactions of Drizzle. */
+
 import { type SQL, sql } from 'drizzle-orm'
 import type { IsolationLevel, TransactionHost } from '../store/database/transaction-host.ts'
-import { aroundPlaceholders } from './placeholders.ts'
+import { splitAtPlaceholders } from './placeholders.ts'
 
-/** What Pawl uses of a Drizzle database for PostgreSQL, whichever driver it has. */
+/** The part of a Drizzle database for PostgreSQL that Pawl uses; the same for every driver. */
 export interface DrizzleDatabase<Tx extends DrizzleTransaction> {
   transaction<T>(
     work: (tx: Tx) => Promise<T>,
@@ -10,7 +12,7 @@ export interface DrizzleDatabase<Tx extends DrizzleTransaction> {
   ): Promise<T>
 }
 
-/** What Pawl uses of a transaction of Drizzle's. */
+/** The part of a Drizzle transaction that Pawl uses. */
 export interface DrizzleTransaction {
   execute(query: SQL): PromiseLike<unknown>
 }
@@ -30,23 +32,24 @@ export function drizzleTransactions<Tx extends DrizzleTransaction>(
   return {
     transaction: (work, isolation) =>
       db.transaction(
-        (tx) => work(tx, async (text, values) => rowsOf(await tx.execute(build(text, values)))),
-        // An empty config becomes an empty SET TRANSACTION.
+        (tx) =>
+          work(tx, async (text, values) => rowsOf(await tx.execute(buildQuery(text, values)))),
+        // Undefined instead of an empty config, for which Drizzle would send an empty SET TRANSACTION.
         isolation && { isolationLevel: isolation },
       ),
   }
 }
 
-function build(text: string, values: readonly (string | null)[]): SQL {
+function buildQuery(text: string, values: readonly (string | null)[]): SQL {
   const query = sql.empty()
-  for (const [i, part] of aroundPlaceholders(text).entries()) {
+  for (const [i, part] of splitAtPlaceholders(text).entries()) {
     if (i > 0) query.append(sql`${values[i - 1]}`)
     query.append(sql.raw(part))
   }
   return query
 }
 
-/** postgres.js gives the rows, the others a result that has them. */
+/** The rows of a result: with postgres.js the result is the rows, with other drivers it contains them. */
 function rowsOf(result: unknown): Record<string, unknown>[] {
   return (Array.isArray(result) ? result : (result as { rows: unknown }).rows) as Record<
     string,

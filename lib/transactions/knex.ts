@@ -1,6 +1,8 @@
+/** The entry point of pawl/knex: lets Pawl record its journal entries in transactions of Knex. */
+
 import type { Knex } from 'knex'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
-import { aroundPlaceholders } from './placeholders.ts'
+import { splitAtPlaceholders } from './placeholders.ts'
 
 /**
  * Lets `execution.transaction`, and routes with `transaction: { on }`, use a Knex instance whose client
@@ -27,7 +29,10 @@ export function knexTransactions<Row extends object, Result>(
   }
 }
 
-/** Knex knows no $1, $2, …, and takes every other question mark for a binding unless it is escaped. */
+/**
+ * Replaces $1, $2, … by question marks, which Knex uses instead, and escapes the other question marks, which
+ * it would take for parameters.
+ */
 function withQuestionMarks(sql: string): string {
-  return aroundPlaceholders(sql.replaceAll('?', '\\?')).join('?')
+  return splitAtPlaceholders(sql.replaceAll('?', '\\?')).join('?')
 }

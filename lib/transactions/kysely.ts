@@ -1,3 +1,5 @@
+/** The entry point of pawl/kysely: lets Pawl record its journal entries in transactions of Kysely. */
+
 import { CompiledQuery, type Kysely, type Transaction } from 'kysely'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
 

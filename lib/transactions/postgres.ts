@@ -1,3 +1,5 @@
+/** The entry point of pawl/postgres: lets Pawl record its journal entries in transactions of postgres.js. */
+
 import type { Sql, TransactionSql } from 'postgres'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
 
@@ -18,7 +20,7 @@ export function postgresTransactions<Types extends Record<string, unknown>>(
     transaction: (work, isolation) => {
       const run = (tx: TransactionSql<Types>) =>
         work(tx, async (text, values) => tx.unsafe(text, [...values]))
-      // Its type unwraps arrays of promises, which `work` does not resolve to.
+      // Cast, since the return type of begin() unwraps arrays of promises, to which `work` never resolves.
       return (
         isolation ? sql.begin(`isolation level ${isolation}`, run) : sql.begin(run)
       ) as Promise<never>

@@ -1,9 +1,12 @@
+/** The entry point of pawl/typeorm: lets Pawl record its journal entries in transactions of TypeORM. */
+
 import type { DataSource, EntityManager } from 'typeorm'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
 
 /**
- * Lets `execution.transaction`, and routes with `transaction: { on }`, use a TypeORM data source of
- * PostgreSQL. Entities are instances of classes, which the journal does not keep: return plain values.
+ * Lets `execution.transaction`, and routes with `transaction: { on }`, use a TypeORM data source for
+ * PostgreSQL. Return plain values, not entities: these are instances of classes, which the journal cannot
+ * store.
  *
  * ```ts
  * await execution.transaction('record order', { on: typeormTransactions(dataSource) }, async (manager) => {
@@ -19,17 +22,17 @@ export function typeormTransactions(
     transaction: (work, isolation) => {
       const run = (manager: EntityManager) =>
         work(manager, async (sql, values) => {
-          // Structured, or what comes back depends on the kind of statement.
+          // Asks for a structured result (`true`): else its form depends on the kind of statement.
           const result = await manager.queryRunner?.query(sql, [...values], true)
           return result?.records ?? []
         })
       if (!isolation) return dataSource.transaction(run)
-      return dataSource.transaction(LEVELS[isolation], run)
+      return dataSource.transaction(ISOLATION_LEVELS[isolation], run)
     },
   }
 }
 
-const LEVELS = {
+const ISOLATION_LEVELS = {
   'read committed': 'READ COMMITTED',
   'repeatable read': 'REPEATABLE READ',
   serializable: 'SERIALIZABLE',

@@ -1,24 +1,26 @@
+/** Validates the options of workflows and queues, and builds their definitions. */
+
 import { PawlError } from '../errors/index.ts'
 import { parseOptions } from '../options/parse-options.ts'
 import type { QueueStore } from '../store/queue-store.ts'
 import type { ExecutionKind } from '../store/execution-store.ts'
-import { type Definition, handlerOf, type WorkflowOptions } from './definition.ts'
-import { name as nameSchema, queueOptions, workflowOptions } from './option-schemas.ts'
+import { type WorkflowDefinition, handlerName, type WorkflowOptions } from './definition.ts'
+import { nameSchema, queueOptions, workflowOptions } from './option-schemas.ts'
 import { Queue, type QueueOptions } from './queue/queue.ts'
 
-/** @throws PawlError `invalid-option` */
-export function define(
+/** Builds the definition of a workflow, or of one handler of an object. @throws PawlError `invalid-option` */
+export function createDefinition(
   kind: ExecutionKind,
   name: string,
   options: WorkflowOptions<never, never> | WorkflowOptions<unknown, unknown> | undefined | object,
-  code: Definition['code'],
-  object: Definition['object'] = null,
-): Definition {
+  code: WorkflowDefinition['code'],
+  object: WorkflowDefinition['object'] = null,
+): WorkflowDefinition {
   checkName(name, kind)
   if (typeof code !== 'function') {
     throw new PawlError(
       'invalid-option',
-      `The ${kind} "${name}" was given no function.`,
+      `The ${kind} "${name}" has no function.`,
       `Call pawl.${kind}(name, options, fn).`,
     )
   }
@@ -28,7 +30,7 @@ export function define(
     kind,
     name,
     version,
-    handler: handlerOf(kind, name, version),
+    handler: handlerName(kind, name, version),
     input: parsed.input,
     output: parsed.output,
     retry: parsed.retry,
@@ -40,10 +42,10 @@ export function define(
   }
 }
 
-/** With what the names of objects' own queues begin. */
+/** The prefix of the names of the queues that objects use internally. */
 export const OBJECT_QUEUE = 'object '
 
-/** @throws PawlError `invalid-option` */
+/** Creates a queue. @throws PawlError `invalid-option` */
 export function defineQueue(
   name: string,
   options: QueueOptions | undefined,
@@ -53,20 +55,24 @@ export function defineQueue(
   if (name.startsWith(OBJECT_QUEUE)) {
     throw new PawlError(
       'invalid-option',
-      `The name of the queue is "${name}"; names that begin with "${OBJECT_QUEUE}" are those of objects.`,
+      `The name of the queue is "${name}"; names that begin with "${OBJECT_QUEUE}" are reserved for objects.`,
       'Give it another name.',
     )
   }
   return new Queue(name, parseOptions(queueOptions, options, `queue "${name}"`), store)
 }
 
-/** @throws PawlError `invalid-option` */
+/**
+ * Checks the name of a workflow, object, queue or schedule.
+ * @param what the kind of thing that is named, for the message
+ * @throws PawlError `invalid-option`
+ */
 export function checkName(name: unknown, what: string): void {
   const result = nameSchema.safeParse(name)
   if (result.success) return
   throw new PawlError(
     'invalid-option',
     `The name of the ${what} is ${typeof name === 'string' ? `"${name}"` : String(name)}; allowed: ${result.error.issues[0]?.message}.`,
-    `Give the ${what} a name; it is what people see, and it must stay the same.`,
+    `Give the ${what} a valid name, and never change it: the database and the views refer to it.`,
   )
 }

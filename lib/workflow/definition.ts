@@ -1,40 +1,46 @@
+/** The options of a workflow, and its definition in this process. */
+
 import type { z } from 'zod'
 import { PawlError } from '../errors/index.ts'
 import type { Duration } from '../options/parse-options.ts'
 import type { ExecutionKind } from '../store/execution-store.ts'
 import type { Queue } from './queue/queue.ts'
 
-/** Options of a workflow. */
+/** Options of `pawl.workflow()`. */
 export interface WorkflowOptions<Input, Output> {
-  /** A zod schema of its input. Default: any value that can be kept. */
+  /** A zod schema that validates the input. Default: any serializable value is accepted. */
   input?: z.ZodType<Input>
-  /** A zod schema of its result. Default: any value that can be kept. */
+  /** A zod schema that validates the result. Default: any serializable value is accepted. */
   output?: z.ZodType<Output>
   /**
-   * How often it runs if it throws, each time later, before it is parked: shown by `pawl list`, and
-   * resumed by `pawl release`. A number of attempts, or all of it. A TerminalError ends it at once.
+   * How often the workflow is attempted if it throws, with a growing pause between attempts. After the last
+   * attempt it is parked: `pawl list` shows it, and `pawl release` resumes it. A TerminalError ends it at
+   * once. A number sets only the attempts.
    * Default `{ attempts: 10, backoff: '1s', maxBackoff: '5 minutes' }`.
    */
   retry?: number | { attempts?: number; backoff?: Duration; maxBackoff?: Duration }
-  /** How long it may take in all, from its start; then it fails, and is undone. Default: for ever. */
+  /**
+   * The time limit for all attempts together, from the start of the workflow. When it is exceeded, the
+   * workflow fails and its compensations run. Default: no limit.
+   */
   timeout?: Duration
-  /** The queue under whose limits it runs. Default: none. */
+  /** The queue whose limits apply to the workflow. Default: none. */
   queue?: Queue
   /**
-   * Names this version of the code. Executions run under the version they were started with, in
-   * processes that have it; so an old one stays until its executions are done. Default: none.
+   * Names this version of the code. An execution runs only in processes that define the version it was
+   * started with, so keep an old version defined until its executions have ended. Default: none.
    */
   version?: string
-  /** How long its outcome is kept. Default `'7 days'`. */
+  /** How long the outcome is kept after the workflow has ended. Default `'7 days'`. */
   retention?: Duration
 }
 
-/** A workflow as this process knows it. */
-export interface Definition {
+/** A workflow, or a handler of an object, with its options resolved. */
+export interface WorkflowDefinition {
   kind: ExecutionKind
   name: string
   version: string | null
-  /** What names it in wakeups. */
+  /** Identifies kind, name and version in wakeups; see {@link handlerName}. */
   handler: string
   input: z.ZodType | undefined
   output: z.ZodType | undefined
@@ -43,19 +49,21 @@ export interface Definition {
   queue: Queue | null
   retentionMs: number
   code: (execution: never, input: never) => unknown
-  /** Of which object it is a handler; null: it is a workflow. */
+  /** The object that this is a handler of; null: this is a workflow. */
   object: { name: string; readOnly: boolean } | null
 }
 
-export function handlerOf(kind: ExecutionKind, name: string, version: string | null): string {
+/** The name under which workers find the wakeups of a definition. */
+export function handlerName(kind: ExecutionKind, name: string, version: string | null): string {
   return `${kind} ${name}${version === null ? '' : `@${version}`}`
 }
 
 /**
- * What a schema makes of an input or a result.
+ * Validates an input or a result, and returns the value that its schema produces.
+ * @param what the value's description, for the message
  * @throws PawlError `input-invalid`, `value-invalid`
  */
-export async function fits(
+export async function parseWithSchema(
   code: 'input-invalid' | 'value-invalid',
   what: string,
   schema: z.ZodType | undefined,
@@ -67,10 +75,10 @@ export async function fits(
   const { prettifyError } = await import('zod')
   throw new PawlError(
     code,
-    `${what} does not fit its schema: ${prettifyError(result.error)}.`,
+    `${what} does not match its schema: ${prettifyError(result.error)}.`,
     code === 'input-invalid'
       ? 'Nothing was started; correct the input.'
-      : 'Correct it, or its schema.',
+      : 'Correct the value, or its schema.',
     result.error,
   )
 }

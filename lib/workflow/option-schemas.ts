@@ -1,24 +1,26 @@
+/** The zod schemas that validate the options of workflows, starts, objects, signals and queues. */
+
 import { z } from 'zod'
-import { callback, duration, longerThanZero } from '../options/parse-options.ts'
+import { callback, duration, positiveDuration } from '../options/parse-options.ts'
 
 const schema = z.custom<z.ZodType>((value) => value instanceof z.ZodType, 'a zod schema').optional()
 
-/** A name of something durable: it is part of keys and indexes. */
-const NAME = 'a name of 1 to 200 characters'
-export const name = z
-  .string(NAME)
-  .min(1, NAME)
-  .max(200, NAME)
+const NAME_RULE = 'a name of 1 to 200 characters'
+/** The name of a workflow, object, queue or schedule. It becomes part of keys and indexes in the database. */
+export const nameSchema = z
+  .string(NAME_RULE)
+  .min(1, NAME_RULE)
+  .max(200, NAME_RULE)
   .refine((text) => text.isWellFormed() && !/[\0@]/.test(text), 'a name without NUL and @')
 
-const KEY = 'a key of 1 to 1024 characters'
-export const key = z
-  .string(KEY)
-  .min(1, KEY)
-  .max(1024, KEY)
+const KEY_RULE = 'a key of 1 to 1024 characters'
+export const keySchema = z
+  .string(KEY_RULE)
+  .min(1, KEY_RULE)
+  .max(1024, KEY_RULE)
   .refine((text) => text.isWellFormed() && !text.includes('\0'), 'a key without NUL')
 
-const century = duration.refine((ms) => ms <= 100 * 365.25 * 864e5, 'at most 100 years')
+const atMostACentury = duration.refine((ms) => ms <= 100 * 365.25 * 864e5, 'at most 100 years')
 const attempts = z
   .number('a whole number from 1 to 1000')
   .int('a whole number')
@@ -31,8 +33,8 @@ const retry = z
       attempts.transform((attempts) => ({ attempts, backoff: 1000, maxBackoff: 300_000 })),
       z.strictObject({
         attempts: attempts.default(10),
-        backoff: longerThanZero.default(1000),
-        maxBackoff: longerThanZero.default(300_000),
+        backoff: positiveDuration.default(1000),
+        maxBackoff: positiveDuration.default(300_000),
       }),
     ],
     'a number of attempts, or { attempts, backoff, maxBackoff }',
@@ -43,42 +45,42 @@ export const workflowOptions = z.strictObject({
   input: schema,
   output: schema,
   retry,
-  timeout: century.refine((ms) => ms > 0, 'more than 0').optional(),
+  timeout: atMostACentury.refine((ms) => ms > 0, 'more than 0').optional(),
   queue: z
     .custom<{ name: string }>(
       (value) => typeof (value as { name?: unknown } | null)?.name === 'string',
       'what pawl.queue(name, options) returns',
     )
     .optional(),
-  version: name.max(100, 'at most 100 characters').optional(),
-  retention: century.default(7 * 864e5),
+  version: nameSchema.max(100, 'at most 100 characters').optional(),
+  retention: atMostACentury.default(7 * 864e5),
 })
 
 export const startOptions = z.strictObject({
-  key: key.optional(),
-  delay: century.default(0),
+  key: keySchema.optional(),
+  delay: atMostACentury.default(0),
   priority: z
     .number('a whole number from 0 to 9')
     .int('a whole number')
     .min(0, 'at least 0')
     .max(9, 'at most 9')
     .default(0),
-  queueKey: key.optional(),
+  queueKey: keySchema.optional(),
   tx: z.unknown().optional(),
 })
 
-const STATE_NAME = 'a name of 1 to 200 characters'
-export const stateName = z.strictObject({
+const STATE_NAME_RULE = 'a name of 1 to 200 characters'
+export const stateNameSchema = z.strictObject({
   name: z
-    .string(STATE_NAME)
-    .min(1, STATE_NAME)
-    .max(200, STATE_NAME)
+    .string(STATE_NAME_RULE)
+    .min(1, STATE_NAME_RULE)
+    .max(200, STATE_NAME_RULE)
     .refine((text) => text.isWellFormed() && !text.includes('\0'), 'a name without NUL'),
 })
 
-export const objectKey = z.strictObject({ key })
+export const objectKey = z.strictObject({ key: keySchema })
 
-const handlers = z.record(name, callback, 'an object of functions')
+const handlers = z.record(nameSchema, callback, 'an object of functions')
 export const objectOptions = z.strictObject({
   handlers,
   readers: handlers.default({}),
@@ -90,29 +92,28 @@ export const objectOptions = z.strictObject({
 
 export const resultOptions = z.strictObject({ timeout: duration.optional() })
 
-export const sleepOptions = z.strictObject({ ms: century })
+export const sleepOptions = z.strictObject({ ms: atMostACentury })
 
-export const signalOptions = z.strictObject({ timeout: century.optional(), schema })
+export const signalOptions = z.strictObject({ timeout: atMostACentury.optional(), schema })
 
-const count = (most: number) =>
+const countUpTo = (most: number) =>
   z.number('a whole number').int('a whole number').min(1, 'at least 1').max(most, `at most ${most}`)
 
 export const queueOptions: z.ZodType<QueueSettings> = z.strictObject({
-  concurrency: count(100_000).optional(),
-  concurrencyPerKey: count(1000).optional(),
+  concurrency: countUpTo(100_000).optional(),
+  concurrencyPerKey: countUpTo(1000).optional(),
   rateLimit: z
-    .strictObject({ limit: count(100_000), period: longerThanZero }, '{ limit, period }')
+    .strictObject({ limit: countUpTo(100_000), period: positiveDuration }, '{ limit, period }')
     .optional(),
-  maxDepth: count(100_000_000).optional(),
+  maxDepth: countUpTo(100_000_000).optional(),
 })
 
-/** The options of a queue, resolved. */
+/** The validated options of a queue. */
 export interface QueueSettings {
   concurrency?: number | undefined
   concurrencyPerKey?: number | undefined
-  /** At most so many begin within a period of so many ms. */
+  /** At most `limit` executions start within a period, given in ms. */
   rateLimit?: { limit: number; period: number } | undefined
   maxDepth?: number | undefined
 }
 
-export { callback }

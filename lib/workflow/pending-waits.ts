@@ -1,261 +1,264 @@
+/** Keeps what a workflow attempt waits for (times, signals, results), and suspends the execution when only waits are left. */
+
 import type { Attempt } from '../engine/attempt.ts'
 import type { Journal } from '../engine/journal/journal.ts'
-import { persist } from '../engine/retry/retry-while-unavailable.ts'
+import { retryWhileUnavailable } from '../engine/retry/retry-while-unavailable.ts'
 import { CancelledError } from '../errors/index.ts'
 import type { AttemptRef } from '../store/execution-store.ts'
-import type { Watch } from '../store/change-listener.ts'
+import type { ChangeListener } from '../store/change-listener.ts'
 import type { WorkflowStore } from '../store/workflow-store.ts'
 
-/** How long something that may arrive at any moment is waited for in memory, in ms. */
+/** How long a wait for a signal or result is kept in memory before the execution is suspended, in ms. */
 const LINGER_MS = 250
 
-/** A time that is this near is waited for in memory, in ms. */
-const NEAR_MS = 1000
+/** A wait whose deadline is nearer than this is kept in memory, in ms. */
+const NEAR_DEADLINE_MS = 1000
 
-/** What setTimeout can do. */
+/** The longest delay that setTimeout supports. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
-/** What came of a wait. */
-export type Arrived = { value: unknown } | { error: unknown }
+/** The value that a wait resolves to, or the error that it rejects with. */
+export type WaitResult = { value: unknown } | { error: unknown }
 
-/** Something that an execution waits for. */
+/** One wait of an execution: for a point in time, or for a change that is notified under a topic. */
 export interface Wait {
-  /** When it is over by itself, in microseconds since 1970; null: never. */
+  /** When the wait times out, in microseconds since 1970; null: never. */
   deadline: bigint | null
-  /** What the news of it is filed under; null: only its time counts. */
+  /** The notification topic whose messages trigger a check: an execution's id. Null: only the deadline counts. */
   topic: string | null
-  /** The execution whose end it waits for. */
+  /** The id of the execution whose end is awaited. */
   execution?: string
-  /** Looks whether it has arrived, and records it. */
-  look: () => Promise<Arrived | null>
+  /** Checks whether the wait is over and, if so, records its result in the journal; null: not yet. */
+  check: () => Promise<WaitResult | null>
 }
 
-interface OpenWait extends Wait {
-  since: number
-  looking: Promise<void> | null
+interface PendingWait extends Wait {
+  startedAt: number
+  checking: Promise<void> | null
   subscribed: boolean
-  over: AbortController
+  ended: AbortController
   resolve: (value: unknown) => void
   reject: (error: unknown) => void
 }
 
-/** What waits are made of. */
-export interface WaitParts {
+/** What {@link PendingWaits} needs. */
+export interface PendingWaitsDependencies {
   ref: AttemptRef
   attempt: Attempt
   journal: Journal
   store: WorkflowStore
-  watch: Watch
-  /** What the attempt has seen of its inbox. */
+  changeListener: ChangeListener
+  /** The inbox counter up to which the attempt has seen what arrived. */
   inbox: number
-  /** When the execution's time is up, in microseconds since 1970. */
+  /** The deadline of the whole execution, in microseconds since 1970; null: none. */
   deadline: bigint | null
-  /** Whether other executions wait for room in this process. */
-  crowded: () => boolean
-  stopped: () => boolean
+  /** Whether other executions may be waiting for room in this process. */
+  isWorkerFull: () => boolean
+  isStopped: () => boolean
 }
 
 /**
- * What an attempt waits for. While something may come soon, it waits in memory; else, and when none of its
- * steps is under way, the execution is put to sleep: it then costs a row, and no memory. Whatever
- * it waits for wakes it, and another attempt replays its journal up to here.
+ * The pending waits of one attempt. A wait that may end soon is kept in memory. Otherwise, when no step is
+ * running, the execution is suspended: it then takes up a row in the database but no memory. What ends a wait
+ * also wakes the execution, and another attempt replays its journal up to this point.
  */
-export class Waits {
-  readonly #parts: WaitParts
-  readonly #open = new Set<OpenWait>()
-  #active = 0
-  #inbox: number
-  #resting = false
-  #over = false
-  #timer: NodeJS.Timeout | undefined
+export class PendingWaits {
+  readonly #dependencies: PendingWaitsDependencies
+  readonly #pending = new Set<PendingWait>()
+  #activeCount = 0
+  #seenInbox: number
+  #isSuspending = false
+  #isEnded = false
+  #lingerTimer: NodeJS.Timeout | undefined
 
-  constructor(parts: WaitParts) {
-    this.#parts = parts
-    this.#inbox = parts.inbox
-    parts.attempt.settled.then(() => this.#end())
-    parts.attempt.onHalt = () => this.#halt()
+  constructor(dependencies: PendingWaitsDependencies) {
+    this.#dependencies = dependencies
+    this.#seenInbox = dependencies.inbox
+    dependencies.attempt.settled.then(() => this.#end())
+    dependencies.attempt.onHalted = () => this.#halt()
   }
 
-  /** Counts work that is under way: nobody falls asleep over it. */
-  async track<T>(work: Promise<T>): Promise<T> {
-    this.#active++
+  /** Counts a running operation, so that the execution is not suspended while it runs. */
+  async trackActive<T>(work: Promise<T>): Promise<T> {
+    this.#activeCount++
     try {
       return await work
     } finally {
-      this.#active--
-      this.#arm()
+      this.#activeCount--
+      this.#scheduleSuspension()
     }
   }
 
-  /** Resolves, or rejects, when it has arrived; never if the execution falls asleep over it. */
+  /** Waits; the promise never settles if the execution is suspended meanwhile. */
   wait(wait: Wait): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      const open: OpenWait = {
+      const pending: PendingWait = {
         ...wait,
-        since: performance.now(),
-        looking: null,
+        startedAt: performance.now(),
+        checking: null,
         subscribed: false,
-        over: new AbortController(),
+        ended: new AbortController(),
         resolve,
         reject,
       }
-      if (this.#over) return
-      const { halted } = this.#parts.journal
-      if (halted) return reject(halted)
-      this.#open.add(open)
-      this.#follow(open).catch((error) => this.#settle(open, { error }))
-      this.#arm()
+      if (this.#isEnded) return
+      const { haltReason } = this.#dependencies.journal
+      if (haltReason) return reject(haltReason)
+      this.#pending.add(pending)
+      this.#watch(pending).catch((error) => this.#settle(pending, { error }))
+      this.#scheduleSuspension()
     })
   }
 
-  async #follow(wait: OpenWait): Promise<void> {
-    const { watch } = this.#parts
-    const { signal } = wait.over
-    while (this.#open.has(wait)) {
+  async #watch(wait: PendingWait): Promise<void> {
+    const { changeListener } = this.#dependencies
+    const { signal } = wait.ended
+    while (this.#pending.has(wait)) {
       const left = wait.deadline === null ? MAX_TIMER_MS : this.#msUntil(wait.deadline)
       if (wait.topic !== null) {
-        const seen = async () => {
-          await this.#look(wait)
-          return this.#open.has(wait) ? null : true
+        const check = async () => {
+          await this.#check(wait)
+          return this.#pending.has(wait) ? null : true
         }
-        await watch.until(wait.topic, seen, Math.min(Math.max(left, 1), MAX_TIMER_MS), signal)
+        await changeListener.waitFor(wait.topic, check, Math.min(Math.max(left, 1), MAX_TIMER_MS), signal)
       } else {
-        await pause(Math.min(left, MAX_TIMER_MS), signal)
+        await abortableDelay(Math.min(left, MAX_TIMER_MS), signal)
       }
       if (wait.deadline !== null && this.#msUntil(wait.deadline) <= 0) {
-        await this.#look(wait)
-        if (this.#open.has(wait)) await pause(20, signal)
+        await this.#check(wait)
+        if (this.#pending.has(wait)) await abortableDelay(20, signal)
       }
     }
   }
 
-  /** One look at a time. While the execution is about to sleep, only that looks. */
-  #look(wait: OpenWait, byRest = false): Promise<void> {
-    if (!this.#open.has(wait) || (this.#resting && !byRest))
-      return wait.looking ?? Promise.resolve()
-    wait.looking ??= wait
-      .look()
+  /** Checks a wait, one check at a time. While the execution is being suspended, only the suspension checks. */
+  #check(wait: PendingWait, isForSuspension = false): Promise<void> {
+    if (!this.#pending.has(wait) || (this.#isSuspending && !isForSuspension))
+      return wait.checking ?? Promise.resolve()
+    wait.checking ??= wait
+      .check()
       .then(
-        (arrived) => arrived && this.#settle(wait, arrived),
+        (result) => result && this.#settle(wait, result),
         (error) => this.#settle(wait, { error }),
       )
       .then(() => {
-        wait.looking = null
+        wait.checking = null
       })
-    return wait.looking
+    return wait.checking
   }
 
-  #settle(wait: OpenWait, arrived: Arrived): void {
-    if (!this.#open.delete(wait)) return
-    wait.over.abort()
-    if ('error' in arrived) wait.reject(arrived.error)
-    else wait.resolve(arrived.value)
-    // Whoever has waited behind it has seen what is there, and it was not its turn.
-    for (const next of this.#open) {
-      if (next.topic !== null && next.topic === wait.topic) this.#look(next)
+  #settle(wait: PendingWait, result: WaitResult): void {
+    if (!this.#pending.delete(wait)) return
+    wait.ended.abort()
+    if ('error' in result) wait.reject(result.error)
+    else wait.resolve(result.value)
+    // Later waits for the same topic may have been checked already, when it was not yet their turn.
+    for (const next of this.#pending) {
+      if (next.topic !== null && next.topic === wait.topic) this.#check(next)
     }
-    this.#arm()
+    this.#scheduleSuspension()
   }
 
-  /** Soon, when the code has gone on as far as it can, looks whether there is anything left but to wait. */
-  #arm(): void {
-    if (this.#over || this.#active > 0 || this.#open.size === 0) return
-    setImmediate(() => setImmediate(() => this.#rest()))
+  /** Suspends the execution a moment later, when the code has run as far as it can, if only waits are left. */
+  #scheduleSuspension(): void {
+    if (this.#isEnded || this.#activeCount > 0 || this.#pending.size === 0) return
+    setImmediate(() => setImmediate(() => this.#suspendIfIdle()))
   }
 
   get #isIdle(): boolean {
-    return !this.#over && this.#active === 0 && this.#open.size > 0
+    return !this.#isEnded && this.#activeCount === 0 && this.#pending.size > 0
   }
 
-  #rest(): void {
-    if (!this.#isIdle || this.#resting) return
-    const soon = this.#soon()
-    clearTimeout(this.#timer)
-    if (soon > 0) {
-      this.#timer = setTimeout(() => this.#rest(), soon).unref()
+  #suspendIfIdle(): void {
+    if (!this.#isIdle || this.#isSuspending) return
+    const lingerMs = this.#msToKeepInMemory()
+    clearTimeout(this.#lingerTimer)
+    if (lingerMs > 0) {
+      this.#lingerTimer = setTimeout(() => this.#suspendIfIdle(), lingerMs).unref()
       return
     }
-    this.#resting = true
-    this.#sleep()
+    this.#isSuspending = true
+    this.#suspend()
       .catch(() => {
-        // The store is away for good, or Pawl has stopped: somebody else goes on with it.
+        // The store stays unavailable or Pawl has stopped: another process will continue the execution.
       })
       .finally(() => {
-        this.#resting = false
-        if (this.#over) return
-        for (const wait of this.#open) this.#look(wait)
-        this.#arm()
+        this.#isSuspending = false
+        if (this.#isEnded) return
+        for (const wait of this.#pending) this.#check(wait)
+        this.#scheduleSuspension()
       })
   }
 
-  /** For how long what it waits for is near, in ms. */
-  #soon(): number {
-    const near = [...this.#open].map(({ deadline }) => deadline && this.#msUntil(deadline))
-    if (near.some((ms) => ms !== null && ms < NEAR_MS)) return NEAR_MS
-    if (this.#parts.crowded()) return 0
-    const arriving = [...this.#open].filter(({ topic }) => topic !== null)
-    return Math.max(0, ...arriving.map(({ since }) => since + LINGER_MS - performance.now()))
+  /** For how long the execution should stay in memory, in ms, since one of its waits may end soon. */
+  #msToKeepInMemory(): number {
+    const msToDeadlines = [...this.#pending].map(({ deadline }) => deadline && this.#msUntil(deadline))
+    if (msToDeadlines.some((ms) => ms !== null && ms < NEAR_DEADLINE_MS)) return NEAR_DEADLINE_MS
+    if (this.#dependencies.isWorkerFull()) return 0
+    const waitsForChanges = [...this.#pending].filter(({ topic }) => topic !== null)
+    return Math.max(0, ...waitsForChanges.map(({ startedAt }) => startedAt + LINGER_MS - performance.now()))
   }
 
-  async #sleep(): Promise<void> {
-    const { ref, store, attempt, journal, stopped } = this.#parts
-    const waits = [...this.#open]
-    await Promise.all(waits.map(({ looking }) => looking))
-    // Whoever ends from here on wakes this one; who has ended before is seen by the look that follows.
+  async #suspend(): Promise<void> {
+    const { ref, store, attempt, journal, isStopped } = this.#dependencies
+    const waits = [...this.#pending]
+    await Promise.all(waits.map(({ checking }) => checking))
+    // An awaited execution that ends after this wakes this one; one that ended before is seen by the check below.
     await Promise.all(waits.map((wait) => this.#subscribe(wait)))
-    const inbox = this.#inbox
-    await Promise.all(waits.map((wait) => this.#look(wait, true)))
-    if (!this.#isIdle || waits.some((wait) => !this.#open.has(wait))) return
-    await journal.keepFailures()
-    if (!this.#isIdle || waits.some((wait) => !this.#open.has(wait))) return
-    const due = this.#due()
-    const suspended = await persist(
+    const inbox = this.#seenInbox
+    await Promise.all(waits.map((wait) => this.#check(wait, true)))
+    if (!this.#isIdle || waits.some((wait) => !this.#pending.has(wait))) return
+    await journal.recordCaughtFailures()
+    if (!this.#isIdle || waits.some((wait) => !this.#pending.has(wait))) return
+    const due = this.#wakeAt()
+    const suspended = await retryWhileUnavailable(
       () => store.suspend({ ...ref, inbox, due: due === null ? null : String(due) }),
-      stopped,
+      isStopped,
     )
-    if (suspended.kind === 'suspended') attempt.suspended()
-    else if (suspended.kind === 'superseded') attempt.supersede()
+    if (suspended.kind === 'suspended') attempt.markSuspended()
+    else if (suspended.kind === 'superseded') attempt.markSuperseded()
     else {
-      this.#inbox = suspended.inbox
+      this.#seenInbox = suspended.inbox
       if (suspended.cancelling) attempt.halt(new CancelledError())
     }
   }
 
-  async #subscribe(wait: OpenWait): Promise<void> {
-    const { ref, store, stopped } = this.#parts
+  async #subscribe(wait: PendingWait): Promise<void> {
+    const { ref, store, isStopped } = this.#dependencies
     const { execution } = wait
     if (!execution || wait.subscribed) return
-    await persist(() => store.subscribe(execution, ref.id), stopped)
+    await retryWhileUnavailable(() => store.subscribeToEnd(execution, ref.id), isStopped)
     wait.subscribed = true
   }
 
-  /** When it goes on by itself. */
-  #due(): bigint | null {
-    const times = [...this.#open].map(({ deadline }) => deadline)
-    times.push(this.#parts.deadline)
+  /** When the suspended execution must be woken by time, in microseconds since 1970; null: never. */
+  #wakeAt(): bigint | null {
+    const times = [...this.#pending].map(({ deadline }) => deadline)
+    times.push(this.#dependencies.deadline)
     return times.reduce((a, b) => (a === null || (b !== null && b < a) ? b : a), null)
   }
 
   #msUntil(deadline: bigint): number {
-    return Number((deadline - this.#parts.journal.time) / 1000n)
+    return Number((deadline - this.#dependencies.journal.databaseTime) / 1000n)
   }
 
-  /** Nothing new begins, and nothing is waited for. */
+  /** Rejects all waits, since the execution was cancelled or timed out. */
   #halt(): void {
-    const error = this.#parts.journal.halted
-    for (const wait of [...this.#open]) this.#settle(wait, { error })
+    const error = this.#dependencies.journal.haltReason
+    for (const wait of [...this.#pending]) this.#settle(wait, { error })
   }
 
-  /** What it waited for leads nowhere any more: its code never goes on. */
+  /** Drops all waits without settling them: the attempt is over and its code does not continue. */
   #end(): void {
-    this.#over = true
-    clearTimeout(this.#timer)
-    for (const wait of this.#open) wait.over.abort()
-    this.#open.clear()
+    this.#isEnded = true
+    clearTimeout(this.#lingerTimer)
+    for (const wait of this.#pending) wait.ended.abort()
+    this.#pending.clear()
   }
 }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
+/** Resolves after a time, or when the signal fires. */
+function abortableDelay(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const end = () => {
       clearTimeout(timer)

@@ -1,9 +1,11 @@
+/** Runs one attempt of a workflow: calls its code, and records the outcome, schedules a retry or parks it. */
+
 import type { Attempt } from '../engine/attempt.ts'
-import { runAs } from '../engine/current-execution.ts'
+import { runInExecution } from '../engine/current-execution.ts'
 import type { Journal } from '../engine/journal/journal.ts'
 import { LimitError } from '../engine/limits.ts'
-import { pauseAfter } from '../engine/retry/backoff.ts'
-import { within } from '../engine/retry/with-timeout.ts'
+import { delayAfter } from '../engine/retry/backoff.ts'
+import { withTimeout } from '../engine/retry/with-timeout.ts'
 import {
   CancelledError,
   DivergenceError,
@@ -13,75 +15,76 @@ import {
 } from '../errors/index.ts'
 import type { Logger } from '../options/logger.ts'
 import type { Outcome } from '../store/execution-store.ts'
-import type { Taken } from '../store/wakeup-store.ts'
-import { type Definition, fits } from './definition.ts'
+import type { LeasedExecution } from '../store/wakeup-store.ts'
+import { type WorkflowDefinition, parseWithSchema } from './definition.ts'
 import { checkSize, errorOutcome, resultOutcome } from './workflow-outcome.ts'
 
-/** How long what runs beside the code that has ended may take to ask for what is recorded of it. */
-const PATIENCE_MS = 1000
+/** How long unawaited branches of code that has returned may take to reach their recorded steps, in ms. */
+const SKIPPED_STEPS_GRACE_MS = 1000
 
-/** What running a workflow needs. */
-export interface RunParts {
+/** What {@link runWorkflow} needs. */
+export interface RunDependencies {
   attempt: Attempt
   journal: Journal
-  definition: Definition
+  definition: WorkflowDefinition
   input: unknown
-  taken: Pick<Taken, 'cancelling' | 'deadline' | 'maxAttempts' | 'attempt'>
-  /** Asks what it has started to end. */
+  leased: Pick<LeasedExecution, 'cancelling' | 'deadline' | 'maxAttempts' | 'attempt'>
+  /** Cancels the executions that this one has started. */
   cancelChildren: () => Promise<void>
   maxOutputBytes: number
   logger: Logger
 }
 
-/** Runs one attempt at a workflow's code. Resolves when the database knows what came of it. */
-export async function runWorkflow(parts: RunParts): Promise<void> {
-  const { attempt, journal, definition, taken } = parts
-  const timer = startClock(parts)
-  if (taken.cancelling) attempt.halt(new CancelledError())
+/** Runs one attempt of a workflow's code. Resolves when the result of the attempt is recorded in the database. */
+export async function runWorkflow(dependencies: RunDependencies): Promise<void> {
+  const { attempt, journal, definition, leased } = dependencies
+  const timer = startTimeout(dependencies)
+  if (leased.cancelling) attempt.halt(new CancelledError())
   try {
-    // Cancelled before it began: there is nothing to undo.
-    if (journal.halted && journal.isEmpty) return await end(parts, errorOutcome(journal.halted))
+    // Cancelled or timed out before the code first ran: there is nothing to compensate.
+    if (journal.haltReason && journal.isEmpty) return await recordOutcome(dependencies, errorOutcome(journal.haltReason))
     const code = definition.code as (execution: unknown, input: unknown) => unknown
     const running = Promise.resolve(
-      runAs(attempt.execution, async () => code(attempt.execution, parts.input)),
+      runInExecution(attempt.execution, async () => code(attempt.execution, dependencies.input)),
     )
-    // Its code may never end: it sleeps, or somebody else goes on with it.
-    const ended = await Promise.race([running.then(value), attempt.settled.then(() => null)])
+    // The code's promise may never settle: the execution was suspended, or another attempt has replaced this.
+    const returned = await Promise.race([running.then(wrap), attempt.settled.then(() => null)])
     running.catch(() => {})
-    if (!ended) return
-    await checkAsked(parts)
-    await end(parts, await outcomeOf(parts, ended.value))
+    if (!returned) return
+    await checkNoStepSkipped(dependencies)
+    await recordOutcome(dependencies, await outcomeOf(dependencies, returned.value))
   } catch (error) {
-    if (!attempt.isSettled) await fail(parts, error)
+    if (!attempt.isSettled) await handleError(dependencies, error)
   } finally {
     clearTimeout(timer)
   }
 }
 
-const value = (value: unknown) => ({ value })
+const wrap = (value: unknown) => ({ value })
 
 /**
- * The code has ended: it must have asked for all that earlier attempts recorded. A branch that nobody waits
- * for (the loser of a race) may be on its way to it.
+ * Checks, after the code has ended, that it has run every step that earlier attempts recorded. A branch that
+ * the code does not await (the loser of a race) may still be on its way to its steps, so this waits a little.
  * @throws DivergenceError
  */
-async function checkAsked({ attempt, journal, definition }: RunParts): Promise<void> {
-  if (attempt.isGivingUp) return // What it ends with is decided.
-  const until = performance.now() + PATIENCE_MS
-  while (journal.isReplaying && performance.now() < until) {
-    await within(10, attempt.settled)
+async function checkNoStepSkipped({ attempt, journal, definition }: RunDependencies): Promise<void> {
+  if (attempt.isGivingUp) return // An earlier attempt has recorded how the execution ends.
+  const deadline = performance.now() + SKIPPED_STEPS_GRACE_MS
+  while (journal.isReplaying && performance.now() < deadline) {
+    await withTimeout(10, attempt.settled)
     if (attempt.isSettled) return
   }
-  const { skipped } = journal
+  const skipped = journal.skippedSteps
   if (skipped.length === 0) return
-  throw new Skipped(
+  throw new SkippedStepsError(
     skipped,
-    `Workflow "${definition.name}" has ended without asking for what is recorded of it: ${skipped.map((name) => `"${name}"`).join(', ')}.`,
-    'Bring back the code it was started with (see version and execution.patched) and release it; released under the same code, it ends without them.',
+    `Workflow "${definition.name}" has ended without running steps that its journal contains: ${skipped.map((name) => `"${name}"`).join(', ')}.`,
+    'Restore the code that the workflow was started with (see version and execution.patched) and release it; released under the same code, it ends without these steps.',
   )
 }
 
-class Skipped extends DivergenceError {
+/** The code has ended without running some of the recorded steps. */
+class SkippedStepsError extends DivergenceError {
   readonly steps: string[]
 
   constructor(steps: string[], message: string, hint: string) {
@@ -90,103 +93,111 @@ class Skipped extends DivergenceError {
   }
 }
 
-async function outcomeOf(parts: RunParts, returned: unknown): Promise<Outcome> {
-  const { name, output } = parts.definition
-  const result = await fits('value-invalid', `The result of workflow "${name}"`, output, returned)
+/** Validates and encodes the code's return value. @throws PawlError `value-invalid`, `limit-exceeded` */
+async function outcomeOf(dependencies: RunDependencies, returned: unknown): Promise<Outcome> {
+  const { name, output } = dependencies.definition
+  const result = await parseWithSchema('value-invalid', `The result of workflow "${name}"`, output, returned)
   const outcome = resultOutcome(result)
-  checkSize(outcome.body, parts.maxOutputBytes, `The result of workflow "${name}"`)
+  checkSize(outcome.body, dependencies.maxOutputBytes, `The result of workflow "${name}"`)
   return outcome
 }
 
-async function end(parts: RunParts, outcome: Outcome): Promise<void> {
-  const { attempt, definition } = parts
-  // An earlier attempt may have given up: then that is what it ends with.
+/** Records how the execution ended; a failure only after the compensations have run. */
+async function recordOutcome(dependencies: RunDependencies, outcome: Outcome): Promise<void> {
+  const { attempt, definition } = dependencies
+  // If an earlier attempt has recorded that it gives up, the execution ends with the failure recorded then.
   const isFailure = outcome.status >= 400
   const final = isFailure || attempt.isGivingUp ? await attempt.giveUp(outcome) : outcome
   await attempt.complete(final, definition.retentionMs, final.status >= 400)
 }
 
-/** What it ends with, if there is only one way to end. */
-function finalError(error: Error, { attempt, journal }: RunParts): Error | undefined {
-  // Once an attempt has given up, whatever the code makes of it.
+/** The error that the execution must end with; undefined if it may be retried. */
+function finalError(error: Error, { attempt, journal }: RunDependencies): Error | undefined {
+  // Once an attempt has given up, the execution fails, even if the code now throws something else.
   if (error instanceof TerminalError || attempt.isGivingUp) return error
-  // Told to end, it ends, whatever its code makes of that.
-  return error instanceof DivergenceError ? undefined : journal.halted
+  // A halted execution (cancelled or timed out) ends with the reason of the halt, whatever the code throws.
+  return error instanceof DivergenceError ? undefined : journal.haltReason
 }
 
-/** Whether no other attempt can fare better, until somebody changes something. */
-function isHopeless(error: Error): boolean {
-  const waitsForItself = error instanceof PawlError && error.code === 'object-deadlock'
-  return error instanceof DivergenceError || error instanceof LimitError || waitsForItself
+/** Whether every further attempt would fail with the same error until a person changes something. */
+function isRetryPointless(error: Error): boolean {
+  const isDeadlock = error instanceof PawlError && error.code === 'object-deadlock'
+  return error instanceof DivergenceError || error instanceof LimitError || isDeadlock
 }
 
-async function fail(parts: RunParts, thrown: unknown): Promise<void> {
-  const { attempt, journal, definition, taken, logger } = parts
+/** Decides what an error that the code has thrown leads to: the final failure, a retry, or parking. */
+async function handleError(dependencies: RunDependencies, thrown: unknown): Promise<void> {
+  const { attempt, journal, definition, leased, logger } = dependencies
   const error = thrown instanceof Error ? thrown : new Error(String(thrown), { cause: thrown })
-  // Told to stop: what it throws then says nothing of the execution.
+  // This process is stopping or the attempt is superseded: an error that follows from that is no failure.
   if (journal.hasStopped) return void (await attempt.release('released'))
-  const final = finalError(error, parts)
+  const final = finalError(error, dependencies)
   if (final) {
     try {
-      await checkAsked(parts)
-      // What it was starting when it was asked to end has not been asked.
-      if (journal.halted instanceof CancelledError) await parts.cancelChildren()
-      return await end(parts, errorOutcome(final))
-    } catch (undoing) {
-      if (undoing instanceof DivergenceError) return park(parts, undoing)
-      logger.warn('a compensation failed; another attempt goes on with it', {
-        error: undoing,
+      await checkNoStepSkipped(dependencies)
+      // The cancellation did not reach executions that this one was just starting: cancel these too.
+      if (journal.haltReason instanceof CancelledError) await dependencies.cancelChildren()
+      return await recordOutcome(dependencies, errorOutcome(final))
+    } catch (compensationError) {
+      if (compensationError instanceof DivergenceError) return park(dependencies, compensationError)
+      logger.warn('a compensation failed; another attempt will run it again', {
+        error: compensationError,
         execution: attempt.execution.id,
       })
-      return retry(parts, undoing as Error)
+      return releaseForRetry(dependencies, compensationError as Error)
     }
   }
-  if (isHopeless(error)) return park(parts, error)
+  if (isRetryPointless(error)) return park(dependencies, error)
   const fields = { execution: attempt.execution.id, workflow: definition.name, error }
-  if (taken.maxAttempts <= taken.attempt) {
-    logger.warn('a workflow has failed as often as it may and is parked; see pawl release', fields)
-  } else logger.debug('a workflow failed and is tried again', fields)
-  await retry(parts, error)
+  if (leased.maxAttempts <= leased.attempt) {
+    logger.warn('a workflow has used up its attempts and is parked; see pawl release', fields)
+  } else logger.debug('a workflow failed and will be retried', fields)
+  await releaseForRetry(dependencies, error)
 }
 
-/** No other attempt can fare better, until somebody changes something. */
+/** Parks the execution: it is not retried until `pawl release`. */
 async function park(
-  { attempt, journal, definition, logger }: RunParts,
+  { attempt, journal, definition, logger }: RunDependencies,
   error: Error,
 ): Promise<void> {
-  // What it has recorded itself is no part of what the right code has to ask for.
-  const skipped = error instanceof Skipped ? error.steps : []
-  if (error instanceof DivergenceError) await journal.diverged({ skipped }).catch(() => {})
+  // Steps that this attempt has recorded itself are not part of what the correct code has to run.
+  const skipped = error instanceof SkippedStepsError ? error.steps : []
+  if (error instanceof DivergenceError) await journal.recordDivergence({ skipped }).catch(() => {})
   const fields = { execution: attempt.execution.id, workflow: definition.name, error }
   logger.warn(
     error instanceof DivergenceError
-      ? 'a workflow does not fit its journal and is parked; nothing was changed'
-      : 'no attempt can bring a workflow further, and it is parked; correct it, and see pawl release',
+      ? "a workflow's code does not match its journal, so it is parked; nothing was changed"
+      : 'a workflow is parked because no further attempt can succeed; correct it, and see pawl release',
     fields,
   )
   await attempt.release('parked', { error })
 }
 
-async function retry({ attempt, definition, taken }: RunParts, error: Error): Promise<void> {
+/** Gives the execution back for a later attempt, or parks it if its attempts are used up. */
+async function releaseForRetry({ attempt, definition, leased }: RunDependencies, error: Error): Promise<void> {
   const { attempts, backoff, maxBackoff } = definition.retry
-  const left = taken.maxAttempts - taken.attempt
-  if (left <= 0) return void (await attempt.release('parked', { error }))
-  const failures = Math.max(1, attempts - left)
-  const pause = pauseAfter(failures, { firstMs: backoff, maxMs: maxBackoff })
+  const attemptsLeft = leased.maxAttempts - leased.attempt
+  if (attemptsLeft <= 0) return void (await attempt.release('parked', { error }))
+  const failures = Math.max(1, attempts - attemptsLeft)
+  const delay = delayAfter(failures, { firstMs: backoff, maxMs: maxBackoff })
   await attempt.release('released', {
     error,
-    // Half of it is certain: a fleet of failures is spread, and none comes at once.
-    delayMs: Math.round(Math.min(maxBackoff, backoff * 2 ** (failures - 1)) / 2 + pause / 2),
+    // Half of the delay is fixed and half is random: many failures at one moment are not retried all at once,
+    // and none is retried immediately.
+    delayMs: Math.round(Math.min(maxBackoff, backoff * 2 ** (failures - 1)) / 2 + delay / 2),
   })
 }
 
-/** Ends it when its time is up. A time far off ends it when it is looked at then. */
-function startClock({ attempt, journal, definition, taken }: RunParts): NodeJS.Timeout | undefined {
-  const { deadline } = taken
+/**
+ * Halts the attempt when the workflow's `timeout` is over. No timer is set for a deadline beyond the range of
+ * setTimeout (24 days): the attempt that runs when it is reached is halted at once.
+ */
+function startTimeout({ attempt, journal, definition, leased }: RunDependencies): NodeJS.Timeout | undefined {
+  const { deadline } = leased
   if (deadline === null) return undefined
   const { name, timeoutMs } = definition
   const halt = () => attempt.halt(new WorkflowTimeoutError(name, timeoutMs ?? 0))
-  const ms = Number((BigInt(deadline) - journal.time) / 1000n)
+  const ms = Number((BigInt(deadline) - journal.databaseTime) / 1000n)
   if (ms <= 0) return void halt()
   return ms < 2 ** 31 ? setTimeout(halt, ms).unref() : undefined
 }

@@ -1,47 +1,49 @@
+/** Implements the workflow execution object: durable sleeps, signals, results of other workflows, patches. */
+
 import type { z } from 'zod'
-import { currentExecution, runAs } from '../engine/current-execution.ts'
+import { currentExecution, runInExecution } from '../engine/current-execution.ts'
 import type { Journal } from '../engine/journal/journal.ts'
-import { type ExecutionParts, RunningExecution } from '../engine/running-execution.ts'
+import { type ExecutionDependencies, RunningExecution } from '../engine/running-execution.ts'
 import { PawlError } from '../errors/index.ts'
 import { type Duration, parseOptions } from '../options/parse-options.ts'
 import type { Outcome } from '../store/execution-store.ts'
-import type { Signal, WorkflowStore } from '../store/workflow-store.ts'
+import type { PendingSignal, WorkflowStore } from '../store/workflow-store.ts'
 import type { WorkflowHandle } from './workflow-handle.ts'
 import { signalOptions, sleepOptions } from './option-schemas.ts'
-import { resultOf } from './workflow-outcome.ts'
+import { unwrapOutcome } from './workflow-outcome.ts'
 import type { StartOptions } from './start-options.ts'
-import type { Arrived, Waits } from './pending-waits.ts'
+import type { WaitResult, PendingWaits } from './pending-waits.ts'
 import type { Workflow } from './workflow.ts'
 import type { SignalOptions, WorkflowExecution } from './workflow-execution.ts'
 
-/** What a workflow's execution needs besides. */
-export interface WorkflowParts {
+/** What the execution of a workflow needs in addition to that of a request. */
+export interface RunningWorkflowDependencies {
   version: string | null
-  waits: Waits
+  waits: PendingWaits
   store: WorkflowStore
-  /** Its signals of that name that no entry has taken. */
-  unread: (name: string) => Promise<Signal[]>
-  /** What is stored of another execution's end; null if it has not ended. */
-  outcomeOf: (id: string) => Promise<Outcome | null>
-  /** Says that a signal was refused. */
-  onRefused: (signal: string, error: unknown) => void
-  /** Values of signals, as they are stored. */
-  openSignal: (name: string, value: Buffer | null) => unknown
+  /** Reads the execution's signals of a name that no journal entry has consumed, in the order of arrival. */
+  unreadSignals: (name: string) => Promise<PendingSignal[]>
+  /** Reads the decrypted outcome of another execution; null if it has not ended. */
+  readOutcome: (id: string) => Promise<Outcome | null>
+  /** Reports a signal that does not match the schema of the wait. */
+  onInvalidSignal: (signal: string, error: unknown) => void
+  /** Decrypts and decodes the stored value of a signal. */
+  decodeSignal: (name: string, value: Buffer | null) => unknown
 }
 
-/** The WorkflowExecution of an attempt that is running here. */
+/** The execution object of a workflow while an attempt runs in this process. */
 export class RunningWorkflow extends RunningExecution implements WorkflowExecution {
   readonly version: string | null
-  readonly #own: WorkflowParts
-  /** Signals that a wait of this attempt is about to take. */
-  readonly #claimed = new Set<string>()
-  /** Waits for signals of a name, in their order: what each has refused. */
-  readonly #lines = new Map<string, Set<string>[]>()
+  readonly #workflow: RunningWorkflowDependencies
+  /** Signals that a wait of this attempt is about to consume. */
+  readonly #claimedSignals = new Set<string>()
+  /** By signal name, the waits for it in the order in which they began: the senders that each has refused. */
+  readonly #waitersByName = new Map<string, Set<string>[]>()
 
-  constructor(parts: ExecutionParts, own: WorkflowParts) {
-    super(parts)
-    this.#own = own
-    this.version = own.version
+  constructor(dependencies: ExecutionDependencies, workflow: RunningWorkflowDependencies) {
+    super(dependencies)
+    this.#workflow = workflow
+    this.version = workflow.version
   }
 
   async sleep(time: Duration): Promise<void> {
@@ -51,119 +53,119 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
 
   async sleepUntil(date: Date): Promise<void> {
     if (!(date instanceof Date) || Number.isNaN(date.getTime())) {
-      throw new PawlError('invalid-option', 'sleepUntil() was given no date.', 'Give a valid Date.')
+      throw new PawlError('invalid-option', 'sleepUntil() was given no valid date.', 'Pass a valid Date.')
     }
     await this.#sleep({ until: date.getTime() })
   }
 
-  async #sleep(how: { ms: number } | { until: number }): Promise<void> {
-    const { journal } = this.parts
-    this.checkUse('sleep', noop, 'sleep')
-    const use = journal.use('sleep', 'sleep')
-    if (use.entry?.completed) return void (await this.track(journal.replay(use, use.entry)))
-    const begun = await this.track(journal.begin(use, how))
-    if ('ended' in begun) return void journal.adopt(begun.ended)
-    const known = begun.known as typeof how
+  async #sleep(end: { ms: number } | { until: number }): Promise<void> {
+    const { journal } = this.dependencies
+    this.validateCall('sleep', noop, 'sleep')
+    const call = journal.call('sleep', 'sleep')
+    if (call.entry?.completed) return void (await this.trackActive(journal.replay(call, call.entry)))
+    const start = await this.trackActive(journal.recordStart(call, end))
+    if ('ended' in start) return void journal.adopt(start.ended)
+    const recorded = start.known as typeof end
     const deadline =
-      'until' in known ? BigInt(known.until) * 1000n : BigInt(begun.at) + BigInt(known.ms) * 1000n
-    await this.#own.waits.wait({
+      'until' in recorded ? BigInt(recorded.until) * 1000n : BigInt(start.at) + BigInt(recorded.ms) * 1000n
+    await this.#workflow.waits.wait({
       deadline,
       topic: null,
-      look: async () => {
-        if (journal.time < deadline) return null
-        return adopted(journal, await journal.record(use, { output: undefined }, 0), undefined)
+      check: async () => {
+        if (journal.databaseTime < deadline) return null
+        return waitResultOf(journal, await journal.record(call, { output: undefined }, 0), undefined)
       },
     })
   }
 
   async signal<T = unknown>(name: string, options?: SignalOptions<T>): Promise<T | undefined> {
-    const { journal } = this.parts
+    const { journal } = this.dependencies
     const { timeout, schema } = parseOptions(signalOptions, options, `signal "${name}"`)
-    this.checkUse(name, noop, 'signal')
-    const use = journal.use(name, 'signal')
-    if (use.entry?.completed) return (await this.track(journal.replay(use, use.entry))) as T
+    this.validateCall(name, noop, 'signal')
+    const call = journal.call(name, 'signal')
+    if (call.entry?.completed) return (await this.trackActive(journal.replay(call, call.entry))) as T
     let deadline: bigint | null = null
     if (timeout !== undefined) {
-      const begun = await this.track(journal.begin(use, { ms: timeout }))
-      if ('ended' in begun) return journal.adopt(begun.ended) as T
-      deadline = BigInt(begun.at) + BigInt((begun.known as { ms: number }).ms) * 1000n
+      const start = await this.trackActive(journal.recordStart(call, { ms: timeout }))
+      if ('ended' in start) return journal.adopt(start.ended) as T
+      deadline = BigInt(start.at) + BigInt((start.known as { ms: number }).ms) * 1000n
     }
     const started = performance.now()
-    const refused = new Set<string>()
-    const line = this.#lines.get(name) ?? []
-    this.#lines.set(name, line)
-    line.push(refused)
-    const look = async (): Promise<Arrived | null> => {
-      const found = await this.#unread(name, schema, line, refused)
+    const refusedSenders = new Set<string>()
+    const queue = this.#waitersByName.get(name) ?? []
+    this.#waitersByName.set(name, queue)
+    queue.push(refusedSenders)
+    const check = async (): Promise<WaitResult | null> => {
+      const found = await this.#nextSignal(name, schema, queue, refusedSenders)
       if (found) {
         const { sender, value } = found
         try {
           const tookMs = performance.now() - started
-          const other = await journal.recordBy(use, value, (record) =>
-            this.#own.store.takeSignal({ ...record, signal: name, sender, tookMs }),
+          const existing = await journal.recordWith(call, value, (record) =>
+            this.#workflow.store.consumeSignal({ ...record, signal: name, sender, tookMs }),
           )
-          return other === undefined ? null : adopted(journal, other, value)
+          return existing === undefined ? null : waitResultOf(journal, existing, value)
         } finally {
-          this.#claimed.delete(`${name}\0${sender}`)
+          this.#claimedSignals.delete(`${name}\0${sender}`)
         }
       }
-      if (deadline === null || journal.time < deadline) return null
-      return adopted(journal, await journal.record(use, { output: undefined }, 0), undefined)
+      if (deadline === null || journal.databaseTime < deadline) return null
+      return waitResultOf(journal, await journal.record(call, { output: undefined }, 0), undefined)
     }
     try {
-      return (await this.#own.waits.wait({ deadline, topic: this.id, look })) as T | undefined
+      return (await this.#workflow.waits.wait({ deadline, topic: this.id, check })) as T | undefined
     } finally {
-      line.splice(line.indexOf(refused), 1)
+      queue.splice(queue.indexOf(refusedSenders), 1)
     }
   }
 
   /**
-   * The first signal of this name that fits, that no other wait is about to take, and that none which began
-   * to wait before would take.
-   * @param line of each wait for this name, in their order, the senders of those that it has refused
-   * @param refused of this wait
+   * Finds the first signal of this name that matches the schema, and that no other wait of this attempt is
+   * about to consume or, having begun earlier, comes first for.
+   * @param queue for each wait for this name, in the order in which they began, the senders it has refused
+   * @param refusedSenders the entry of this wait in `queue`
    */
-  async #unread(
+  async #nextSignal(
     name: string,
     schema: z.ZodType | undefined,
-    line: readonly Set<string>[],
-    refused: Set<string>,
+    queue: readonly Set<string>[],
+    refusedSenders: Set<string>,
   ) {
-    for (const { sender, value } of await this.#own.unread(name)) {
+    for (const { sender, value } of await this.#workflow.unreadSignals(name)) {
       const claim = `${name}\0${sender}`
-      const before = line.slice(0, line.indexOf(refused))
-      const isOthers = before.some((others) => !others.has(sender))
-      if (this.#claimed.has(claim) || refused.has(sender) || isOthers) continue
-      const opened = this.#own.openSignal(name, value)
-      this.#claimed.add(claim)
-      if (!schema) return { sender, value: opened }
-      const result = await schema.safeParseAsync(opened)
+      const earlierWaits = queue.slice(0, queue.indexOf(refusedSenders))
+      const belongsToEarlierWait = earlierWaits.some((refusedByOther) => !refusedByOther.has(sender))
+      if (this.#claimedSignals.has(claim) || refusedSenders.has(sender) || belongsToEarlierWait) continue
+      const decoded = this.#workflow.decodeSignal(name, value)
+      this.#claimedSignals.add(claim)
+      if (!schema) return { sender, value: decoded }
+      const result = await schema.safeParseAsync(decoded)
       if (result.success) return { sender, value: result.data as unknown }
-      this.#claimed.delete(claim)
-      refused.add(sender)
-      this.#own.onRefused(name, result.error)
+      this.#claimedSignals.delete(claim)
+      refusedSenders.add(sender)
+      this.#workflow.onInvalidSignal(name, result.error)
     }
     return null
   }
 
-  /** Waits for the end of another execution. */
-  async resultOf(id: string, name: string): Promise<unknown> {
-    const { journal } = this.parts
-    this.checkUse('result', noop, 'result')
-    const use = journal.use(`result ${name}`, 'result')
-    if (use.entry?.completed) return this.track(journal.replay(use, use.entry))
-    const look = async (): Promise<Arrived | null> => {
-      const outcome = await this.#own.outcomeOf(id)
+  /** Waits durably until another execution has ended, and returns its result or throws its error. */
+  async awaitResult(id: string, name: string): Promise<unknown> {
+    const { journal } = this.dependencies
+    this.validateCall('result', noop, 'result')
+    const call = journal.call(`result ${name}`, 'result')
+    if (call.entry?.completed) return this.trackActive(journal.replay(call, call.entry))
+    const check = async (): Promise<WaitResult | null> => {
+      const outcome = await this.#workflow.readOutcome(id)
       if (!outcome) return null
       try {
-        const output = resultOf(name, outcome)
-        return adopted(journal, await journal.record(use, { output }, 0), output)
+        const output = unwrapOutcome(name, outcome)
+        return waitResultOf(journal, await journal.record(call, { output }, 0), output)
       } catch (error) {
-        const other = await journal.record(use, { error: error as Error }, 0)
-        return other ? adopted(journal, other, undefined) : { error }
+        const existing = await journal.record(call, { error: error as Error }, 0)
+        return existing ? waitResultOf(journal, existing, undefined) : { error }
       }
     }
-    return this.#own.waits.wait({ deadline: null, topic: id, execution: id, look })
+    return this.#workflow.waits.wait({ deadline: null, topic: id, execution: id, check })
   }
 
   start<Input, Output>(
@@ -172,46 +174,53 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     options?: StartOptions,
   ): Promise<WorkflowHandle<Output>> {
     const begin = () => workflow.start(input, options)
-    // Also where a library has lost the async context.
-    return currentExecution() === this ? begin() : runAs(this, begin)
+    // A library may have lost the async context; then the start must still belong to this execution.
+    return currentExecution() === this ? begin() : runInExecution(this, begin)
   }
 
   async patched(change: string): Promise<boolean> {
-    const { journal } = this.parts
-    this.checkUse(change, noop, 'patch')
+    const { journal } = this.dependencies
+    this.validateCall(change, noop, 'patch')
     const name = `patched ${change}`
-    // Asked before the name is used: an entry that is there has not been used either.
+    // If recorded entries are left that the code has not called yet, an earlier attempt was past this point; if
+    // it recorded no entry for the patch, its code did not have the change. Checked before recordOnce calls
+    // the entry.
     if (!journal.has(name) && journal.isReplaying) return false
-    return this.entry('patch', name, async () => true)
+    return this.recordOnce('patch', name, async () => true)
   }
 
-  /** @throws PawlError `no-state`: only objects keep something */
+  /** @throws PawlError `no-state`, since only handlers of objects have state */
   get state(): unknown {
     throw new PawlError(
       'no-state',
-      'execution.state was used in a workflow, which keeps none.',
+      'execution.state was used in a workflow, which has no state.',
       'Make it a handler of an object: pawl.object(name, { handlers }).',
     )
   }
 
-  /** Whether a call of that object and key would wait for this execution to end. */
-  holds(_at: { object: string; key: string }): boolean {
+  /** Whether a call of a handler of this object and key would have to wait until this execution has ended. */
+  blocksCallsOf(_at: { object: string; key: string }): boolean {
     return false
   }
 
-  protected override track<T>(running: Promise<T>): Promise<T> {
-    return this.#own.waits.track(running)
+  protected override trackActive<T>(running: Promise<T>): Promise<T> {
+    return this.#workflow.waits.trackActive(running)
   }
 }
 
-function adopted(
+/**
+ * The result of a wait whose journal entry has been written.
+ * @param existing the entry that another attempt had recorded before, which then counts; null: ours was written
+ * @param value the value of our entry
+ */
+function waitResultOf(
   journal: Journal,
-  other: Parameters<Journal['adopt']>[0] | null,
+  existing: Parameters<Journal['adopt']>[0] | null,
   value: unknown,
-): Arrived {
-  if (!other) return { value }
+): WaitResult {
+  if (!existing) return { value }
   try {
-    return { value: journal.adopt(other) }
+    return { value: journal.adopt(existing) }
   } catch (error) {
     return { error }
   }

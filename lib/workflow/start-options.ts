@@ -1,20 +1,23 @@
-/** Options of a start. */
+/** The options with which a workflow is started. */
+
+/** Options of `workflow.start()`. */
 export interface StartOptions {
   /**
-   * Names it within the workflow: a second start with the same key is the first one's handle. Default: a
-   * new one; inside an execution one that is the same in every attempt.
+   * Identifies the execution within the workflow. A second start with the same key starts nothing and returns
+   * the handle of the first. Default: a random key; inside an execution, a key that is the same in every
+   * attempt.
    */
   key?: string
-  /** When it begins. Default: now. */
+  /** How long to wait before the execution begins. Default: it begins now. */
   delay?: number | string
-  /** From 0 to 9: of several that could begin, the highest is first. Default 0. */
+  /** From 0 to 9. Of the executions that could begin, those with the highest priority begin first. Default 0. */
   priority?: number
-  /** The key whose limits it runs under, in queues with `concurrencyPerKey`. */
+  /** The key to which the queue's `concurrencyPerKey` limit applies. */
   queueKey?: string
   /**
-   * A transaction of the app's (a `pg` client, or what `transaction(name, fn)` hands out, also of an ORM):
-   * the workflow is started when that commits, and not at all if it does not. Default: that of a request
-   * with `transaction: true`; else none.
+   * A transaction of the app, in which the start is recorded: the workflow starts when it commits, and never
+   * if it does not. A `pg` client, or the argument of the function in `transaction(name, fn)`, also that of
+   * an ORM. Default: the transaction of a request with `transaction: true`; otherwise none.
    */
   tx?: unknown
 }

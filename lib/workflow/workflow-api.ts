@@ -1,6 +1,8 @@
-import { define, defineQueue } from './define.ts'
+/** The methods of Pawl that define workflows, objects, queues and schedules, and that control executions. */
+
+import { createDefinition, defineQueue } from './define.ts'
 import type { WorkflowOptions } from './definition.ts'
-import { statusOf, type WorkflowStatus } from './workflow-handle.ts'
+import { readStatus, type WorkflowStatus } from './workflow-handle.ts'
 import {
   defineObject,
   type Handlers,
@@ -13,16 +15,16 @@ import type { Queue, QueueOptions } from './queue/queue.ts'
 import type { ScheduleOptions, ScheduleStatus } from './schedule/schedule.ts'
 import { Workflow } from './workflow.ts'
 import type { WorkflowCode } from './workflow-execution.ts'
-import { Workflows } from './workflow-service.ts'
+import { WorkflowService } from './workflow-service.ts'
 
-/** What Pawl has to do with executions that outlive a request. */
+/** The part of Pawl's interface that deals with workflows. */
 export class WorkflowApi {
   /** @internal */
-  protected readonly workflows = new Workflows()
+  protected readonly workflows = new WorkflowService()
 
   /**
-   * Defines a workflow: code that goes on by itself until it has a result, whatever happens to the
-   * processes it runs in. Call it before or after `start()`, in every process that shall run it.
+   * Defines a workflow: code that is continued until it has a result, even if the process that runs it dies.
+   * Call this before or after `start()`, in every process that is to run the workflow.
    *
    * ```ts
    * const fulfil = pawl.workflow('fulfil order', async (execution, { orderId }: Order) => {
@@ -51,15 +53,20 @@ export class WorkflowApi {
       | [WorkflowOptions<Input, Output>, WorkflowCode<Input, Output>]
   ): Workflow<Input, Output> {
     const [options, code] = rest.length === 1 ? [undefined, rest[0]] : rest
-    const definition = define('workflow', name, options, code)
-    this.workflows.define(definition)
+    const definition = createDefinition('workflow', name, options, code)
+    this.workflows.register(definition)
     return new Workflow(this.workflows, definition)
   }
 
   /**
-   * Defines an object: handlers, and what they keep for each key. Those of one key run one at a time, in
-   * the order of the calls; each call is as durable as a workflow. Call it in every process that shall run
-   * them: `await pawl.object('cart', { handlers: { add } }).of(userId).add(item)`.
+   * Defines an object: handlers, and state that they keep for each key. The handlers of one key run one at a
+   * time, in the order of the calls; each call is as durable as a workflow. Call this in every process that
+   * is to run the handlers.
+   *
+   * ```ts
+   * await pawl.object('cart', { handlers: { add } }).of(userId).add(item)
+   * ```
+   *
    * @throws PawlError `invalid-option`
    */
   object<H extends Handlers, R extends Readers>(
@@ -72,42 +79,43 @@ export class WorkflowApi {
   }
 
   /**
-   * Defines a queue: workflows with `queue` run under its limits, over all processes.
+   * Defines a queue. Workflows with this `queue` option share its limits, across all processes.
    * @throws PawlError `invalid-option`
    */
   queue(name: string, options?: QueueOptions): Queue {
-    return defineQueue(name, options, () => this.workflows.parts.queues)
+    return defineQueue(name, options, () => this.workflows.dependencies.queues)
   }
 
   /**
-   * Starts a workflow at the times of a cron expression: each tick starts it once, over all processes, under
-   * the key `<name> <tick in ISO 8601>`. Call it in every process that shall run it.
+   * Starts a workflow at the times of a cron expression. Each tick starts it once across all processes, with
+   * the key `<name> <tick in ISO 8601>`. Call this in every process that is to run the schedule.
    *
    * ```ts
    * pawl.schedule('report', { cron: '0 9 * * mon-fri', timezone: 'Europe/Berlin' }, sendReport)
    * ```
    *
-   * @throws PawlError `invalid-option`, also for an expression or a time zone that is none
+   * @throws PawlError `invalid-option`, also for an invalid cron expression or time zone
    */
   schedule<Input>(
     name: string,
     options: ScheduleOptions<Input>,
     workflow: Workflow<Input, unknown>,
   ): void {
-    this.workflows.schedules.add(name, options, workflow)
+    this.workflows.scheduler.add(name, options, workflow)
   }
 
-  /** The schedules of this process, and when each comes next. @throws PawlError `store-unavailable` */
+  /** Lists the schedules of this process with their next ticks. @throws PawlError `store-unavailable` */
   async schedules(): Promise<ScheduleStatus[]> {
-    return this.workflows.schedules.list()
+    return this.workflows.scheduler.list()
   }
 
   /**
-   * Sends a signal to a workflow: `execution.signal(name)` there resolves to the value.
-   * @param id the execution's: `handle.id`
+   * Sends a signal to a workflow, in which `execution.signal(name)` then resolves to the value.
+   * @param id the id of the execution: `handle.id`
    * @param value default `true`
-   * @param options.id the sender's id of this signal: sent twice, it arrives once. Default: a new one
-   * @throws PawlError `execution-missing` if it has ended, `value-unkeepable`, `store-unavailable`
+   * @param options.id the sender's id of this signal; a signal that is sent twice under one id arrives once.
+   * Default: a new id
+   * @throws PawlError `execution-missing` if the workflow has ended, `value-unkeepable`, `store-unavailable`
    */
   async signal(
     id: string,
@@ -118,13 +126,13 @@ export class WorkflowApi {
     await this.workflows.control.signal(id, name, value, options)
   }
 
-  /** Asks an execution to end, and what it has started; see `handle.cancel()`. */
+  /** Cancels an execution, and the executions that it has started; see `handle.cancel()`. */
   async cancel(id: string): Promise<void> {
     await this.workflows.control.cancel(id)
   }
 
-  /** How a workflow stands. @throws PawlError `execution-missing` */
+  /** Reads the current state of a workflow. @throws PawlError `execution-missing` */
   async status(id: string): Promise<WorkflowStatus> {
-    return statusOf(this.workflows.control, id)
+    return readStatus(this.workflows.control, id)
   }
 }

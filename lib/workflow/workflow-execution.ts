@@ -1,3 +1,5 @@
+/** The interface through which a workflow's code sleeps, waits for signals, starts workflows and runs steps. */
+
 import type { z } from 'zod'
 import type { Execution } from '../engine/execution.ts'
 import type { Duration } from '../options/parse-options.ts'
@@ -7,36 +9,39 @@ import type { Workflow } from './workflow.ts'
 
 /** Options of {@link WorkflowExecution.signal}. */
 export interface SignalOptions<T> {
-  /** How long it waits: the signal is undefined then. Default: for as long as it takes. */
+  /** How long to wait; after that the result is undefined. Default: without limit. */
   timeout?: Duration
-  /** A zod schema. A signal that it refuses is left unread, and the log says so. Default: any value. */
+  /**
+   * A zod schema that validates the value. A signal that does not match it is left unread, and a warning is
+   * logged. Default: any value is accepted.
+   */
   schema?: z.ZodType<T>
 }
 
-/** What a workflow's code holds of its execution. */
+/** The execution object that a workflow's code receives as its first argument. */
 export interface WorkflowExecution extends Execution {
-  /** Of the code: the workflow's `version` option. */
+  /** The `version` option of the workflow; null if it has none. */
   readonly version: string | null
 
   /**
-   * Waits for this long, also over restarts. Waiting costs a row, and no memory: the code ends here and
-   * another attempt goes on from here.
+   * Waits for this long, also across restarts. A sleeping execution takes up a row in the database but no
+   * memory: the code is abandoned here, and another attempt continues from this point.
    */
   sleep(duration: Duration): Promise<void>
 
-  /** Waits until then. */
+  /** Waits until this time, as {@link sleep} does. */
   sleepUntil(date: Date): Promise<void>
 
   /**
-   * Waits for a signal: what `pawl.signal(id, name, value)` sends. One that came before is kept. Each is
-   * taken once; of several of one name the first is first.
-   * @returns its value; undefined if its time was up first
+   * Waits for a signal that `pawl.signal(id, name, value)` sends. A signal that arrives before the wait is
+   * kept for it. Each signal is received once; signals of one name are received in the order of arrival.
+   * @returns the value of the signal; undefined after the timeout
    */
   signal<T = unknown>(name: string, options?: SignalOptions<T>): Promise<T | undefined>
 
   /**
-   * Starts another workflow, as `workflow.start(input, options)` does: once, however often this code runs.
-   * Cancelling this one cancels that one.
+   * Starts another workflow, as `workflow.start(input, options)` does, once however often this code runs.
+   * Cancelling this execution cancels the started one too.
    */
   start<Input, Output>(
     workflow: Workflow<Input, Output>,
@@ -45,8 +50,9 @@ export interface WorkflowExecution extends Execution {
   ): Promise<WorkflowHandle<Output>>
 
   /**
-   * Whether this execution has begun under code that has this change: true for new executions and
-   * for those that have not come this far, false for those that are past it. The same in every attempt.
+   * Tells whether this execution takes a change of the code: true for new executions and for those that had
+   * not yet come this far when the code changed, false for those that were past it. The answer is the same
+   * in every attempt.
    *
    * ```ts
    * if (await execution.patched('check fraud first')) await execution.step('check fraud', checkFraud)

@@ -1,13 +1,15 @@
+/** The handle of a started workflow: waits for its result, reads its status, cancels it and sends it signals. */
+
 import { currentExecution, currentStep } from '../engine/current-execution.ts'
 import { decodeValue } from '../engine/values/value-codec.ts'
 import { PawlError } from '../errors/index.ts'
 import { type Duration, parseOptions } from '../options/parse-options.ts'
 import type { ExecutionKind } from '../store/execution-store.ts'
-import type { Control } from './execution-control.ts'
+import type { ExecutionControl } from './execution-control.ts'
 import { resultOptions } from './option-schemas.ts'
-import { endedOf, resultOf } from './workflow-outcome.ts'
+import { decodeOutcome, unwrapOutcome } from './workflow-outcome.ts'
 
-/** How a workflow stands. */
+/** The state of a workflow, as `handle.status()` and `pawl.status(id)` return it. */
 export interface WorkflowStatus {
   id: string
   kind: ExecutionKind
@@ -16,8 +18,9 @@ export interface WorkflowStatus {
   version: string | null
   key: string
   /**
-   * `waiting`: it begins or goes on later, by itself. `released`: it failed, and is tried again.
-   * `interrupted`: its process died, and another goes on with it. `parked`: it failed as often as it may.
+   * `waiting`: it starts or continues later, by itself. `released`: its last attempt failed, and it will be
+   * retried. `interrupted`: its process died, and another process will continue it. `parked`: it has used up
+   * its attempts, or no further attempt can succeed until something is changed.
    */
   status:
     | 'running'
@@ -28,40 +31,40 @@ export interface WorkflowStatus {
     | 'done'
     | 'failed'
     | 'cancelled'
-  /** Whether it was asked to end and has not yet. */
+  /** Whether it was cancelled and has not ended yet. */
   cancelling: boolean
-  /** The number of times its code was run, also after sleeping. */
+  /** How many times its code has been run; a run after a sleep counts too. */
   attempt: number
-  /** Of a workflow that is done. */
+  /** Its return value. Only if `status` is `done`. */
   result?: unknown
-  /** What it ended with, or why its last attempt failed. */
+  /** The error that it ended with; of an unfinished workflow the error of its last failed attempt. */
   error?: Error
   createdAt: Date
   completedAt: Date | null
 }
 
-/** An execution in which waiting for another one's result is durable, and the result is journaled. */
+/** An execution that waits durably for the result of another one, and records the result in its journal. */
 interface DurableWaiter {
-  resultOf(id: string, name: string): Promise<unknown>
+  awaitResult(id: string, name: string): Promise<unknown>
 }
 
-function awaitsDurably<T extends object>(execution: T): execution is T & DurableWaiter {
-  return 'resultOf' in execution
+function canWaitDurably<T extends object>(execution: T): execution is T & DurableWaiter {
+  return 'awaitResult' in execution
 }
 
-/** A workflow that was started. It can be had again at any time, in any process: `workflow.handle(key)`. */
+/** The handle of a started workflow. Any process can create it again, at any time: `workflow.handle(key)`. */
 export class WorkflowHandle<Output = unknown> {
-  /** The execution's id, a UUID: what `pawl.signal`, `pawl list` and the SQL views call it. */
+  /** The execution's id, a UUID, for `pawl.signal`, the `pawl` command and the SQL views. */
   readonly id: string
-  /** Its key within the workflow. */
+  /** The key that identifies the execution within its workflow. */
   readonly key: string
   readonly #name: string
-  readonly #control: Control
+  readonly #control: ExecutionControl
   readonly #beforeWaiting: () => void
 
   /** @internal */
   constructor(
-    control: Control,
+    control: ExecutionControl,
     id: string,
     key: string,
     name: string,
@@ -75,42 +78,46 @@ export class WorkflowHandle<Output = unknown> {
   }
 
   /**
-   * Waits for its result. Inside a workflow the waiting is durable, and the result is journaled.
-   * @param options.timeout how long to wait. Default: for as long as it takes
-   * @throws WorkflowFailedError, CancelledError: what it ended with; PawlError `result-timed-out`,
+   * Waits for the workflow to end and returns its result. Inside another workflow the wait is durable (it
+   * survives restarts), and the result is recorded in that workflow's journal.
+   * @param options.timeout how long to wait. Default: without limit
+   * @throws WorkflowFailedError, CancelledError if it ended that way; PawlError `result-timed-out`,
    * `execution-parked`, `execution-missing`, `object-deadlock`, `store-unavailable`
    */
   async result(options?: { timeout?: Duration }): Promise<Output> {
     const { timeout } = parseOptions(resultOptions, options, 'result()')
     this.#beforeWaiting()
     const current = currentExecution()
-    if (current && awaitsDurably(current) && !currentStep(current) && timeout === undefined) {
-      return (await current.resultOf(this.id, this.#name)) as Output
+    if (current && canWaitDurably(current) && !currentStep(current) && timeout === undefined) {
+      return (await current.awaitResult(this.id, this.#name)) as Output
     }
-    const outcome = await this.#control.untilEnd(this.id, timeout ?? Number.POSITIVE_INFINITY)
-    if (outcome) return resultOf(this.#name, outcome) as Output
+    const outcome = await this.#control.waitForOutcome(this.id, timeout ?? Number.POSITIVE_INFINITY)
+    if (outcome) return unwrapOutcome(this.#name, outcome) as Output
     throw new PawlError(
       'result-timed-out',
       `Workflow "${this.#name}" had no result within ${timeout} ms.`,
-      'It goes on; ask again later.',
+      'It is still running; call result() again later.',
     )
   }
 
-  /** @throws PawlError `execution-missing`, `store-unavailable`, `decryption-failed` */
+  /**
+   * Reads the current state of the workflow.
+   * @throws PawlError `execution-missing`, `store-unavailable`, `decryption-failed`
+   */
   async status(): Promise<WorkflowStatus> {
-    return statusOf(this.#control, this.id)
+    return readStatus(this.#control, this.id)
   }
 
   /**
-   * Asks it to end, and what it has started: whatever it begins next throws a CancelledError, what it did is
-   * undone, and it ends as cancelled. One that has ended stays as it is.
+   * Cancels the workflow, and the workflows that it has started. The next step or wait that it begins throws a
+   * CancelledError, its compensations run, and it ends as `cancelled`. An ended workflow stays as it is.
    */
   async cancel(): Promise<void> {
     await this.#control.cancel(this.id)
   }
 
   /**
-   * Sends it a signal, as `pawl.signal(id, name, value)` does.
+   * Sends the workflow a signal, as `pawl.signal(id, name, value)` does.
    * @throws PawlError `execution-missing` if it has ended
    */
   async signal(name: string, value: unknown = true, options?: { id?: string }): Promise<void> {
@@ -118,11 +125,14 @@ export class WorkflowHandle<Output = unknown> {
   }
 }
 
-/** @throws PawlError `execution-missing`, `store-unavailable`, `decryption-failed` */
-export async function statusOf(control: Control, id: string): Promise<WorkflowStatus> {
+/**
+ * Reads the current state of a workflow.
+ * @throws PawlError `execution-missing`, `store-unavailable`, `decryption-failed`
+ */
+export async function readStatus(control: ExecutionControl, id: string): Promise<WorkflowStatus> {
   const found = await control.describe(id)
   const { kind, name, version, key, attempt, cancelling, createdAt, completedAt } = found
-  const ended = found.outcome && endedOf(found.outcome)
+  const ended = found.outcome && decodeOutcome(found.outcome)
   const error = ended && 'error' in ended ? ended.error : decodeValue(found.lastError)
   return {
     id,

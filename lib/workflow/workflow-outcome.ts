@@ -1,53 +1,60 @@
+/** Encodes how a workflow ended as an outcome for the store, and decodes it again. */
+
 import { LimitError } from '../engine/limits.ts'
 import { decodeValue, encodeError, encodeValue } from '../engine/values/value-codec.ts'
 import { CancelledError, WorkflowFailedError } from '../errors/index.ts'
 import type { Outcome } from '../store/execution-store.ts'
 
-/** A workflow's outcome is stored as a response's is, with these in place of an HTTP status. */
+/** The outcome of a workflow is stored like a response; these values take the place of the HTTP status. */
 const RESULT = 200
 const CANCELLED = 499
 const FAILED = 500
 
 const NO_HEADERS = Buffer.from('[]')
 
-/** @throws PawlError `value-unkeepable` */
+/** Encodes a workflow's return value. @throws PawlError `value-unkeepable` */
 export function resultOutcome(value: unknown): Outcome {
   return { status: RESULT, headers: NO_HEADERS, body: encodeValue(value) }
 }
 
+/** Encodes the error that a workflow ended with. */
 export function errorOutcome(error: Error): Outcome {
   const status = error instanceof CancelledError ? CANCELLED : FAILED
   return { status, headers: NO_HEADERS, body: encodeError(error) }
 }
 
-/** How a workflow has ended. */
-export type Ended =
+/** How a workflow ended, with its result or error. */
+export type DecodedOutcome =
   | { status: 'done'; result: unknown }
   | { status: 'failed' | 'cancelled'; error: Error }
 
-/** @param outcome decrypted */
-export function endedOf({ status, body }: Outcome): Ended {
+/** Decodes a workflow's outcome, which must have been decrypted. */
+export function decodeOutcome({ status, body }: Outcome): DecodedOutcome {
   const value = decodeValue(body)
   if (status === RESULT) return { status: 'done', result: value }
   return { status: status === CANCELLED ? 'cancelled' : 'failed', error: value as Error }
 }
 
 /**
- * What whoever waits for a workflow gets.
+ * Returns the result in a workflow's outcome, or throws its error.
  * @throws WorkflowFailedError, CancelledError
  */
-export function resultOf(name: string, outcome: Outcome): unknown {
-  const ended = endedOf(outcome)
-  if (ended.status === 'done') return ended.result
-  if (ended.status === 'cancelled') throw new CancelledError(ended.error.message)
-  throw new WorkflowFailedError(name, ended.error)
+export function unwrapOutcome(name: string, outcome: Outcome): unknown {
+  const decoded = decodeOutcome(outcome)
+  if (decoded.status === 'done') return decoded.result
+  if (decoded.status === 'cancelled') throw new CancelledError(decoded.error.message)
+  throw new WorkflowFailedError(name, decoded.error)
 }
 
-/** @throws PawlError `limit-exceeded` */
+/**
+ * Checks an encoded value against a size limit.
+ * @param what the value's description, for the message
+ * @throws PawlError `limit-exceeded`
+ */
 export function checkSize(bytes: Buffer | null, maxBytes: number, what: string): void {
   if (!bytes || bytes.length <= maxBytes) return
   throw new LimitError(
     `${what} takes ${bytes.length} bytes, and at most ${maxBytes} are allowed.`,
-    'Keep what is large in a table or a file of the app and pass its name; or raise the limits option of Pawl.',
+    'Store large data in a table or file of the app and pass a reference to it, or raise the limits option of Pawl.',
   )
 }

@@ -1,54 +1,59 @@
+/** Keeps the workflow definitions of this process, and runs their executions with a worker. */
+
 import type { Attempt, AttemptOptions } from '../engine/attempt.ts'
 import type { Journal } from '../engine/journal/journal.ts'
-import { openOutcome } from '../engine/outcome-encryption.ts'
-import { persist } from '../engine/retry/retry-while-unavailable.ts'
+import { decryptOutcome } from '../engine/outcome-encryption.ts'
+import { retryWhileUnavailable } from '../engine/retry/retry-while-unavailable.ts'
 import { decodeValue } from '../engine/values/value-codec.ts'
 import { type Reservation, Worker } from '../engine/worker.ts'
 import { CancelledError, PawlError } from '../errors/index.ts'
-import { DUE } from '../store/execution-store.ts'
-import type { Named, Taken } from '../store/wakeup-store.ts'
-import { Control, missing } from './execution-control.ts'
-import { type Definition, handlerOf } from './definition.ts'
-import { RunningObject } from './object/object-execution.ts'
-import type { WorkflowParts } from './dependencies.ts'
-import { Admission } from './queue/admission-control.ts'
+import { WORK_DUE } from '../store/execution-store.ts'
+import type { ExecutionSummary, LeasedExecution } from '../store/wakeup-store.ts'
+import { ExecutionControl, executionMissing } from './execution-control.ts'
+import { type WorkflowDefinition, handlerName } from './definition.ts'
+import { RunningObjectHandler } from './object/object-execution.ts'
+import type { WorkflowDependencies } from './dependencies.ts'
+import { AdmissionControl } from './queue/admission-control.ts'
 import { runWorkflow } from './run-workflow.ts'
 import { RunningWorkflow } from './running-workflow.ts'
-import { Schedules } from './schedule/scheduler.ts'
-import { Starter } from './workflow-starter.ts'
-import { Waits } from './pending-waits.ts'
+import { Scheduler } from './schedule/scheduler.ts'
+import { WorkflowStarter } from './workflow-starter.ts'
+import { PendingWaits } from './pending-waits.ts'
 
-/** The workflows that this process knows, and its worker. */
-export class Workflows {
-  readonly #definitions = new Map<string, Definition>()
-  #parts: WorkflowParts | null = null
+/** Everything about workflows in one process: definitions, worker, queue admission, scheduler. */
+export class WorkflowService {
+  readonly #definitions = new Map<string, WorkflowDefinition>()
+  #dependencies: WorkflowDependencies | null = null
   #worker: Worker | null = null
-  #admission: Admission | null = null
+  #admission: AdmissionControl | null = null
   #stopListening = () => {}
-  /** Executions that were started here, and have recorded nothing yet. */
-  readonly #fresh = new WeakSet<Taken>()
-  /** Starts executions. */
-  readonly starter = new Starter(() => this.#started(), {
+  /** Executions that this process has just started. Their journals are empty, so reading them is skipped. */
+  readonly #justStarted = new WeakSet<LeasedExecution>()
+  /** Starts executions of workflows. */
+  readonly starter = new WorkflowStarter(() => this.#requireStarted(), {
     reserve: (definition) => this.#reserve(definition),
-    kick: () => this.kick(),
+    pollNow: () => this.pollNow(),
   })
-  /** Asks things of those that were started. */
-  readonly control = new Control(
-    () => this.#started(),
-    () => this.kick(),
+  /** Controls started executions. */
+  readonly control = new ExecutionControl(
+    () => this.#requireStarted(),
+    () => this.pollNow(),
   )
-  /** Starts them when their time has come. */
-  readonly schedules = new Schedules(
+  /** Starts workflows on schedules. */
+  readonly scheduler = new Scheduler(
     () => {
-      const { schedules, engine, logger } = this.#started()
-      return { store: schedules, stopped: () => engine.isStopped, logger }
+      const { schedules, engine, logger } = this.#requireStarted()
+      return { store: schedules, isStopped: () => engine.isStopped, logger }
     },
     this.starter,
-    (definition) => this.define(definition),
+    (definition) => this.register(definition),
   )
 
-  /** @throws PawlError `invalid-option` if the name is taken */
-  define(definition: Definition): void {
+  /**
+   * Adds a definition; the worker then runs its executions.
+   * @throws PawlError `invalid-option` if this kind, name and version is already defined
+   */
+  register(definition: WorkflowDefinition): void {
     if (this.#definitions.has(definition.handler)) {
       throw new PawlError(
         'invalid-option',
@@ -60,109 +65,111 @@ export class Workflows {
     this.#startWorker()
   }
 
-  /** All that this process knows. */
-  get definitions(): Definition[] {
+  /** All definitions of this process. */
+  get definitions(): WorkflowDefinition[] {
     return [...this.#definitions.values()]
   }
 
-  /** Lets a process that only started executions run them as well. */
-  employ(concurrency: number): void {
-    const parts = this.#started()
-    this.#parts = { ...parts, concurrency }
+  /** Makes a process whose worker was disabled run executions too. */
+  enableWorker(concurrency: number): void {
+    const dependencies = this.#requireStarted()
+    this.#dependencies = { ...dependencies, concurrency }
     this.#startWorker()
   }
 
-  open(parts: WorkflowParts): void {
-    this.#parts = parts
-    parts.store.onDue = () => this.#worker?.kick()
-    this.#admission = new Admission({
-      store: parts.queues,
+  /** Connects the service to a started Pawl, and starts the worker if there is a definition. */
+  start(dependencies: WorkflowDependencies): void {
+    this.#dependencies = dependencies
+    dependencies.store.onWorkDue = () => this.#worker?.pollNow()
+    this.#admission = new AdmissionControl({
+      store: dependencies.queues,
       definitions: () => this.#definitions.values(),
-      kick: () => this.kick(),
-      logger: parts.logger,
+      pollNow: () => this.pollNow(),
+      logger: dependencies.logger,
     })
-    parts.store.onFree = (lane) => this.#admission?.freed(lane)
+    dependencies.store.onSlotFreed = (lane) => this.#admission?.onSlotFreed(lane)
     this.#startWorker()
   }
 
-  /** Takes no more; what is running is the engine's to drain. */
+  /** Stops taking executions. It does not wait for those that run: the engine drains them. */
   async stop(): Promise<void> {
-    this.schedules.close()
+    this.scheduler.stop()
     this.#stopListening()
     await this.#worker?.stop()
   }
 
-  /** What workflows need of this process. @throws PawlError `not-started` */
-  get parts(): WorkflowParts {
-    return this.#started()
+  /** The stores and services that the workflow code uses. @throws PawlError `not-started` */
+  get dependencies(): WorkflowDependencies {
+    return this.#requireStarted()
   }
 
-  /** Looks now whether there is something to do. */
-  kick(): void {
-    this.#worker?.kick()
+  /** Makes the worker look for due executions now. */
+  pollNow(): void {
+    this.#worker?.pollNow()
   }
 
   #startWorker(): void {
-    const parts = this.#parts
-    if (!parts || this.#worker || this.#definitions.size === 0 || parts.concurrency === 0) return
-    const { engine, wakeups, watch, logger, concurrency } = parts
+    const dependencies = this.#dependencies
+    if (!dependencies || this.#worker || this.#definitions.size === 0 || dependencies.concurrency === 0) return
+    const { engine, wakeups, changeListener, logger, concurrency } = dependencies
     const worker = new Worker({
       engine,
       wakeups,
       handlers: () => {
-        watch.keepListening()
+        changeListener.ensureListening()
         return [...this.#definitions.keys()]
       },
       concurrency,
-      run: (taken) => this.#run(taken),
+      run: (leased) => this.#run(leased),
       ...(this.#admission && {
         admit: this.#admission.admit.bind(this.#admission),
-        onParked: this.#admission.sweepSoon.bind(this.#admission),
+        onParked: this.#admission.requestSweep.bind(this.#admission),
       }),
-      onCancelling: ({ id }: Named) => engine.attemptAt(id)?.halt(new CancelledError()),
+      onCancelling: ({ id }: ExecutionSummary) => engine.activeAttempt(id)?.halt(new CancelledError()),
       logger,
     })
     this.#worker = worker
-    this.#stopListening = watch.subscribe(DUE, () => worker.kick())
+    this.#stopListening = changeListener.subscribe(WORK_DUE, () => worker.pollNow())
     worker.start()
   }
 
-  #reserve(definition: Definition): Reservation | null {
-    const isOurs = this.#definitions.get(definition.handler) === definition
-    if (!isOurs || !this.#parts?.engine.isAccepting) return null
+  /** Reserves room in the worker for an execution that this process is about to start; null: there is none. */
+  #reserve(definition: WorkflowDefinition): Reservation | null {
+    const isRegistered = this.#definitions.get(definition.handler) === definition
+    if (!isRegistered || !this.#dependencies?.engine.isAccepting) return null
     const reservation = this.#worker?.reserve() ?? null
     return (
       reservation && {
         ...reservation,
-        run: (taken) => {
-          this.#fresh.add(taken)
-          reservation.run(taken)
+        run: (leased) => {
+          this.#justStarted.add(leased)
+          reservation.run(leased)
         },
       }
     )
   }
 
-  /** Runs an execution of this process's. */
-  async #run(taken: Taken): Promise<void> {
-    const { engine, limits, logger } = this.#started()
-    const definition = this.#definitions.get(handlerOf(taken.kind, taken.name, taken.version))
+  /** Runs an execution that this process has leased, until it ends or is given back. */
+  async #run(leased: LeasedExecution): Promise<void> {
+    const { engine, limits, logger } = this.#requireStarted()
+    const definition = this.#definitions.get(handlerName(leased.kind, leased.name, leased.version))
     if (!definition) return
-    const { id, born, attempt: number, scope, key, fingerprint } = taken
+    const { id, incarnation, attempt: number, scope, key, fingerprint } = leased
     let journal: Journal | undefined
-    const make: NonNullable<AttemptOptions['make']> = (parts, attempt) => {
-      journal = parts.journal
-      parts.journal.synchronize(taken.at)
-      return this.#executionOf(definition, taken, parts, attempt)
+    const createExecution: NonNullable<AttemptOptions['createExecution']> = (executionDependencies, attempt) => {
+      journal = executionDependencies.journal
+      journal.synchronizeClock(leased.at)
+      return this.#createExecution(definition, leased, executionDependencies, attempt)
     }
-    const attempt = this.#fresh.has(taken)
+    const attempt = this.#justStarted.has(leased)
       ? engine.run(
-          { id, born, attempt: number },
-          { scope, key, fingerprint, recovering: false, make },
+          { id, incarnation, attempt: number },
+          { scope, key, fingerprint, recovering: false, createExecution },
         )
-      : await engine.resume(taken, make)
+      : await engine.resume(leased, createExecution)
     if (!attempt || !journal) return
     try {
-      const bytes = engine.open(taken)
+      const bytes = engine.decryptInput(leased)
       const input = decodeValue(bytes.length === 0 ? null : bytes)
       const maxOutputBytes = limits.output
       const cancelChildren = async () => void (await this.control.cancel(id))
@@ -171,73 +178,73 @@ export class Workflows {
         journal,
         definition,
         input,
-        taken,
+        leased,
         cancelChildren,
         maxOutputBytes,
         logger,
       })
     } finally {
-      // Whatever ended without recording anything gives it back; what has settled stays as it is.
+      // Gives the execution back if nothing was recorded about its end; a settled attempt stays as it is.
       const settled = await attempt.release('released')
-      // It goes on at a time that the worker does not know of yet.
-      if (settled.kind !== 'done') this.#worker?.kick()
+      // The execution has got a new due time, which the worker has not read yet.
+      if (settled.kind !== 'done') this.#worker?.pollNow()
     }
   }
 
-  #executionOf(
-    definition: Definition,
-    taken: Taken,
-    parts: ConstructorParameters<typeof RunningWorkflow>[0],
+  #createExecution(
+    definition: WorkflowDefinition,
+    leased: LeasedExecution,
+    executionDependencies: ConstructorParameters<typeof RunningWorkflow>[0],
     attempt: Attempt,
   ): RunningWorkflow {
-    const { engine, store, workflows, state, watch, sealer, limits, logger } = this.#started()
-    const { id, born, attempt: number, inbox, deadline } = taken
-    const stopped = () => engine.isStopped
-    const waits = new Waits({
-      ref: { id, born, attempt: number },
+    const { engine, store, workflows, state, changeListener, encryptor, limits, logger } = this.#requireStarted()
+    const { id, incarnation, attempt: number, inbox, deadline } = leased
+    const isStopped = () => engine.isStopped
+    const waits = new PendingWaits({
+      ref: { id, incarnation, attempt: number },
       attempt,
-      journal: parts.journal,
+      journal: executionDependencies.journal,
       store: workflows,
-      watch,
+      changeListener,
       inbox,
       deadline: deadline === null ? null : BigInt(deadline),
-      crowded: () => !engine.isAccepting || (this.#worker?.isFull ?? true),
-      stopped,
+      isWorkerFull: () => !engine.isAccepting || (this.#worker?.isFull ?? true),
+      isStopped,
     })
-    const own = {
+    const workflowDependencies = {
       version: definition.version,
       waits,
       store: workflows,
-      unread: (name: string) => persist(() => workflows.unread(id, name), stopped),
-      outcomeOf: async (id: string) => {
-        const found = await persist(() => store.look(id), stopped)
-        // Its outcome was kept for as long as it was to be: nothing else would ever come.
-        if (!found) throw missing(id)
-        return found.outcome ? openOutcome(sealer, id, found.outcome) : null
+      unreadSignals: (name: string) => retryWhileUnavailable(() => workflows.readPendingSignals(id, name), isStopped),
+      readOutcome: async (id: string) => {
+        const found = await retryWhileUnavailable(() => store.read(id), isStopped)
+        // The execution was deleted when its retention was over, so its outcome can never arrive.
+        if (!found) throw executionMissing(id)
+        return found.outcome ? decryptOutcome(encryptor, id, found.outcome) : null
       },
-      onRefused: (signal: string, error: unknown) =>
-        logger.warn('a signal does not fit its schema, and is left unread', {
+      onInvalidSignal: (signal: string, error: unknown) =>
+        logger.warn('a signal does not match its schema, and is left unread', {
           execution: id,
           signal,
           error,
         }),
-      openSignal: (name: string, value: Buffer | null) =>
-        decodeValue(value && sealer.open(value, id, `signal ${name}`)),
+      decodeSignal: (name: string, value: Buffer | null) =>
+        decodeValue(value && encryptor.decrypt(value, id, `signal ${name}`)),
     }
-    if (!definition.object) return new RunningWorkflow(parts, own)
+    if (!definition.object) return new RunningWorkflow(executionDependencies, workflowDependencies)
     const { name: object, readOnly } = definition.object
-    return new RunningObject(parts, own, {
-      at: { object, key: taken.scope },
+    return new RunningObjectHandler(executionDependencies, workflowDependencies, {
+      stateKey: { object, key: leased.scope },
       readOnly,
       store: state,
-      sealer,
+      encryptor,
       maxBytes: limits.output,
-      stopped: () => engine.isStopped,
+      isStopped,
     })
   }
 
-  #started(): WorkflowParts {
-    if (this.#parts) return this.#parts
+  #requireStarted(): WorkflowDependencies {
+    if (this.#dependencies) return this.#dependencies
     throw new PawlError('not-started', 'Pawl has not been started.', 'Await pawl.start() first.')
   }
 }

@@ -1,146 +1,158 @@
+/** Starts executions of workflows: validates input and options, checks the queue, and stores the new execution. */
+
 import { hash, randomUUID } from 'node:crypto'
 import canonicalize from 'canonicalize'
 import type { z } from 'zod'
 import { currentExecution, currentStep } from '../engine/current-execution.ts'
 import { derivedUuid } from '../engine/execution-id.ts'
-import { after, persist } from '../engine/retry/retry-while-unavailable.ts'
+import { deadlineAfter, retryWhileUnavailable } from '../engine/retry/retry-while-unavailable.ts'
 import { RunningExecution } from '../engine/running-execution.ts'
 import { encodeValue } from '../engine/values/value-codec.ts'
 import type { Reservation } from '../engine/worker.ts'
 import { PawlError } from '../errors/index.ts'
 import { parseOptions } from '../options/parse-options.ts'
 import { runStatementOf } from '../store/database/app-transaction.ts'
-import { DUE, type ExecutionKind } from '../store/execution-store.ts'
-import type { Taken } from '../store/wakeup-store.ts'
-import type { Start } from '../store/workflow-store.ts'
-import { type Definition, fits } from './definition.ts'
+import { WORK_DUE, type ExecutionKind } from '../store/execution-store.ts'
+import type { LeasedExecution } from '../store/wakeup-store.ts'
+import type { NewExecution } from '../store/workflow-store.ts'
+import { type WorkflowDefinition, parseWithSchema } from './definition.ts'
 import { startOptions } from './option-schemas.ts'
 import { checkSize } from './workflow-outcome.ts'
-import type { WorkflowParts } from './dependencies.ts'
+import type { WorkflowDependencies } from './dependencies.ts'
 import type { StartOptions } from './start-options.ts'
 
-/** A start whose options and input are valid. */
-interface Prepared {
+/** The validated options and input of an execution to be started. */
+interface ValidatedStart {
   options: z.output<typeof startOptions>
+  /** The encoded input. */
   bytes: Buffer
   scope: string
 }
 
-/** The worker of this process, as whoever starts something needs it. */
+/** What the starter uses of this process's worker. */
 export interface LocalWorker {
-  /** Room for an execution of this definition; null if there is none, or it cannot run here. */
-  reserve(definition: Definition): Reservation | null
-  kick(): void
+  /** Reserves room for an execution; null: the worker is full, or cannot run this definition. */
+  reserve(definition: WorkflowDefinition): Reservation | null
+  /** Makes the worker look for due executions now. */
+  pollNow(): void
 }
 
-/** Starts executions. */
-export class Starter {
-  readonly #parts: () => WorkflowParts
+/** Starts executions of workflows and of objects' handlers. */
+export class WorkflowStarter {
+  readonly #dependencies: () => WorkflowDependencies
   readonly #worker: LocalWorker
 
-  constructor(parts: () => WorkflowParts, worker: LocalWorker) {
-    this.#parts = parts
+  constructor(dependencies: () => WorkflowDependencies, worker: LocalWorker) {
+    this.#dependencies = dependencies
     this.#worker = worker
   }
 
   /**
-   * @param scope within which its key names it: of an object's handler, the object's key
-   * @returns the key it is started under
+   * Starts one execution, unless one with its key exists.
+   * @param scope the namespace of the execution's key: for an object's handler the object's key
+   * @returns the key of the execution
    * @throws PawlError, see {@link Workflow.start}
    */
   async start(
-    definition: Definition,
+    definition: WorkflowDefinition,
     input: unknown,
     options: StartOptions | undefined,
     scope = '',
   ): Promise<string> {
-    const prepared = await this.#prepare(definition, input, options, scope)
-    return this.#startPrepared(definition, prepared)
+    const validated = await this.#validate(definition, input, options, scope)
+    return this.#startValidated(definition, validated)
   }
 
+  /**
+   * Starts many executions of one definition, after all of them have been validated.
+   * @returns their keys, in the order of `starts`
+   * @throws PawlError, see {@link Workflow.startMany}
+   */
   async startMany(
-    definition: Definition,
+    definition: WorkflowDefinition,
     starts: readonly { input: unknown; options?: StartOptions }[],
   ): Promise<string[]> {
-    const prepared = await Promise.all(
-      starts.map(({ input, options }) => this.#prepare(definition, input, options)),
+    const validated = await Promise.all(
+      starts.map(({ input, options }) => this.#validate(definition, input, options)),
     )
-    // All or none. Inside an execution each start is a step of its own, and may have happened.
-    const together = !currentExecution()
-    if (together) await this.#checkDepth(definition, prepared)
-    return Promise.all(prepared.map((start) => this.#startPrepared(definition, start, together)))
+    // The queue must have room for all of them or none starts. Not inside an execution: there each start is a
+    // journal entry of its own, and may have happened in an earlier attempt.
+    const allOrNone = !currentExecution()
+    if (allOrNone) await this.#checkQueueDepth(definition, validated)
+    return Promise.all(validated.map((start) => this.#startValidated(definition, start, allOrNone)))
   }
 
   /** @throws PawlError `invalid-option`, `input-invalid`, `limit-exceeded`, `value-unkeepable` */
-  async #prepare(
-    definition: Definition,
+  async #validate(
+    definition: WorkflowDefinition,
     input: unknown,
     given: StartOptions | undefined,
     scope = '',
-  ): Promise<Prepared> {
-    const { limits } = this.#parts()
+  ): Promise<ValidatedStart> {
+    const { limits } = this.#dependencies()
     const what = `Workflow "${definition.name}"`
     const options = parseOptions(startOptions, given, `${what}.start()`)
-    const value = await fits('input-invalid', `The input of ${what}`, definition.input, input)
-    // Nothing is stored for undefined, and a workflow without an input would be nobody's.
+    const value = await parseWithSchema('input-invalid', `The input of ${what}`, definition.input, input)
+    // Undefined encodes to null. An execution without input is one that workers cannot run, so it is stored
+    // as an empty input.
     const bytes = encodeValue(value) ?? Buffer.alloc(0)
     checkSize(bytes, limits.input, `The input of ${what}`)
     return { options, bytes, scope }
   }
 
-  /** @param checked whether there is room for it in its queue */
-  async #startPrepared(definition: Definition, start: Prepared, checked = false): Promise<string> {
+  /** @param isDepthChecked whether the caller has checked that the queue has room */
+  async #startValidated(definition: WorkflowDefinition, start: ValidatedStart, isDepthChecked = false): Promise<string> {
     const { options } = start
     const current = currentExecution()
     const parent = current?.id ?? null
-    const inHandler = current instanceof RunningExecution && !currentStep(current)
-    // Of a request that is a transaction the start is a part.
-    const tx = options.tx ?? (inHandler ? current.transactionOfRequest : undefined)
-    const begin = async (key: string) => {
-      const named = { ...start, options: { ...options, key } }
-      if (!checked) await this.#checkDepth(definition, [named])
-      const row = this.#startOf(definition, key, named, parent)
-      await (tx ? this.#startIn(tx, row) : this.#startNow(definition, row))
+    const isInHandler = current instanceof RunningExecution && !currentStep(current)
+    // In a request with `transaction: true` the start belongs to that transaction.
+    const tx = options.tx ?? (isInHandler ? current.requestTransaction : undefined)
+    const startWithKey = async (key: string) => {
+      const keyed = { ...start, options: { ...options, key } }
+      if (!isDepthChecked) await this.#checkQueueDepth(definition, [keyed])
+      const execution = this.#newExecution(definition, key, keyed, parent)
+      await (tx ? this.#startInTransaction(tx, execution) : this.#startNow(definition, execution))
       return key
     }
-    // In a step or a transaction the start is a part of that; else it is a step itself.
-    if (!inHandler || tx) return begin(options.key ?? current?.uuid() ?? randomUUID())
-    return current.entry('child', `start ${definition.name}`, ({ idempotencyKey }) =>
-      begin(options.key ?? idempotencyKey),
+    // Inside a step or a transaction the start is part of it; directly in a handler it gets a journal entry.
+    if (!isInHandler || tx) return startWithKey(options.key ?? current?.uuid() ?? randomUUID())
+    return current.recordOnce('child', `start ${definition.name}`, ({ idempotencyKey }) =>
+      startWithKey(options.key ?? idempotencyKey),
     )
   }
 
-  /** @throws PawlError `limit-exceeded` if more would wait in its queue than may */
-  async #checkDepth({ kind, name, queue }: Definition, starts: Prepared[]): Promise<void> {
-    const { queues, store } = this.#parts()
-    const most = queue?.maxDepth ?? null
-    if (queue === null || most === null) return
-    const depth = await queues.depth(queue.name, most)
-    if (depth + starts.length <= most) return
-    // What was started before does not count twice.
+  /** Checks the queue's `maxDepth`. @throws PawlError `limit-exceeded` if it would be exceeded */
+  async #checkQueueDepth({ kind, name, queue }: WorkflowDefinition, starts: ValidatedStart[]): Promise<void> {
+    const { queues, store } = this.#dependencies()
+    const maxDepth = queue?.maxDepth ?? null
+    if (queue === null || maxDepth === null) return
+    const depth = await queues.depth(queue.name, maxDepth)
+    if (depth + starts.length <= maxDepth) return
+    // Executions that were started before are already in the queue and must not count twice.
     const found = await Promise.all(
       starts.map(
         ({ options: { key }, scope }) =>
-          key !== undefined && store.look(idOf(kind, name, key, scope)),
+          key !== undefined && store.read(workflowExecutionId(kind, name, key, scope)),
       ),
     )
     if (found.every(Boolean)) return
-    if (depth + found.filter((one) => !one).length <= most) return
+    if (depth + found.filter((one) => !one).length <= maxDepth) return
     throw new PawlError(
       'limit-exceeded',
-      `Queue "${queue.name}" has ${depth} waiting, and at most ${most} may wait; nothing was started.`,
-      'Start it again later, or raise maxDepth.',
+      `Queue "${queue.name}" has ${depth} executions waiting and allows at most ${maxDepth}; nothing was started.`,
+      'Start the workflow again later, or raise maxDepth.',
     )
   }
 
-  #startOf(
-    definition: Definition,
+  #newExecution(
+    definition: WorkflowDefinition,
     key: string,
-    { options: { delay, priority, queueKey }, bytes, scope }: Prepared,
+    { options: { delay, priority, queueKey }, bytes, scope }: ValidatedStart,
     parent: string | null,
-  ): Start {
+  ): NewExecution {
     const { kind, name, version, handler, queue, retry, timeoutMs } = definition
-    const id = idOf(kind, name, key, scope)
+    const id = workflowExecutionId(kind, name, key, scope)
     return {
       id,
       scope,
@@ -149,74 +161,77 @@ export class Starter {
       name,
       version,
       fingerprint: fingerprintOf(bytes),
-      input: this.#parts().engine.seal({ id, input: bytes }),
+      input: this.#dependencies().engine.encryptInput({ id, input: bytes }),
       parent,
       queue: queue?.name ?? null,
       lane: queueKey ?? null,
       handler,
-      attempts: retry.attempts,
+      maxAttempts: retry.attempts,
       priority,
       delayMs: delay,
       timeoutMs,
-      runs: false,
+      runsHere: false,
     }
   }
 
-  async #startIn(tx: unknown, start: Start): Promise<void> {
-    const found = await this.#parts().workflows.startIn(runStatementOf(tx), start)
+  async #startInTransaction(tx: unknown, start: NewExecution): Promise<void> {
+    const found = await this.#dependencies().workflows.startInTransaction(runStatementOf(tx), start)
     if (found && !found.equals(start.fingerprint)) throw keyReused(start)
   }
 
-  async #startNow(definition: Definition, start: Start): Promise<void> {
-    const { workflows, store, storeTimeoutMs, engine } = this.#parts()
-    // Where this process can run it, it does so at once, without being told by the database.
+  async #startNow(definition: WorkflowDefinition, start: NewExecution): Promise<void> {
+    const { workflows, store, storeTimeoutMs, engine } = this.#dependencies()
+    // If this process can run the execution, it does so at once, without waiting for a worker to find it.
     const canRun = !start.queue && start.delayMs === 0
     const reservation = canRun ? this.#worker.reserve(definition) : null
-    const endStart = engine.starts(start.id)
-    const giveUp = after(storeTimeoutMs)
+    const endStarting = engine.markStarting(start.id)
+    const giveUp = deadlineAfter(storeTimeoutMs)
     try {
       for (;;) {
-        const runs = Boolean(reservation)
-        const started = await persist(() => workflows.start({ ...start, runs }), giveUp)
+        const runsHere = Boolean(reservation)
+        const started = await retryWhileUnavailable(() => workflows.start({ ...start, runsHere }), giveUp)
         if (started?.kind === 'started') {
           const { ref, at } = started
-          if (reservation) reservation.run(takenOf({ ...start, ...ref, at }))
+          if (reservation) reservation.run(leasedExecutionOf({ ...start, ...ref, at }))
           else if (start.delayMs === 0) {
-            store.notify([DUE])
-            this.#worker.kick()
+            store.notify([WORK_DUE])
+            this.#worker.pollNow()
           }
           return
         }
-        if (started?.expired) await persist(() => workflows.forget(start.id), giveUp)
+        if (started?.expired) await retryWhileUnavailable(() => workflows.deleteIfExpired(start.id), giveUp)
         else if (started && !started.fingerprint.equals(start.fingerprint)) throw keyReused(start)
         else if (started) return
       }
     } finally {
       reservation?.release()
-      endStart()
+      endStarting()
     }
   }
 }
 
-/** An execution that this process has just started, as its worker takes it. */
-function takenOf(started: Start & { born: string; attempt: number; at: string }): Taken {
-  const { timeoutMs, attempts, at } = started
+/** An execution that this process has just started, in the form that a worker gets from the database. */
+function leasedExecutionOf(started: NewExecution & { incarnation: string; attempt: number; at: string }): LeasedExecution {
+  const { timeoutMs, maxAttempts, at } = started
   return {
     ...started,
     inbox: 0,
     cancelling: false,
     deadline: timeoutMs === null ? null : String(BigInt(at) + BigInt(timeoutMs) * 1000n),
-    maxAttempts: attempts,
+    maxAttempts,
   }
 }
 
-/** Whatever version runs it: a key names one execution of a workflow. No request's scope begins with NUL. */
-export function idOf(kind: ExecutionKind, name: string, key: string, scope = ''): string {
+/**
+ * The id of the execution with this key. It does not depend on the version: a key identifies one execution of
+ * a workflow. It cannot equal the id of a request, since no request's scope begins with NUL.
+ */
+export function workflowExecutionId(kind: ExecutionKind, name: string, key: string, scope = ''): string {
   const path = scope === '' ? key : `${scope}\0${key}`
   return derivedUuid(`\0${kind}\0${name}\0${path}`)
 }
 
-/** A version byte, then the SHA-256 of the input, however its JSON is ordered. */
+/** A version byte, and the SHA-256 of the input, which does not depend on the order of JSON properties. */
 function fingerprintOf(bytes: Buffer): Buffer {
   const isJson = bytes.length > 0 && bytes[0] !== 1
   const canonical = isJson ? canonicalize(JSON.parse(bytes.toString('utf8'))) : undefined
@@ -224,10 +239,10 @@ function fingerprintOf(bytes: Buffer): Buffer {
   return Buffer.concat([Buffer.of(1), digest])
 }
 
-function keyReused({ name, key }: Start): PawlError {
+function keyReused({ name, key }: NewExecution): PawlError {
   return new PawlError(
     'key-reused',
     `Workflow "${name}" was started with the key "${key}" and another input.`,
-    'Give the same input again, or another key for another execution.',
+    'Pass the same input again, or use another key to start another execution.',
   )
 }

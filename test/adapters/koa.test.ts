@@ -190,7 +190,7 @@ describe('Koa', () => {
     expect((await post('/slow', slow, 'a')).text).toBe('a')
   })
 
-  it('mounted twice, the first that finds a key is in charge', async () => {
+  it('mounted twice, the first that finds a key handles the request', async () => {
     const url = await start((app, pawl) => {
       app.use(idempotency(pawl, { scope: () => 'outer' }))
       app.use(idempotency(pawl, { scope: () => 'inner' }))

@@ -34,7 +34,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     await sleeper.startMany(Array.from({ length: size }, (_, i) => ({ input: asleep + i })))
     asleep += size
   }
-  while (pawl.engine.busy.length > 0 || (await waiting()) < asleep) {
+  while (pawl.engine.busyIds.length > 0 || (await waiting()) < asleep) {
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
   for (let i = 0; i < 5; i++) {

@@ -60,7 +60,7 @@ describe('pawl migrate', () => {
 describe('pawl list, show and release', () => {
   const database = withDatabase()
 
-  it('finds what needs somebody, tells all of it, and frees it', async () => {
+  it('lists what needs attention, shows it, and frees it', async () => {
     await database.pool.query(
       `insert into pawl.executions (id, scope, key, kind, name, fingerprint, status, attempt,
          response_status, response_headers, response_body, created_at, completed_at, expires_at)
@@ -95,7 +95,7 @@ describe('pawl list, show and release', () => {
     const released = await pawl(database.url, 'release', 'stuck', '--scope', 'alice')
     expect(released.stdout).toMatch(/^Released: the next retry with this key runs/)
     const unparked = await pawl(database.url, 'release', 'given-up', '--scope', 'alice')
-    expect(unparked.stdout).toMatch(/^Released: a worker goes on with it now/)
+    expect(unparked.stdout).toMatch(/^Released: a worker/)
     const { rows } = await database.pool.query(
       `select key, status, max_attempts, due_at <= pawl.now() as due
        from pawl.executions e left join pawl.wakeups w on w.execution_id = e.id

@@ -90,7 +90,7 @@ describe('pawl work', () => {
     const { long } = await starter()
     const first = await work(['--concurrency', '7'], { DRAIN_TIMEOUT: '200ms' })
     expect(first.url).toBe(
-      `Process ${first.pid} runs what is due in schema "pawl", at most 7 at a time:`,
+      `Process ${first.pid} runs the workflows of schema "pawl", at most 7 at a time:`,
     )
     const runs = first.line('attempt 1')
     const handle = await long.start({ ms: 600_000 })
@@ -150,7 +150,7 @@ describe('pawl work', () => {
     }
     const none = await pawl(['work', join(folder, 'none.js')])
     expect(none.code).toBe(1)
-    expect(none.stderr).toMatch(/There is no module .*none\.js/)
+    expect(none.stderr).toMatch(/The module .*none\.js does not exist/)
     const empty = await pawl(['work', await module('empty.mjs', 'export const other = 1')])
     expect(empty.code).toBe(1)
     expect(empty.stderr).toMatch(/empty\.mjs exports no Pawl; it exports other\. Write export/)
@@ -203,12 +203,12 @@ describe('pawl list, show, release, signal and cancel of workflows', () => {
 
     const wrong = await pawl(['signal', asked.id, 'answer', '{by: Ada}'])
     expect(wrong.code).toBe(1)
-    expect(wrong.stderr).toMatch(/The value is no JSON/)
+    expect(wrong.stderr).toMatch(/The value is not JSON/)
     await pawl(['signal', asked.id, 'note', '"unread"', '--id', 'mine'])
     const show = await pawl(['show', asked.id])
     expect(show.stdout).toMatch(/^name +asking$/m)
     expect(show.stdout).toMatch(/^version +2$/m)
-    expect(show.stdout).toMatch(/Signals that it has not taken:\nname +sender +sent\nnote +mine/)
+    expect(show.stdout).toMatch(/Signals not yet received:\nname +sender +sent\nnote +mine/)
     for (let i = 0; i < 2; i++) {
       const sent = await pawl(['signal', asked.id, 'answer', '{"by":"Ada"}', '--id', 'one'])
       // Twice is once; after it has ended there is nobody to send it to.
@@ -220,14 +220,14 @@ describe('pawl list, show, release, signal and cancel of workflows', () => {
     expect(journal).toMatch(/1 +signal +answer +done +\d .*\{"by": ?"Ada"\}/)
     const over = await pawl(['signal', asked.id, 'answer'])
     expect(over.code).toBe(1)
-    expect(over.stderr).toMatch(/There is no execution/)
+    expect(over.stderr).toMatch(/does not exist, or it has ended/)
 
     const released = await pawl(['release', failed.id])
-    expect(released.stdout).toMatch(/^Released: a worker goes on with it now/)
+    expect(released.stdout).toMatch(/^Released: a worker/)
     await waitFor('another attempt', async () => (await failed.status()).attempt === 2)
     await until(failed.id, 'parked')
     const cancelled = await pawl(['cancel', failed.id])
-    expect(cancelled.stdout).toMatch(/^Asked it to end/)
+    expect(cancelled.stdout).toMatch(/^Cancelling/)
     await until(failed.id, 'cancelled')
     expect((await pawl(['cancel', failed.id])).stdout).toMatch(/^Nothing to cancel/)
     const { rows } = await database.pool.query(

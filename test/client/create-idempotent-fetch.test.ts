@@ -291,7 +291,7 @@ describe('the response', () => {
     expect(await response.text()).toBe('one two')
   })
 
-  it('that flows can still be aborted', async () => {
+  it('that is streamed can still be aborted', async () => {
     const controller = new AbortController()
     const { call, sent } = start([answer(200, {}, 'flows')])
     await call(url, { signal: controller.signal })

@@ -27,7 +27,7 @@ const asked = (sent: Sent[]) =>
   sent.map(({ method, input }) => `${method} ${input instanceof Request ? input.url : input}`)
 
 describe('followAsync', () => {
-  it('asks where a 202 points to until there is another answer, and returns that', async () => {
+  it('polls where a 202 points to until the response is another one, and returns that', async () => {
     const { fetch, sent } = scriptedFetch(
       accepted(),
       standing('running'),

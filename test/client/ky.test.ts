@@ -118,7 +118,7 @@ describe('ky with idempotencyHooks', () => {
     expect(requests).toHaveLength(8)
   })
 
-  it('hands an event stream on as it arrives', async () => {
+  it('streams an event stream', async () => {
     const api = client().extend({
       fetch: async () =>
         new Response(new ReadableStream(), { headers: { 'Content-Type': 'text/event-stream' } }),

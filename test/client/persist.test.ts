@@ -218,7 +218,7 @@ describe('a request without an answer', () => {
     expect(await fetch.pending()).toHaveLength(0)
   })
 
-  it('is left alone by resume() while the page is still at it', async () => {
+  it('is skipped by resume() while the page still sends it', async () => {
     const storage = new Items()
     let respond = (_response: Response) => {}
     const { fetch, sent } = open(storage, [() => new Promise((resolve) => (respond = resolve))])
@@ -232,7 +232,7 @@ describe('a request without an answer', () => {
 })
 
 describe('aborting', () => {
-  it('forgets the request: nobody wants it repeated behind their back', async () => {
+  it('forgets the request, so that it is not resent without the caller', async () => {
     const storage = new Items()
     const controller = new AbortController()
     const { fetch, sent } = open(storage, [silence])

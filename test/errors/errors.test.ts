@@ -1,10 +1,12 @@
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { expect, it } from 'vitest'
 
-const text = (path: string) => readFile(new URL(`../../${path}`, import.meta.url), 'utf8')
+const root = new URL('../../', import.meta.url)
+const text = (path: string) => readFile(new URL(path, root), 'utf8')
 
 it('Every code that an error can carry is documented, and every class', async () => {
-  const source = await text('lib/errors/index.ts')
+  const files = await readdir(new URL('lib/errors/', root))
+  const source = (await Promise.all(files.map((file) => text(`lib/errors/${file}`)))).join('\n')
   const docs = await text('docs/errors.md')
   const union = /type PawlErrorCode =([\s\S]*?)\n\n/.exec(source)?.[1] ?? ''
   const codes = [...union.matchAll(/'([a-z-]+)'/g)].map((match) => match[1])

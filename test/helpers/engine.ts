@@ -1,16 +1,17 @@
 import { randomUUID } from 'node:crypto'
 import type pg from 'pg'
 import type { Attempt } from '../../lib/engine/attempt.ts'
-import { type Begun, type Call, Engine } from '../../lib/engine/engine.ts'
+import type { BeginOptions, BeginResult } from '../../lib/engine/begin-options.ts'
+import { Engine } from '../../lib/engine/engine.ts'
 import { executionId } from '../../lib/engine/execution-id.ts'
-import { type EncryptionKey, Sealer } from '../../lib/engine/values/encryptor.ts'
+import { type EncryptionKey, Encryptor } from '../../lib/engine/values/encryptor.ts'
 import type { Logger } from '../../lib/options/logger.ts'
 import type { Database } from '../../lib/store/database/database.ts'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
 import { Heartbeat } from '../../lib/store/heartbeat.ts'
 import { StepStore } from '../../lib/store/step-store.ts'
-import { Store } from '../../lib/store/execution-store.ts'
-import { Watch } from '../../lib/store/change-listener.ts'
+import { ExecutionStore } from '../../lib/store/execution-store.ts'
+import { ChangeListener } from '../../lib/store/change-listener.ts'
 import { silent } from './app.ts'
 import { afterEachTest } from './cleanup.ts'
 import { freshKey } from './request.ts'
@@ -76,13 +77,13 @@ export async function startProcess(
   const heartbeat = new Heartbeat(db, 'pawl', name, silent)
   await heartbeat.start()
   statements.length = 0
-  const watch = new Watch(db, 'pawl')
+  const watch = new ChangeListener(db, 'pawl')
   const steps = new StepStore(db, 'pawl', id)
   const engine = new Engine({
-    store: new Store(db, 'pawl', id, 15_000),
+    store: new ExecutionStore(db, 'pawl', id, 15_000),
     steps,
     watch,
-    sealer: new Sealer(keys),
+    encryptor: new Encryptor(keys),
     owner: id,
     storeTimeoutMs,
     limits: { step: 1024 ** 2, steps: 10_000 },
@@ -105,10 +106,10 @@ export async function startProcess(
   return process
 }
 
-type CallOptions = Partial<Omit<Call, 'claim'>> & { print?: Buffer; retentionMs?: number }
+type CallOptions = Partial<Omit<BeginOptions, 'claim'>> & { print?: Buffer; retentionMs?: number }
 
 /** A call as a keyed request makes it. */
-export function call(key: string, options: CallOptions = {}): Call {
+export function call(key: string, options: CallOptions = {}): BeginOptions {
   const { print = Buffer.alloc(33, 1), retentionMs = 60_000, ...rest } = options
   const claim = {
     id: executionId('test', key),
@@ -122,7 +123,7 @@ export function call(key: string, options: CallOptions = {}): Call {
   return { claim, resumable: false, waitMs: 0, ...rest }
 }
 
-export function attemptOf(begun: Begun): Attempt {
+export function attemptOf(begun: BeginResult): Attempt {
   if (begun.kind !== 'run') throw new Error(`expected to run, not ${begun.kind}`)
   return begun.attempt
 }

@@ -3,15 +3,15 @@ import pg from 'pg'
 import { executionId } from '../../lib/engine/execution-id.ts'
 import type { Database } from '../../lib/store/database/database.ts'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
-import { statements } from '../../lib/store/sql/execution-statements.ts'
-import { type AttemptRef, type Claim, type Found, Store } from '../../lib/store/execution-store.ts'
+import { executionStatements } from '../../lib/store/sql/execution-statements.ts'
+import { type AttemptRef, type Claim, type StoredExecution, ExecutionStore } from '../../lib/store/execution-store.ts'
 import { afterEachTest } from './cleanup.ts'
 import { appPool } from './database.ts'
 import { freshKey } from './request.ts'
 
 /** A store as a process of its own would have it. */
 export interface TestStore {
-  store: Store
+  store: ExecutionStore
   db: Database
   /** The id of the process. */
   owner: string
@@ -39,10 +39,10 @@ export async function openStore(url: string, alive = true): Promise<TestStore> {
 export async function storeOver(db: Database, alive = true): Promise<TestStore> {
   const owner = randomUUID()
   const live = async (timeoutMs: number) => {
-    await db.query(statements('"pawl"').register, [owner, null, 'host', 1, '0', timeoutMs])
+    await db.query(executionStatements('"pawl"').register, [owner, null, 'host', 1, '0', timeoutMs])
   }
   if (alive) await live(60_000)
-  return { store: new Store(db, 'pawl', owner, 15_000), db, owner, live }
+  return { store: new ExecutionStore(db, 'pawl', owner, 15_000), db, owner, live }
 }
 
 afterEachTest(async () => {
@@ -70,8 +70,8 @@ export async function claimNew({ store }: TestStore, claim: Claim): Promise<Atte
 }
 
 /** Looks at what is there. */
-export async function lookAt({ store }: TestStore, id: string): Promise<Found> {
-  const found = await store.look(id)
+export async function lookAt({ store }: TestStore, id: string): Promise<StoredExecution> {
+  const found = await store.read(id)
   if (found) return found
   throw new Error(`${id} is not there`)
 }

@@ -240,8 +240,8 @@ describe('The options', () => {
 
   it.each<[object, RegExp]>([
     [{ ...base, transaction: true }, /respondAsyncAfter.*"transaction".*commit together.*steps/],
-    [{ statusUrl: '/:id' }, /respondAsyncAfter.*nobody may run again.*recover: true/],
-    [{ statusUrl: '/:id', resumable: false }, /nobody may run again/],
+    [{ statusUrl: '/:id' }, /respondAsyncAfter.*may not run again.*recover: true/],
+    [{ statusUrl: '/:id', resumable: false }, /may not run again/],
     [{ resumable: true }, /without "statusUrl".*pawl\.statusHandler\(\)/],
     [{ recover: true }, /without "statusUrl"/],
   ])('respondAsyncAfter with %j is refused, and says why', (options, message) => {

@@ -1,10 +1,10 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
-  customFingerprint,
-  type Fingerprinted,
+  fingerprintValue,
+  type FingerprintInput,
   fingerprint,
-  NotJson,
+  NotJsonError,
 } from '../../lib/http/fingerprint.ts'
 
 const raw = (text: string | Uint8Array) => ({
@@ -16,7 +16,7 @@ const base = {
   contentType: 'application/json',
   body: raw('{}'),
 }
-const of = (change: Partial<Fingerprinted> = {}, credentials?: string) =>
+const of = (change: Partial<FingerprintInput> = {}, credentials?: string) =>
   fingerprint({ ...base, ...change }, credentials).toString('hex')
 
 /** JSON values without lone surrogates. */
@@ -124,7 +124,7 @@ describe('fingerprint', () => {
     ['a promise', Promise.resolve(1)],
     ['what hides all it holds', new (class Hidden {})()],
   ])('refuses a parsed body that is %s, whose JSON leaves out what it holds', (_, parsed) => {
-    expect(() => of({ body: { parsed } })).toThrow(NotJson)
+    expect(() => of({ body: { parsed } })).toThrow(NotJsonError)
   })
 
   it('takes what parsers make: objects without a prototype or of a class, dates, nothing', () => {
@@ -146,7 +146,7 @@ describe('fingerprint', () => {
       fc.property(lone, fc.string(), (surrogate, text) => {
         for (const parsed of [surrogate, { [surrogate]: text }, [surrogate]]) {
           expect(() => of({ body: { parsed } })).toThrow(/surrogate/)
-          expect(() => customFingerprint(parsed, undefined)).toThrow(/surrogate/)
+          expect(() => fingerprintValue(parsed, undefined)).toThrow(/surrogate/)
         }
       }),
     )
@@ -220,13 +220,13 @@ describe('fingerprint of a form', () => {
   })
 })
 
-describe('customFingerprint', () => {
+describe('fingerprintValue', () => {
   it('takes strings, bytes and JSON values, and keeps them apart', () => {
     const values = ['{}', Buffer.from('{}'), {}, [], null, 0]
-    const prints = values.map((value) => customFingerprint(value, undefined).toString('hex'))
+    const prints = values.map((value) => fingerprintValue(value, undefined).toString('hex'))
     expect(new Set(prints).size).toBe(values.length)
-    expect(customFingerprint({ a: 1, b: 2 }, 'x')).toEqual(customFingerprint({ b: 2, a: 1 }, 'x'))
-    expect(customFingerprint('a', 'x')).not.toEqual(customFingerprint('a', 'y'))
+    expect(fingerprintValue({ a: 1, b: 2 }, 'x')).toEqual(fingerprintValue({ b: 2, a: 1 }, 'x'))
+    expect(fingerprintValue('a', 'x')).not.toEqual(fingerprintValue('a', 'y'))
   })
 })
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { checkKey, parseKeyHeader } from '../../lib/http/idempotency-key.ts'
+import { validateKey, parseKeyHeader } from '../../lib/http/idempotency-key.ts'
 
 const printable = fc.string({
   unit: fc.integer({ min: 0x20, max: 0x7e }).map((code) => String.fromCharCode(code)),
@@ -33,7 +33,7 @@ describe('parseKeyHeader', () => {
           if ('key' in parsed) {
             expect(parsed.key.length).toBeGreaterThanOrEqual(1)
             expect(parsed.key.length).toBeLessThanOrEqual(255)
-          } else expect(parsed.rule).toMatch(/must/)
+          } else expect(parsed.brokenRule).toMatch(/must/)
         },
       ),
       { numRuns: 1000 },
@@ -98,31 +98,31 @@ describe('parseKeyHeader', () => {
   ])('row 28: refuses %s, and names the rule', (_, value) => {
     for (const strict of [true, false]) {
       const parsed = parseKeyHeader([value], strict)
-      expect(parsed).toEqual({ rule: expect.stringMatching(/must/) })
+      expect(parsed).toEqual({ brokenRule: expect.stringMatching(/must/) })
     }
   })
 
   it('row 28: refuses two header lines, even if they say the same', () => {
     expect(parseKeyHeader(['"a"', '"a"'], false)).toEqual({
-      rule: 'the header must not be repeated',
+      brokenRule: 'the header must not be repeated',
     })
   })
 })
 
-describe('checkKey, for keys that the app finds itself', () => {
+describe('validateKey, for keys that the app finds itself', () => {
   it('accepts any well-formed text of 1 to 255 characters', () => {
     fc.assert(
       fc.property(fc.string({ minLength: 1, maxLength: 100 }), (key) => {
-        const parsed = checkKey(key)
+        const parsed = validateKey(key)
         // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
         const valid = key.isWellFormed() && !/[\u0000-\u001f\u007f]/.test(key)
         expect('key' in parsed).toBe(valid)
       }),
     )
-    expect(checkKey('Schlüssel 🔑')).toEqual({ key: 'Schlüssel 🔑' })
+    expect(validateKey('Schlüssel 🔑')).toEqual({ key: 'Schlüssel 🔑' })
   })
 
   it.each([7, {}, '', 'x'.repeat(256), 'a\0b', '\ud800'])('refuses %j', (key) => {
-    expect(checkKey(key)).toEqual({ rule: expect.stringMatching(/must/) })
+    expect(validateKey(key)).toEqual({ brokenRule: expect.stringMatching(/must/) })
   })
 })

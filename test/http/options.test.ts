@@ -178,7 +178,7 @@ describe.each(expressVersions)('What options do, Express $version', ({ express }
     expect(code).toBe('body-unreadable')
   })
 
-  it('mounted twice, the first that finds a key is in charge', async () => {
+  it('mounted twice, the first that finds a key handles the request', async () => {
     const app = await startApp(database.url, {}, () => {}, { express, mount: false })
     app.app.use(idempotency(app.pawl))
     app.app.post('/', idempotency(app.pawl, { required: true }), counting())

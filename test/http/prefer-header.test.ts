@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import { parsePrefer } from '../../lib/http/prefer-header.ts'
+import { parsePreferHeader } from '../../lib/http/prefer-header.ts'
 
 /** What it says: whether to answer asynchronously, and within how many seconds. */
 const parse = (header: string | undefined) => {
-  const { respondAsync, waitMs } = parsePrefer(header)
+  const { respondAsync, waitMs } = parsePreferHeader(header)
   return [respondAsync, waitMs === undefined ? undefined : waitMs / 1000]
 }
 

@@ -2,7 +2,7 @@ import type { Express, Request } from 'express'
 import { describe, expect, it } from 'vitest'
 import type { IdempotencyOptions } from '../../lib/adapters/express.ts'
 import { idempotency as fetchIdempotency } from '../../lib/adapters/fetch/fetch.ts'
-import { type ProblemCode, problem } from '../../lib/http/problem.ts'
+import { type ProblemCode, createProblem } from '../../lib/http/problem.ts'
 import { Pawl } from '../../lib/index.ts'
 import { serveFetch } from '../adapters/conformance/drivers/node-server.ts'
 import { expressVersions, startApp } from '../helpers/app.ts'
@@ -188,9 +188,9 @@ describe.each(expressVersions)('Problem documents, Express $version', ({ express
   })
 })
 
-describe('problem()', () => {
+describe('createProblem()', () => {
   it.each(Object.entries(promised))('%s keeps its status and type', (code, { status }) => {
-    const { status: given, body } = problem(code as ProblemCode, 'Why.', 'urn:uuid:x')
+    const { status: given, body } = createProblem(code as ProblemCode, 'Why.', 'urn:uuid:x')
     expect(given).toBe(status)
     expect(JSON.parse(body.toString())).toMatchObject({ type: `urn:pawl:problem:${code}`, status })
   })

@@ -136,7 +136,7 @@ describe('steps in a handler', () => {
     expect((await request(app.url, { key })).json).toBe('done')
     expect(warnings).toEqual([
       [
-        'an execution has ended without asking for all of its recorded steps',
+        'an execution has ended without calling all of its recorded steps',
         { execution: expect.any(String), skipped: ['old', 'old (2)'] },
       ],
     ])

@@ -1,9 +1,9 @@
 import pg from 'pg'
 import { afterEach, describe, expect, it } from 'vitest'
+import { ChangeListener } from '../../lib/store/change-listener.ts'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
 import { PgArray } from '../../lib/store/database/pg-array.ts'
-import { statements } from '../../lib/store/sql/execution-statements.ts'
-import { Watch } from '../../lib/store/change-listener.ts'
+import { executionStatements } from '../../lib/store/sql/execution-statements.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
@@ -11,9 +11,9 @@ const database = withDatabase()
 const sender = new NodePostgres(database.pool, 5000, false)
 const closing: (() => Promise<unknown>)[] = []
 
-function open(max = 5): { watch: Watch; pool: pg.Pool } {
+function open(max = 5): { watch: ChangeListener; pool: pg.Pool } {
   const pool = new pg.Pool({ connectionString: database.url, max })
-  const watch = new Watch(new NodePostgres(pool, 5000, false), 'pawl')
+  const watch = new ChangeListener(new NodePostgres(pool, 5000, false), 'pawl')
   closing.push(
     () => watch.close(),
     () => pool.end(),
@@ -22,7 +22,7 @@ function open(max = 5): { watch: Watch; pool: pg.Pool } {
 }
 
 const notify = (...ids: string[]) =>
-  sender.query(statements('"pawl"').notify, ['pawl', new PgArray('text', ids)])
+  sender.query(executionStatements('"pawl"').notify, ['pawl', new PgArray('text', ids)])
 
 const listeners = async () =>
   (
@@ -33,13 +33,13 @@ const listeners = async () =>
   ).rows.map((row) => row.pid as number)
 
 /** Waits for an id, and tells how often it looked and how long after the change it was found. */
-function waiter(watch: Watch, id: string, timeoutMs = 10_000) {
+function waiter(watch: ChangeListener, id: string, timeoutMs = 10_000) {
   const state = { changed: 0, looks: 0 }
   const look = async () => {
     state.looks++
     return state.changed ? performance.now() - state.changed : null
   }
-  return { state, found: watch.until(id, look, timeoutMs) }
+  return { state, found: watch.waitFor(id, look, timeoutMs) }
 }
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
@@ -115,13 +115,13 @@ describe('waiting for an execution', () => {
 
   it('ends with null when the time is up', async () => {
     const { watch } = open()
-    expect(await watch.until('never', async () => null, 200)).toBeNull()
+    expect(await watch.waitFor('never', async () => null, 200)).toBeNull()
   })
 
   it('ends when the caller has gone', async () => {
     const { watch } = open()
     const controller = new AbortController()
-    const waiting = watch.until('gone', async () => null, 20_000, controller.signal)
+    const waiting = watch.waitFor('gone', async () => null, 20_000, controller.signal)
     await sleep(50)
     controller.abort()
     expect(await waiting).toBeNull()
@@ -129,7 +129,7 @@ describe('waiting for an execution', () => {
 
   it('passes on what goes wrong while looking, and stops listening', async () => {
     const { watch } = open()
-    const failing = watch.until('failing', () => Promise.reject(new Error('store away')), 5000)
+    const failing = watch.waitFor('failing', () => Promise.reject(new Error('store away')), 5000)
     await expect(failing).rejects.toThrow('store away')
     await waitFor('silence', async () => (await listeners()).length === 0)
   })

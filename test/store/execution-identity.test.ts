@@ -13,12 +13,12 @@ suite('describe', () => {
     const attempt = await claimNew(it, claim)
     const described = {
       id: claim.id,
-      born: attempt.born,
+      incarnation: attempt.incarnation,
       kind: 'request',
       name: claim.name,
       scope: claim.scope,
       key: claim.key,
-      createdAt: new Date(Number(attempt.born) / 1000),
+      createdAt: new Date(Number(attempt.incarnation) / 1000),
     }
     const [first, second] = await Promise.all([
       describe(it.db, 'pawl', claim.id),

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest'
-import type { Claimed } from '../../lib/store/execution-store.ts'
+import type { ClaimResult } from '../../lib/store/execution-store.ts'
 import { withDatabase } from '../helpers/database.ts'
 import {
   claimNew,
@@ -43,7 +43,10 @@ describe('claim', () => {
         [one, two].map((side) =>
           inBursts(
             shuffled(claims),
-            async (claim): Promise<[string, Claimed]> => [claim.id, await side.store.claim(claim)],
+            async (claim): Promise<[string, ClaimResult]> => [
+              claim.id,
+              await side.store.claim(claim),
+            ],
           ),
         ),
       )
@@ -57,7 +60,7 @@ describe('claim', () => {
     }
   })
 
-  it('says what is there: owner, attempt, fingerprint, life', async () => {
+  it('returns the existing execution: owner, attempt, fingerprint, incarnation', async () => {
     const [one, two] = await pair()
     const claim = claimOf()
     const attempt = await claimNew(one, claim)
@@ -68,9 +71,9 @@ describe('claim', () => {
         owner: one.owner,
         ownerAlive: true,
         attempt: 1,
-        born: attempt.born,
+        incarnation: attempt.incarnation,
         expired: false,
-        journaled: false,
+        hasSteps: false,
         outcome: null,
       },
     })
@@ -134,7 +137,7 @@ describe('take over', () => {
     const [one] = await pair()
     const claim = claimOf()
     await claimNew(dead, claim)
-    await one.store.await(claim.id)
+    await one.store.markAwaited(claim.id)
     await one.store.takeOver(claim.id, await lookAt(one, claim.id))
     expect((await row(claim.id)).awaited).toBe(true)
   })
@@ -183,7 +186,7 @@ describe('complete', () => {
     expect(result).toMatchObject({ kind: 'found', found: { status: 'running', owner: heir.owner } })
   })
 
-  it('a failure of an attempt that was given back changes nothing', async () => {
+  it('a failure of an attempt that was released changes nothing', async () => {
     const [one] = await pair()
     const attempt = await claimNew(one, claimOf())
     await one.store.release(attempt, 'unknown')
@@ -192,7 +195,7 @@ describe('complete', () => {
     })
   })
 
-  it('a success of an attempt that was given back counts', async () => {
+  it('a success of an attempt that was released counts', async () => {
     const [one] = await pair()
     const attempt = await claimNew(one, claimOf())
     await one.store.release(attempt, 'unknown')
@@ -244,7 +247,7 @@ describe('restart of an expired execution', () => {
     await Promise.all(claims.map((claim) => claimNew(dead, claim)))
     const race = (side: TestStore) =>
       Promise.all(
-        claims.map(async (claim) => side.store.restart(claim, await lookAt(side, claim.id))),
+        claims.map(async (claim) => side.store.restartExpired(claim, await lookAt(side, claim.id))),
       )
     const [a, b] = await Promise.all([race(one), race(two)])
     // A winner of retention 0 expires again at once: then the second may restart it, one life on.
@@ -255,7 +258,7 @@ describe('restart of an expired execution', () => {
     })
   })
 
-  it('begins anew: nothing of the old life is left, and the new request is what counts', async () => {
+  it('begins anew: nothing of the old incarnation is left, and the new request is what counts', async () => {
     const [one] = await pair()
     const claim = claimOf(undefined, expired)
     const attempt = await claimNew(one, claim)
@@ -263,7 +266,7 @@ describe('restart of an expired execution', () => {
     const next = { ...claim, name: 'POST /other', fingerprint: Buffer.from('n'), retentionMs: 9e6 }
     const seen = await lookAt(one, claim.id)
     expect(seen.expired).toBe(true)
-    expect(await one.store.restart(next, seen)).toMatchObject({ attempt: 2 })
+    expect(await one.store.restartExpired(next, seen)).toMatchObject({ attempt: 2 })
     expect(await row(claim.id)).toMatchObject({
       status: 'running',
       name: 'POST /other',
@@ -276,12 +279,12 @@ describe('restart of an expired execution', () => {
     expect((await lookAt(one, claim.id)).expired).toBe(false)
   })
 
-  it('a completion, failure or release of the old life changes nothing in the new one', async () => {
+  it('a completion, failure or release of the old incarnation changes nothing in the new one', async () => {
     const dead = await openStore(database.url, false)
     const [one] = await pair()
     const claim = claimOf(undefined, expired)
     const old = await claimNew(dead, claim)
-    const fresh = await one.store.restart(
+    const fresh = await one.store.restartExpired(
       { ...claim, retentionMs: 60_000 },
       await lookAt(one, claim.id),
     )
@@ -297,7 +300,7 @@ describe('restart of an expired execution', () => {
       await one.store.release(late, 'released')
     }
     expect(await row(claim.id)).toEqual(before)
-    expect(fresh?.born).not.toBe(old.born)
+    expect(fresh?.incarnation).not.toBe(old.incarnation)
   })
 
   it('leaves an execution alone that a live process is running', async () => {
@@ -306,11 +309,11 @@ describe('restart of an expired execution', () => {
     await claimNew(one, claim)
     const seen = await lookAt(two, claim.id)
     expect(seen.expired).toBe(false)
-    expect(await two.store.restart(claim, seen)).toBeNull()
+    expect(await two.store.restartExpired(claim, seen)).toBeNull()
   })
 })
 
-describe('giving back', () => {
+describe('release', () => {
   it.each(['released', 'unknown'] as const)('%s: only the current attempt can', async (status) => {
     const zombie = await openStore(database.url, false)
     const heir = await openStore(database.url)
@@ -334,22 +337,22 @@ describe('giving back', () => {
     expect((await lookAt(one, attempt.id)).outcome?.body?.toString()).toBe('kept')
   })
 
-  it('disown takes back a claim of this process only, and no later attempt', async () => {
+  it('undoClaim deletes a claim of this process only, and no later attempt', async () => {
     const [one, two] = await pair()
     const claim = claimOf()
     await claimNew(one, claim)
-    await two.store.disown(claim.id, 1)
-    await one.store.disown(claim.id, 2)
+    await two.store.undoClaim(claim.id, 1)
+    await one.store.undoClaim(claim.id, 2)
     expect(await row(claim.id)).toBeDefined()
-    await one.store.disown(claim.id, 1)
+    await one.store.undoClaim(claim.id, 1)
     expect(await row(claim.id)).toBeUndefined()
   })
 
-  it('disown leaves an outcome alone', async () => {
+  it('undoClaim leaves an outcome alone', async () => {
     const [one] = await pair()
     const attempt = await claimNew(one, claimOf())
     await one.store.complete(completionOf(attempt, 'kept'))
-    await one.store.disown(attempt.id, 1)
+    await one.store.undoClaim(attempt.id, 1)
     expect(await row(attempt.id)).toBeDefined()
   })
 
@@ -360,11 +363,11 @@ describe('giving back', () => {
     const interrupted = await claimNew(dead, claimOf())
     await one.store.complete(completionOf(done!, 'kept'))
     await one.store.release(unknown!, 'unknown')
-    expect(await one.store.free(running!.id)).toBe(false)
-    expect(await one.store.free(done!.id)).toBe(false)
-    expect(await one.store.free(claimOf().id)).toBe(false)
-    expect(await one.store.free(unknown!.id)).toBe(true)
-    expect(await one.store.free(interrupted.id)).toBe(true)
+    expect(await one.store.releaseStuck(running!.id)).toBe(false)
+    expect(await one.store.releaseStuck(done!.id)).toBe(false)
+    expect(await one.store.releaseStuck(claimOf().id)).toBe(false)
+    expect(await one.store.releaseStuck(unknown!.id)).toBe(true)
+    expect(await one.store.releaseStuck(interrupted.id)).toBe(true)
     for (const { id } of [unknown!, interrupted]) {
       expect(await row(id)).toMatchObject({ status: 'released', owner: null })
     }

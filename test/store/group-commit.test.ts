@@ -67,7 +67,7 @@ describe('group commit', () => {
         sizes.push(operations.length)
         return operations
       },
-      { max: 10 },
+      { maxOperations: 10 },
     )
     await Promise.all(Array.from({ length: 25 }, (_, n) => group.run(n)))
     expect(sizes).toEqual([10, 10, 5])
@@ -80,7 +80,7 @@ describe('group commit', () => {
         batches.push(operations)
         return operations
       },
-      { maxWeight: 10, weigh: (n: number) => n },
+      { maxBytes: 10, sizeOf: (n: number) => n },
     )
     await Promise.all([4, 4, 4, 50, 1, 9, 1].map((n) => group.run(n)))
     expect(batches).toEqual([[4, 4], [4], [50], [1, 9], [1]])

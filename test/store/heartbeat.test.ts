@@ -74,7 +74,7 @@ describe('a process', () => {
     for (const alive of [id, other.id, nameless.id]) expect((await row(alive)).alive).toBe(true)
   })
 
-  it('that was taken for dead says that it is alive, and retires nobody', async () => {
+  it('that others considered dead registers again, and retires nobody', async () => {
     const { id } = await start({ instance: 'web-1', timeoutMs: 300 })
     const successor = await start({ instance: 'web-1' })
     await waitFor('its return', () => row(id))

@@ -16,7 +16,7 @@ const NONE: QueueLimits = { concurrency: null, concurrencyPerKey: null, rate: nu
 
 beforeEach(async () => {
   await pool.query('truncate pawl.wakeups, pawl.slots, pawl.executions')
-  await store.open(['q'])
+  await store.createGates(['q'])
 })
 
 /** A process whose statements run in a transaction that the test ends. */
@@ -75,7 +75,7 @@ const end = (id: string, client: pg.Pool = pool) =>
      delete from pawl.slots where execution_id = '${id}'`,
   )
 
-describe('Letting in', () => {
+describe('Admission', () => {
   it('takes as many as there are slots, the highest priority first, and what is due only', async () => {
     const low = await enqueue(null)
     const high = await enqueue(null, { priority: 9 })
@@ -98,7 +98,7 @@ describe('Letting in', () => {
     expect(await slots()).toEqual([' 1', 'key a 1', 'rate 1'])
     const second = await admit(limits)
     expect(second.admitted).toBe(0)
-    expect(second.rateMs).toBeGreaterThan(50_000)
+    expect(second.rateLimitedMs).toBeGreaterThan(50_000)
     await pool.query(`update pawl.slots set held_until = pawl.now() where lane = 'rate'`)
     expect((await admit(limits)).admitted).toBe(1)
     expect(await admitted()).toEqual(ids.slice(0, 2))
@@ -106,18 +106,18 @@ describe('Letting in', () => {
     expect((await admit(limits)).admitted).toBe(0)
   })
 
-  it('is done by one process at a time: another passes by, and waits for nobody', async () => {
+  it('is done by one process at a time: another skips, and does not wait', async () => {
     await enqueue(null)
     await enqueue(null)
     const first = await transaction()
     expect((await admit({ concurrency: 1 }, 10, first.store)).admitted).toBe(1)
-    expect(await admit({ concurrency: 1 })).toMatchObject({ admitted: 0, passedBy: true })
+    expect(await admit({ concurrency: 1 })).toMatchObject({ admitted: 0, skipped: true })
     await first.client.query('commit')
-    expect(await admit({ concurrency: 1 })).toMatchObject({ admitted: 0, passedBy: false })
+    expect(await admit({ concurrency: 1 })).toMatchObject({ admitted: 0, skipped: false })
     expect(await admitted()).toHaveLength(1)
   })
 
-  it('passes by if somebody has let in since its snapshot was taken', async () => {
+  it('skips if another process has admitted since its snapshot was taken', async () => {
     await enqueue(null)
     await enqueue(null)
     // A clock that stops, in a session that asks for it, between the snapshot and everything else.
@@ -139,7 +139,7 @@ describe('Letting in', () => {
     })
     expect((await admit({ concurrency: 1 })).admitted).toBe(1)
     await holder.client.query('commit')
-    expect(await result).toMatchObject({ admitted: 0, passedBy: true })
+    expect(await result).toMatchObject({ admitted: 0, skipped: true })
     await late.client.query('commit')
     expect(await admitted()).toHaveLength(1)
     await pool.query(`create or replace function pawl.now() returns timestamptz
@@ -165,19 +165,19 @@ describe('Letting in', () => {
 describe('A lane', () => {
   const limits = { concurrencyPerKey: 1 }
 
-  it('lets in its first by arrival, and puts the others aside, so that other keys are found', async () => {
+  it('admits its first by arrival, and blocks the others, so that other keys are found', async () => {
     const hot: string[] = []
     for (let i = 0; i < 150; i++) hot.push(await enqueue('hot'))
     const cold = await enqueue('cold')
-    expect(await admit(limits, 1)).toMatchObject({ admitted: 1, aside: 149 })
+    expect(await admit(limits, 1)).toMatchObject({ admitted: 1, blocked: 149 })
     expect((await admit(limits, 1)).admitted).toBe(1)
     expect(await admitted()).toEqual([hot[0], cold])
     expect(await blocked()).toEqual(hot.slice(1))
     // One that comes later waits behind them.
     const late = await enqueue('hot', { priority: 9 })
-    expect(await admit(limits)).toMatchObject({ admitted: 0, aside: 1 })
+    expect(await admit(limits)).toMatchObject({ admitted: 0, blocked: 1 })
     await end(hot[0] as string)
-    await store.promote({ queue: 'q', lane: 'hot', places: 1 })
+    await store.unblockNext({ queue: 'q', lane: 'hot', slots: 1 })
     expect(await blocked()).toEqual([...hot.slice(2), late])
     expect((await admit(limits)).admitted).toBe(1)
     expect(await admitted()).toEqual([hot[1], cold])
@@ -189,9 +189,9 @@ describe('A lane', () => {
     const third = await enqueue('a')
     const ending = await transaction()
     await end(first, ending.client)
-    expect(await admit(limits)).toMatchObject({ admitted: 0, aside: 0 })
+    expect(await admit(limits)).toMatchObject({ admitted: 0, blocked: 0 })
     await ending.client.query('commit')
-    await store.promote({ queue: 'q', lane: 'a', places: 1 })
+    await store.unblockNext({ queue: 'q', lane: 'a', slots: 1 })
     expect((await admit(limits)).admitted).toBe(1)
     expect(await admitted()).toEqual([second])
     expect(await blocked()).toEqual([third])
@@ -202,7 +202,7 @@ describe('A lane', () => {
     await admit(limits, 1)
     const second = await enqueue('a')
     const blocking = await transaction()
-    expect((await admit(limits, 10, blocking.store)).aside).toBe(1)
+    expect((await admit(limits, 10, blocking.store)).blocked).toBe(1)
     let freed = false
     const ending = end(first).then(() => {
       freed = true
@@ -214,7 +214,7 @@ describe('A lane', () => {
     expect(freed).toBe(false)
     await blocking.client.query('commit')
     await ending
-    await store.promote({ queue: 'q', lane: 'a', places: 1 })
+    await store.unblockNext({ queue: 'q', lane: 'a', slots: 1 })
     expect((await admit(limits)).admitted).toBe(1)
     expect(await admitted()).toEqual([second])
   })
@@ -222,12 +222,12 @@ describe('A lane', () => {
   it('of which the process died that had to let the next go on is found by a sweep', async () => {
     const [first, second] = [await enqueue('a'), await enqueue('a')]
     await admit(limits, 1)
-    expect(await store.stuck('q', 1)).toEqual([])
+    expect(await store.stuckLanes('q', 1)).toEqual([])
     await end(first)
-    const stuck = await store.stuck('q', 1)
-    expect(stuck).toEqual([{ queue: 'q', lane: 'a', places: 1 }])
-    await store.promote(stuck[0]!)
-    expect(await store.stuck('q', 1)).toEqual([])
+    const stuck = await store.stuckLanes('q', 1)
+    expect(stuck).toEqual([{ queue: 'q', lane: 'a', slots: 1 }])
+    await store.unblockNext(stuck[0]!)
+    expect(await store.stuckLanes('q', 1)).toEqual([])
     expect((await admit(limits)).admitted).toBe(1)
     expect(await admitted()).toEqual([second])
   })
@@ -247,13 +247,13 @@ describe('Slots', () => {
     const [gone, there] = [await enqueue('a'), await enqueue('b')]
     await admit({ concurrency: 5, concurrencyPerKey: 1 })
     await pool.query('delete from pawl.wakeups where execution_id = $1', [gone])
-    await store.tidy(['q'])
+    await store.freeOrphanedSlots(['q'])
     expect(await slots()).toEqual([' 2', 'key b 1'])
     expect(await admitted()).toEqual([there])
   })
 })
 
-describe('The plan of letting in, with 50,000 waiting', () => {
+describe('The plan of an admission, with 50,000 waiting', () => {
   it.each(['never analyzed', 'analyzed'])('reads by index when the table was %s', async (when) => {
     await pool.query(
       `insert into pawl.wakeups (execution_id, handler, due_at, max_attempts, admitted, queue, lane)
@@ -272,9 +272,9 @@ describe('The plan of letting in, with 50,000 waiting', () => {
     const own = new QueueStore(explained, 'pawl')
     const limits = { concurrency: 50, concurrencyPerKey: 1, rate: { limit: 50, periodMs: 1000 } }
     expect((await own.admit('q', limits, HANDLERS, 20)).admitted).toBe(20)
-    await own.ready([{ queue: 'q', handler: HANDLERS[0] as string }])
-    await own.promote({ queue: 'q', lane: 'lane 1', places: 1 })
-    await own.stuck('q', 1)
+    await own.nextDue([{ queue: 'q', handler: HANDLERS[0] as string }])
+    await own.unblockNext({ queue: 'q', lane: 'lane 1', slots: 1 })
+    await own.stuckLanes('q', 1)
     for (const plan of plans) expect(plan).not.toMatch(/Seq Scan on wakeups/)
     expect(plans[0]).toMatch(/wakeups_backlog/)
   })

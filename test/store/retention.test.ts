@@ -1,13 +1,13 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { Retention } from '../../lib/store/retention.ts'
-import { statements } from '../../lib/store/sql/execution-statements.ts'
+import { executionStatements } from '../../lib/store/sql/execution-statements.ts'
 import { silent } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { claimNew, claimOf, completionOf, lookAt, openStore } from '../helpers/store.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
 const database = withDatabase()
-const sql = statements('"pawl"')
+const sql = executionStatements('"pawl"')
 const count = async () =>
   (await database.pool.query('select count(*)::int as n from pawl.executions')).rows[0].n
 
@@ -123,7 +123,7 @@ describe('retention', () => {
     const claim = claimOf(undefined, { retentionMs: 0 })
     await claimNew(dead, claim)
     const seen = await lookAt(one, claim.id)
-    await one.store.restart({ ...claim, retentionMs: 60_000 }, seen)
+    await one.store.restartExpired({ ...claim, retentionMs: 60_000 }, seen)
     const { retention: sweeper } = await retention()
     expect(await sweeper.sweep()).toBe(0)
   })

@@ -39,20 +39,20 @@ describe('The store of schedules', () => {
     expect(Math.abs(now.getTime() - rows[0].now.getTime())).toBeLessThan(60_000)
   })
 
-  it('finds the next tick of each handler, and forgets those that were replaced, once, when many do', async () => {
+  it('finds the next tick of each handler, and deletes obsolete ones, once, when many do', async () => {
     await insert('x@old', ['-1 hour', '-30 seconds', '1 hour'])
     await insert('x@older', ['-1 day'])
     await insert('x@begun', ['-1 hour'], 'released', 1)
     await insert('x@now', ['-2 hours', '-1 hour', '2 hours'])
     await insert('xy@old', ['-1 hour'])
     await insert('a', ['-1 hour'])
-    expect(await store().nextTicks(['x@old', 'none', 'x@now'])).toEqual([
+    expect(await store().nextTickKeys(['x@old', 'none', 'x@now'])).toEqual([
       'x@old -1 hour',
       null,
       'x@now -2 hours',
     ])
     const counts = await Promise.all(
-      Array.from({ length: 5 }, () => store().forgetTicks('x@', 'x@now', 60_000)),
+      Array.from({ length: 5 }, () => store().deleteObsoleteTicks('x@', 'x@now', 60_000)),
     )
     expect(counts.reduce((a, b) => a + b)).toBe(2)
     expect(await left()).toEqual([
@@ -67,17 +67,17 @@ describe('The store of schedules', () => {
     ])
   })
 
-  it('leaves alone a tick that a worker is taking', async () => {
+  it('leaves alone a tick that a worker is leasing', async () => {
     await insert('busy@old', ['-1 hour'])
     const client = await database.pool.connect()
     try {
       await client.query('begin')
       await client.query(`select from pawl.wakeups where handler = 'busy@old' for update`)
-      expect(await store().forgetTicks('busy@', 'busy@new', 1000)).toBe(0)
+      expect(await store().deleteObsoleteTicks('busy@', 'busy@new', 1000)).toBe(0)
       await client.query('rollback')
     } finally {
       client.release()
     }
-    expect(await store().forgetTicks('busy@', 'busy@new', 1000)).toBe(1)
+    expect(await store().deleteObsoleteTicks('busy@', 'busy@new', 1000)).toBe(1)
   })
 })

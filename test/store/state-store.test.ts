@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
+import type { AttemptRef } from '../../lib/store/execution-store.ts'
 import { type StateChange, StateStore } from '../../lib/store/state-store.ts'
 import { StepStore } from '../../lib/store/step-store.ts'
-import type { AttemptRef } from '../../lib/store/execution-store.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { claimNew, claimOf, lookAt, openStore } from '../helpers/store.ts'
 
@@ -29,10 +29,10 @@ describe('A change of state', () => {
         store.change(changeOf(attempt, '"a"')),
         twin.change(changeOf(attempt, '"b"')),
       ])
-      expect(results.filter(({ won }) => won)).toHaveLength(1)
+      expect(results.filter(({ recorded }) => recorded)).toHaveLength(1)
       const kept = await store.read({ object: 'cart', key: attempt.id })
-      expect(kept.get('items')?.toString()).toBe(results[0]?.won ? '"a"' : '"b"')
-      const journal = await new StepStore(side.db, 'pawl', side.owner).journal(attempt)
+      expect(kept.get('items')?.toString()).toBe(results[0]?.recorded ? '"a"' : '"b"')
+      const journal = await new StepStore(side.db, 'pawl', side.owner).readJournal(attempt)
       expect(journal).toMatchObject([{ name: 'state.set items', kind: 'state', output: null }])
       await store.change(changeOf(attempt, null, 2))
       expect(await store.read({ object: 'cart', key: attempt.id })).toEqual(new Map())
@@ -46,9 +46,9 @@ describe('A change of state', () => {
     const current = await other.store.takeOver(attempt.id, await lookAt(other, attempt.id))
     const stale = new StateStore(side.db, 'pawl', side.owner)
     const result = await stale.change(changeOf(attempt, '"stale"'))
-    expect(result).toMatchObject({ won: false, current: false })
+    expect(result).toMatchObject({ recorded: false, current: false })
     expect(await stale.read({ object: 'cart', key: attempt.id })).toEqual(new Map())
     const fresh = new StateStore(other.db, 'pawl', other.owner)
-    expect(await fresh.change(changeOf(current!, '"new"'))).toMatchObject({ won: true })
+    expect(await fresh.change(changeOf(current!, '"new"'))).toMatchObject({ recorded: true })
   })
 })

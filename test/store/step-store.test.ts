@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { type StepRecord, StepStore } from '../../lib/store/step-store.ts'
 import type { AttemptRef } from '../../lib/store/execution-store.ts'
+import { type StepRecord, StepStore } from '../../lib/store/step-store.ts'
 import { withDatabase } from '../helpers/database.ts'
 import {
   claimNew,
@@ -56,7 +56,7 @@ describe('record', () => {
     const results = await Promise.allSettled(names.map((name) => steps.record(stepOf(ref, name))))
     expect(results.flatMap(({ status }, i) => (status === 'rejected' ? i : []))).toEqual([17])
     expect(results[17]).toMatchObject({ reason: { code: 'store-refused' } })
-    expect(await steps.journal(ref)).toHaveLength(39)
+    expect(await steps.readJournal(ref)).toHaveLength(39)
   })
 
   it('of one step twice in one statement, one wins', async () => {
@@ -65,9 +65,9 @@ describe('record', () => {
     const results = await Promise.all(
       [1, 2, 3].map((n) => steps.record(stepOf(ref, 'a', { output: Buffer.from(`${n}`) }))),
     )
-    expect(results.filter(({ won }) => won)).toHaveLength(1)
-    const winner = results.findIndex(({ won }) => won) + 1
-    expect((await steps.journal(ref)).map(({ output }) => `${output}`)).toEqual([`${winner}`])
+    expect(results.filter(({ recorded }) => recorded)).toHaveLength(1)
+    const winner = results.findIndex(({ recorded }) => recorded) + 1
+    expect((await steps.readJournal(ref)).map(({ output }) => `${output}`)).toEqual([`${winner}`])
   })
 
   it('of many steps by two processes at once, in any order, each is recorded once', async () => {
@@ -83,15 +83,15 @@ describe('record', () => {
       Promise.all(by(one, old)),
       Promise.all(by(two, current)),
     ])
-    const journal = await two.steps.journal(current)
+    const journal = await two.steps.readJournal(current)
     expect(journal).toHaveLength(300)
     for (const [results, attempt] of [
       [first, 1],
       [second, 2],
     ] as const) {
-      for (const [name, { won, current }] of results) {
+      for (const [name, { recorded, current }] of results) {
         const entry = journal.find((entry) => entry.name === name)
-        expect(won).toBe(entry?.attempt === attempt)
+        expect(recorded).toBe(entry?.attempt === attempt)
         expect(current).toBe(attempt === 2)
       }
     }
@@ -102,14 +102,17 @@ describe('record', () => {
     const { old, current } = await takenOver(one, two)
     for (const what of [failure, intent]) {
       expect(await one.steps.record(stepOf(old, 'a', what))).toMatchObject({
-        won: false,
+        recorded: false,
         current: false,
       })
     }
-    expect(await two.steps.record(stepOf(current, 'a', intent))).toMatchObject({ won: true })
-    expect(await two.steps.record(stepOf(current, 'a', failure))).toMatchObject({ won: true })
-    expect(await one.steps.record(stepOf(old, 'a'))).toMatchObject({ won: false, current: false })
-    expect(await two.steps.journal(current)).toMatchObject([
+    expect(await two.steps.record(stepOf(current, 'a', intent))).toMatchObject({ recorded: true })
+    expect(await two.steps.record(stepOf(current, 'a', failure))).toMatchObject({ recorded: true })
+    expect(await one.steps.record(stepOf(old, 'a'))).toMatchObject({
+      recorded: false,
+      current: false,
+    })
+    expect(await two.steps.readJournal(current)).toMatchObject([
       { attempt: 2, completed: true, output: null },
     ])
   })
@@ -126,24 +129,24 @@ describe('record', () => {
         two.store.takeOver(old.id, seen),
       ])
       expect(taken).not.toBeNull()
-      const journal = await two.steps.journal(taken as AttemptRef)
-      expect(journal).toHaveLength(recorded.won ? 1 : 0)
+      const journal = await two.steps.readJournal(taken as AttemptRef)
+      expect(journal).toHaveLength(recorded.recorded ? 1 : 0)
     }
   })
 
-  it('nothing into an execution that is done, or another life', async () => {
+  it('nothing into an execution that is done, or another incarnation', async () => {
     const { steps, ...test } = await open()
     const done = await claimNew(test, claimOf())
     await test.store.complete(completionOf(done, 'done'))
-    const other = { ...(await claimNew(test, claimOf())), born: '1' }
+    const other = { ...(await claimNew(test, claimOf())), incarnation: '1' }
     for (const ref of [done, other]) {
       for (const what of [{}, failure, intent, giveUp]) {
         expect(await steps.record(stepOf(ref, 'a', what))).toMatchObject({
-          won: false,
+          recorded: false,
           current: false,
         })
       }
-      expect(await steps.journal(ref)).toEqual([])
+      expect(await steps.readJournal(ref)).toEqual([])
     }
   })
 
@@ -151,12 +154,12 @@ describe('record', () => {
     const { steps, ...test } = await open()
     const ref = await claimNew(test, claimOf())
     await steps.record(stepOf(ref, 'a', intent))
-    expect(await steps.record(stepOf(ref, 'a', intent))).toMatchObject({ won: false })
+    expect(await steps.record(stepOf(ref, 'a', intent))).toMatchObject({ recorded: false })
     const other = stepOf(ref, 'a', { kind: 'transaction' })
-    expect(await steps.record(other)).toMatchObject({ won: false })
-    expect(await steps.record(stepOf(ref, 'a'))).toMatchObject({ won: true })
-    expect(await steps.record(stepOf(ref, 'a', failure))).toMatchObject({ won: false })
-    expect(await steps.journal(ref)).toMatchObject([{ completed: true, error: null }])
+    expect(await steps.record(other)).toMatchObject({ recorded: false })
+    expect(await steps.record(stepOf(ref, 'a'))).toMatchObject({ recorded: true })
+    expect(await steps.record(stepOf(ref, 'a', failure))).toMatchObject({ recorded: false })
+    expect(await steps.readJournal(ref)).toMatchObject([{ completed: true, error: null }])
   })
 
   it('big values share statements only up to a bound, and all arrive', async () => {
@@ -165,7 +168,7 @@ describe('record', () => {
     const output = Buffer.alloc(3 * 1024 ** 2, '1')
     const names = Array.from({ length: 7 }, (_, i) => `big ${i}`)
     await Promise.all(names.map((name) => steps.record(stepOf(ref, name, { output }))))
-    const journal = await steps.journal(ref)
+    const journal = await steps.readJournal(ref)
     expect(journal.map(({ output }) => output?.length)).toEqual(names.map(() => output.length))
   })
 })
@@ -174,11 +177,11 @@ describe('giving up', () => {
   it('is decided once, by the current attempt, and then nobody else completes', async () => {
     const [one, two] = [await open(), await open()]
     const { old, current } = await takenOver(one, two)
-    expect(await one.steps.record(stepOf(old, '', giveUp))).toMatchObject({ won: false })
+    expect(await one.steps.record(stepOf(old, '', giveUp))).toMatchObject({ recorded: false })
     const decisions = await Promise.all(
       [1, 2].map(() => two.steps.record(stepOf(current, '', giveUp))),
     )
-    expect(decisions.map(({ won }) => won).sort()).toEqual([false, true])
+    expect(decisions.map(({ recorded }) => recorded).sort()).toEqual([false, true])
     expect(await one.store.complete(completionOf(old, 'late'))).toMatchObject({ kind: 'found' })
     await two.store.release(current, 'released')
     expect(await two.store.complete(completionOf(current, 'late'))).toMatchObject({ kind: 'found' })
@@ -198,19 +201,19 @@ describe('giving up', () => {
         two.steps.record(stepOf(current, '', giveUp)),
         one.store.complete(completionOf(old, 'late')),
       ])
-      expect([decided.won, completed.kind === 'stored'].filter(Boolean)).toHaveLength(1)
+      expect([decided.recorded, completed.kind === 'stored'].filter(Boolean)).toHaveLength(1)
     }
   })
 })
 
 describe('journal', () => {
-  it('is in the order of the positions, and of one life', async () => {
+  it('is in the order of the positions, and of one incarnation', async () => {
     const { steps, ...test } = await open()
     const ref = await claimNew(test, claimOf())
     const order = shuffled(Array.from({ length: 50 }, (_, i) => i + 1))
     for (const n of order) await steps.record(stepOf(ref, `${n}`, { position: n }))
-    const names = (await steps.journal(ref)).map(({ name }) => Number(name))
+    const names = (await steps.readJournal(ref)).map(({ name }) => Number(name))
     expect(names).toEqual([...order].sort((a, b) => a - b))
-    expect(await steps.journal({ ...ref, born: '1' })).toEqual([])
+    expect(await steps.readJournal({ ...ref, incarnation: '1' })).toEqual([])
   })
 })

@@ -1,12 +1,12 @@
 import { inspect } from 'node:util'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
-import { differences, inCommon } from '../../lib/testing/compare-values.ts'
+import { commonPattern, findDifferences } from '../../lib/testing/compare-values.ts'
 
 const pathsOf = (expected: unknown, actual: unknown) =>
-  differences(expected, actual, 'it').map(({ path }) => path)
+  findDifferences(expected, actual, 'it').map(({ path }) => path)
 
-describe('differences()', () => {
+describe('findDifferences()', () => {
   it('names each place', () => {
     expect(pathsOf({ a: [{ b: 1 }, 2], c: 3 }, { a: [{ b: 2 }, 2], d: 4 })).toEqual([
       'it.a[0].b',
@@ -34,9 +34,12 @@ describe('differences()', () => {
   })
 })
 
-describe('inCommon()', () => {
+describe('commonPattern()', () => {
   it('leaves open what differs, but not its type', () => {
-    const common = inCommon({ id: 1, at: 'now', all: [1, 2] }, { id: 2, at: 'then', all: [1, 3] })
+    const common = commonPattern(
+      { id: 1, at: 'now', all: [1, 2] },
+      { id: 2, at: 'then', all: [1, 3] },
+    )
     expect(pathsOf(common, { id: 7, at: '', all: [1, 9] })).toEqual([])
     expect(pathsOf(common, { id: '7', at: '', all: [2, 9] })).toEqual(['it.id', 'it.all[0]'])
     expect(inspect(common)).toBe('{ id: <any number>, at: <any string>, all: [ 1, <any number> ] }')

@@ -134,7 +134,7 @@ describe('crashTest() catches', SLOW, () => {
       'before the answer is recorded',
     ])
     expect(error.message).toContain('answer.body.attempt: expected 1, got 2')
-    expect(error.message).toContain('The answer after the crash is another one.')
+    expect(error.message).toContain('The answer after the crash differs.')
   })
 
   it('a handler that may not run again', async () => {
@@ -168,7 +168,7 @@ describe('crashTest() catches', SLOW, () => {
       'before step "look around" is recorded',
       'after step "look around" is recorded',
     ])
-    expect(error.message).toContain('This run did not come there')
+    expect(error.message).toContain('This run did not reach that point')
   })
 
   it('what only a second crash brings about', async () => {
@@ -201,7 +201,7 @@ describe('crashTest() catches', SLOW, () => {
 })
 
 describe('crashTest() lets differ', SLOW, () => {
-  it('what is made anew for each request, and what the outcome option leaves out', async () => {
+  it('values created for each request, and what the outcome option leaves out', async () => {
     const makeApp = appWith(() => async (execution, _req, res) => {
       const id = await execution.transaction('record order', (tx) =>
         insertOrder(tx, execution.key, 'book'),
@@ -219,7 +219,7 @@ describe('crashTest() lets differ', SLOW, () => {
     })
   })
 
-  it('a world that reset brings back to where it started', async () => {
+  it('state that the reset option restores before each run', async () => {
     let books = 0
     const makeApp = appWith(() => async (_execution, _req, res) => {
       books = 1
@@ -238,14 +238,14 @@ describe('crashTest() lets differ', SLOW, () => {
 describe('crashTest() says what it needs', SLOW, () => {
   const fine = appWith(() => (_execution, _req, res) => res.json({}))
 
-  it('a check that says the same after each undisturbed run', async () => {
+  it('a check that returns the same after each run without a crash', async () => {
     const makeApp = appWith(() => async (execution, _req, res) => {
       await provider.charge('everybody', 1, execution.id)
       res.json({})
     })
     const error = await failing(makeApp, { check: () => provider.charged('everybody') })
     expect(error.failures).toEqual([])
-    expect(error.message).toContain('check() says something else after each run')
+    expect(error.message).toContain('check() returns something else after each run')
     expect(error.message).toContain('check: expected [ 1 ], got [ 1, 1 ]')
   })
 
@@ -259,18 +259,18 @@ describe('crashTest() says what it needs', SLOW, () => {
     const makeApp = appWith(() => (_execution, _req, res) => res.json({ a: 1 }))
     const error = await failing((given) => makeApp({ ...given, database: pool }))
     expect(error.message).toContain(
-      'The request did not come to Pawl, and was answered with 200 {"a":1}.',
+      'The request did not reach Pawl, and was answered with 200 {"a":1}.',
     )
   })
 
-  it('an undisturbed outcome', async () => {
+  it('an outcome without a crash', async () => {
     const makeApp = appWith(() => async (execution, _req, res) => {
       await execution.step('charge', () => 1)
       res.status(503).json({ busy: true })
     })
     const error = await failing(makeApp, { retries: 1 })
     expect(error.message).toBe(
-      'POST /orders has no outcome, also without a crash. There is no final answer after 2 tries; the last was 503 {"busy":true}.',
+      'POST /orders has no outcome, even without a crash. There is no final answer after 2 tries; the last was 503 {"busy":true}.',
     )
   })
 

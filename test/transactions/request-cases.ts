@@ -100,7 +100,7 @@ export const requestCases: Case[] = [
         expect(errors).toEqual([expect.any(PawlError)])
         const [error] = errors as PawlError[]
         expect(error!.code).toBe(code)
-        expect(error!.hint).toMatch(/must be connected to the database that Pawl was given/)
+        expect(error!.hint).toMatch(/must be connected to the database that was passed to new Pawl/)
         expect(await allOrders(other)).toEqual([])
         expect(await allSteps(database, key)).toEqual([])
       },

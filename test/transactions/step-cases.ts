@@ -1,5 +1,5 @@
 import { expect } from 'vitest'
-import { failedWith } from '../../lib/store/database/transaction-host.ts'
+import { hasSqlState } from '../../lib/store/database/transaction-host.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { allOrders, allSteps, type Case, declareDead, door } from './context.ts'
 
@@ -103,7 +103,7 @@ export const stepCases: Case[] = [
       })
       const key = freshKey()
       expect((await request(app.orders, { key })).status).toBe(409)
-      expect(failedWith(caught, ['23505'])).toBe(true)
+      expect(hasSqlState(caught, ['23505'])).toBe(true)
       expect(runs).toBe(1)
       expect(await allOrders(database)).toMatchObject([{ item: 'theirs' }])
       expect(await allSteps(database, key)).toEqual([])

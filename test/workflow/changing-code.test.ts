@@ -60,7 +60,7 @@ describe('Code that has changed under an execution', () => {
     expect(await app.journal(first.id)).toContain('step charge')
   })
 
-  it('parks it if it ends without asking for what is recorded, and names that; put back, it finishes', async () => {
+  it('parks it if it ends without running a recorded step, and names that; put back, it finishes', async () => {
     const ran: string[] = []
     const original: Code = async (execution) => {
       await execution.step('charge', () => ran.push('charge'))
@@ -81,7 +81,7 @@ describe('Code that has changed under an execution', () => {
     await app.until(first.id, 'parked')
     const { error } = await changed.handle.status()
     expect(error).toMatchObject({ code: 'divergence', steps: ['mail'] })
-    expect(error?.message).toMatch(/ended without asking for what is recorded of it: "mail"/)
+    expect(error?.message).toMatch(/ended without running steps that its journal contains: "mail"/)
 
     const back = await deploy(original)
     expect(await back.pawl.release({ id: first.id })).toBe(true)
@@ -89,7 +89,7 @@ describe('Code that has changed under an execution', () => {
     expect(ran).toEqual(['charge', 'mail', 'send mail', 'ship'])
   })
 
-  it('parks it as well if it fails for good without asking for what could be undone', async () => {
+  it('parks it as well if it fails for good without running steps that could be compensated', async () => {
     const undone: string[] = []
     const { deploy } = deployments('fails')
     const first = await deploy(async (execution) => {

@@ -63,7 +63,7 @@ describe('Limits of an execution', () => {
     await app.until(id, 'parked')
     const { error, attempt } = await tight.status(id)
     expect(error).toMatchObject({ code: 'limit-exceeded' })
-    expect(error?.message).toMatch(/step "large" gave 1001 bytes, and at most 1000 are allowed/)
+    expect(error?.message).toMatch(/step "large" returned 1001 bytes, but at most 1000 are allowed/)
     expect(attempt).toBe(1)
     expect(await app.journal(id)).toEqual(['step small'])
     await tight.stop()
@@ -86,7 +86,7 @@ describe('Limits of an execution', () => {
     await pawl.start()
     const { id } = await workflow.start(undefined)
     await app.until(id, 'parked')
-    expect((await pawl.status(id)).error?.message).toMatch(/transaction "insert" gave 202 bytes/)
+    expect((await pawl.status(id)).error?.message).toMatch(/transaction "insert" returned 202 bytes/)
     expect((await database.pool.query('select from rows')).rows).toHaveLength(0)
   })
 
@@ -105,7 +105,7 @@ describe('Limits of an execution', () => {
     await app.until(id, 'parked')
     const { error } = await pawl.status(id)
     expect(error).toMatchObject({ code: 'limit-exceeded' })
-    expect(error?.message).toMatch(/"many" would be entry 4 of its execution, and at most 3 are/)
+    expect(error?.message).toMatch(/"many" would be entry 4 of its execution, but at most 3 are/)
     expect(ran).toEqual([0, 1])
     await pawl.stop()
 
@@ -147,7 +147,7 @@ describe('Limits of an execution', () => {
     const key = freshKey()
     const large = await request(url, { key })
     expect(large.status).toBe(500)
-    expect(String(large.body)).toMatch(/step "large" gave 202 bytes, and at most 100/)
+    expect(String(large.body)).toMatch(/step "large" returned 202 bytes, but at most 100/)
     size = 10
     const many = await request(url, { key })
     expect(many.status).toBe(500)

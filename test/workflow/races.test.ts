@@ -130,7 +130,7 @@ describe('A signal and the end of its time', () => {
       return (await database.pool.query(sql, [handle.id])).rowCount === 1
     })
     hold.release()
-    await waitFor('the stale one to give up', () => stale.engine.busy.length === 0)
+    await waitFor('the stale one to give up', () => stale.engine.busyIds.length === 0)
     await heir.signal(handle.id, 'x', 2)
     expect(await handle.result()).toEqual([1, 2])
     expect(await app.journal(handle.id)).toEqual(['signal x', 'signal x'])
@@ -239,7 +239,7 @@ describe('P3, P7 Two that run one workflow', () => {
     // The heir has read the journal, and has not looked for signals yet.
     await looks.reached
     takes.release()
-    await waitFor('the stale one to end', () => stale.engine.busy.length === 0)
+    await waitFor('the stale one to end', () => stale.engine.busyIds.length === 0)
     looks.release()
     expect(await two!.handle(handle.key).result({ timeout: '20s' })).toBe('taken once')
   })
@@ -265,7 +265,7 @@ describe('P3, P7 Two that run one workflow', () => {
     start.release()
     const handle = await starting
     expect(await handle.result({ timeout: '20s' })).toBe(1)
-    await waitFor('all to end', () => pawl.engine.busy.length === 0)
+    await waitFor('all to end', () => pawl.engine.busyIds.length === 0)
     expect(ran).toEqual([1])
   })
 })

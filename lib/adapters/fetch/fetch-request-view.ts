@@ -1,11 +1,12 @@
+/** Implements RequestView for a Request of the Fetch standard. */
+
 import type { Attempt } from '../../engine/attempt.ts'
-import type { Body } from '../../http/fingerprint.ts'
-import { holdStream } from '../../http/buffered-stream.ts'
+import { bufferStream } from '../../http/buffered-stream.ts'
+import type { RequestBody } from '../../http/fingerprint.ts'
 import type { BodyFailure, RequestView } from '../../http/request-view.ts'
 import type { RequestRuntime } from '../../http/runtime.ts'
 
-/** A request of the Fetch standard. */
-export class FetchView implements RequestView {
+export class FetchRequestView implements RequestView {
   readonly #request: Request
   readonly url: string
 
@@ -22,7 +23,7 @@ export class FetchView implements RequestView {
     return this.#request.headers.get(name) ?? undefined
   }
 
-  /** Fetch joins lines by a comma, so that two of them are no valid key either. */
+  /** One value: Fetch joins several lines with commas, and two keys joined this way are not a valid key. */
   headerLines(name: string): readonly string[] {
     const value = this.#request.headers.get(name)
     return value === null ? [] : [value]
@@ -32,28 +33,28 @@ export class FetchView implements RequestView {
     return [...this.#request.headers]
   }
 
-  /** Of a copy: the handler finds the request as it was. */
-  async body(maxBytes: number): Promise<Body | BodyFailure> {
+  /** Reads a clone, so that the handler can still read the request itself. */
+  async readBody(maxBytes: number): Promise<RequestBody | BodyFailure> {
     const request = this.#request
     if (request.bodyUsed) return 'consumed'
     if (Number(request.headers.get('content-length')) > maxBytes) return 'too-large'
     try {
       const copy = request.clone().body
       if (!copy) return { raw: [] }
-      const held = await holdStream(copy, maxBytes)
-      if (held.kind === 'whole') return { raw: [held.body] }
-      await held.body.return?.()
+      const buffered = await bufferStream(copy, maxBytes)
+      if (buffered.kind === 'complete') return { raw: [buffered.body] }
+      await buffered.body.return?.()
       return 'too-large'
     } catch {
       return 'aborted'
     }
   }
 
-  recovered(_runtime: RequestRuntime): Attempt | undefined {
+  recoveredAttempt(_runtime: RequestRuntime): Attempt | undefined {
     return undefined
   }
 
-  gone(): AbortSignal {
+  disconnectSignal(): AbortSignal {
     return this.#request.signal
   }
 }

@@ -1,24 +1,26 @@
+/** `idempotency` for handlers that take a Request and return a Response (Next.js, SvelteKit, …). */
+
 import type { Execution } from '../../engine/execution.ts'
 import { PawlError } from '../../errors/index.ts'
-import { admit } from '../../http/admit-request.ts'
+import { admitRequest } from '../../http/admit-request.ts'
+import { matchRequest } from '../../http/match-request.ts'
 import { type IdempotencyOptions, routeOptions } from '../../http/route-options.ts'
 import { type PawlLike, runtimeOf } from '../../http/runtime.ts'
-import { select } from '../../http/match-request.ts'
+import { FetchRequestView } from './fetch-request-view.ts'
 import { toResponse } from './response.ts'
 import { runFetchAttempt } from './run-attempt.ts'
-import { FetchView } from './fetch-request-view.ts'
 
 export type { IdempotencyOptions } from '../../http/route-options.ts'
 
-/** What a handler is called with, and how to find the Request in it. */
+/** The `request` option: required if the handler's first argument is not the Request itself. */
 type FindRequest<Subject> = Subject extends Request
   ? { request?: undefined }
   : {
-      /** Finds the request in the handler's first argument, where that is not the request itself. */
+      /** Returns the Request, given the handler's first argument. */
       request: (subject: Subject) => Request
     }
 
-/** Options of {@link idempotency}; their functions get the handler's first argument. */
+/** Options of {@link idempotency}; their functions receive the handler's first argument. */
 export type FetchIdempotencyOptions<Subject = Request> = IdempotencyOptions<Subject> &
   FindRequest<Subject>
 
@@ -30,7 +32,7 @@ type Handler<Subject, Rest extends unknown[]> = (
 const executions = new WeakMap<Request, Execution>()
 
 /**
- * Protects handlers that take a Request and give a Response: a request with an idempotency key runs
+ * Protects handlers that take a Request and return a Response: a request with an idempotency key runs
  * once, and its retries get the stored response.
  *
  * ```ts
@@ -38,9 +40,9 @@ const executions = new WeakMap<Request, Execution>()
  * export const POST = protect(async (request) => Response.json(await createOrder(request)))
  * ```
  *
- * A handler that throws answers 500 (`handler-failed`), by the rule for 5xx; the error goes to Pawl's
- * logger as a warning. Mistakes of the app (`not-started`, `scope-invalid`, `body-unreadable`) reject
- * with a PawlError.
+ * If the handler throws, the response is a 500 (`handler-failed`), which is treated like any other 5xx; the
+ * error goes to Pawl's logger as a warning. Mistakes of the app (`not-started`, `scope-invalid`,
+ * `body-unreadable`) reject with a PawlError.
  *
  * @throws PawlError `invalid-option`
  */
@@ -57,44 +59,45 @@ export function idempotency<Subject = Request>(
     request?: (subject: Subject) => Request
   }
   const options = routeOptions(common as IdempotencyOptions<Subject>)
-  if (options.recover) throw noRecovery()
-  if (find !== undefined && typeof find !== 'function') throw noFunction()
+  if (options.recover) throw recoverNotSupported()
+  if (find !== undefined && typeof find !== 'function') throw requestNotFunction()
 
   return (handler) =>
     async (subject, ...rest) => {
       const request = find ? find(subject) : (subject as Request)
       if (executions.has(request)) return handler(subject, ...rest)
-      const view = new FetchView(request)
-      const selected = select(runtime, options, subject, view)
-      if (selected.kind === 'pass') return handler(subject, ...rest)
-      if (selected.kind === 'answer') return toResponse(selected.answer)
-      const admission = await admit(runtime, options, subject, view, selected.key)
+      const view = new FetchRequestView(request)
+      const match = matchRequest(runtime, options, subject, view)
+      if (match.kind === 'pass') return handler(subject, ...rest)
+      if (match.kind === 'respond') return toResponse(match.response)
+      const admission = await admitRequest(runtime, options, subject, view, match.key)
       if (admission.kind === 'unprotected') return handler(subject, ...rest)
-      if (admission.kind === 'answer') return toResponse(admission.answer)
-      if (admission.kind === 'gone') return new Response(null, { status: 400 }) // Nobody reads it.
+      if (admission.kind === 'respond') return toResponse(admission.response)
+      // No client receives this response.
+      if (admission.kind === 'disconnected') return new Response(null, { status: 400 })
       executions.set(request, admission.attempt.execution)
       const handle = async () => handler(subject, ...rest)
       return runFetchAttempt({ runtime, options, admitted: admission, handle })
     }
 }
 
-/** The execution that a request belongs to; undefined if it is not protected. */
+/** The execution that a request belongs to; undefined if the request is not protected. */
 export function executionOf(request: Request): Execution | undefined {
   return executions.get(request)
 }
 
-function noRecovery(): PawlError {
+function recoverNotSupported(): PawlError {
   return new PawlError(
     'invalid-option',
-    'idempotency(): Option "recover" needs requests that come through Node.',
-    'Use it with Express, Fastify, Koa, Nest, or Hono on Node.',
+    'idempotency(): Option "recover" is not supported for Fetch handlers.',
+    'Recovery delivers requests through Node: use it with Express, Fastify, Koa, Nest, or Hono on Node.',
   )
 }
 
-function noFunction(): PawlError {
+function requestNotFunction(): PawlError {
   return new PawlError(
     'invalid-option',
-    'idempotency(): Option "request" is no function.',
-    'It finds the Request in what the handler is called with.',
+    'idempotency(): Option "request" is not a function.',
+    'It must be a function that returns the Request, given the first argument of the handler.',
   )
 }

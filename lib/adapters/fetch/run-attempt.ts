@@ -1,62 +1,65 @@
-import type { Admitted } from '../../http/admit-request.ts'
-import { type Answer, handlerFailed } from '../../http/responses.ts'
-import { Conclusion, type Responding } from '../../http/attempt-runner.ts'
+/** Runs an attempt whose handler returns a Response of the Fetch standard. */
+
+import type { AdmittedAttempt } from '../../http/admit-request.ts'
+import { AttemptRunner, type InterceptedResponse } from '../../http/attempt-runner.ts'
 import type { Header } from '../../http/headers.ts'
+import { executionUri } from '../../http/problem.ts'
+import { handlerFailedResponse, type PawlResponse } from '../../http/responses.ts'
 import type { RouteOptions } from '../../http/route-options.ts'
 import type { RequestRuntime } from '../../http/runtime.ts'
-import { holdResponse, toResponse } from './response.ts'
-import { thrownResponse } from './thrown-response.ts'
+import { bufferResponse, toResponse } from './response.ts'
+import { responseFromThrown } from './thrown-response.ts'
 
 export interface FetchAttempt {
   runtime: RequestRuntime
   options: RouteOptions<never>
-  admitted: Admitted
-  /** Headers that were there before the handler. */
+  admitted: AdmittedAttempt
+  /** Headers that were set before the handler, by lower-case name. */
   initial?: ReadonlyMap<string, Header>
   handle(): Promise<Response>
 }
 
-/** Runs a handler that gives a Response, and resolves to what is sent. Never rejects. */
+/** Runs the handler, and resolves to the Response to send. Never rejects. */
 export function runFetchAttempt(run: FetchAttempt): Promise<Response> {
   const { runtime, options, admitted, initial, handle } = run
-  const conclusion = new Conclusion(runtime, options, admitted)
+  const runner = new AttemptRunner(runtime, options, admitted)
   const execution = admitted.attempt.execution.id
-  let answeredForIt = false
-  let answered = false
+  let isReplaced = false
+  let handlerResponded = false
   let resolve!: (response: Response) => void
   const sent = new Promise<Response>((settle) => {
     resolve = settle
   })
-  const responding: Responding = {
-    get answered() {
-      return answered
+  const intercepted: InterceptedResponse = {
+    get handlerResponded() {
+      return handlerResponded
     },
-    answer(answer: Answer) {
-      answeredForIt = true
-      resolve(toResponse(answer, initial))
+    respondInstead(replacement: PawlResponse) {
+      isReplaced = true
+      resolve(toResponse(replacement, initial))
     },
   }
 
-  const respond = async (): Promise<Response> => {
-    const response = await handle().catch(failed)
-    const held = await holdResponse(response, options.maxBody, initial).catch((error) =>
-      holdResponse(failed(error), options.maxBody),
+  const runHandler = async (): Promise<Response> => {
+    const response = await handle().catch(responseToError)
+    const buffered = await bufferResponse(response, options.maxBody, initial).catch((error) =>
+      bufferResponse(responseToError(error), options.maxBody),
     )
-    answered = true
-    const verdict = await conclusion.conclude(held.captured)
-    if (answeredForIt || verdict !== 'send') held.drop()
-    return verdict === 'send' ? held.response : toResponse(verdict, initial)
+    handlerResponded = true
+    const decision = await runner.finish(buffered.captured)
+    if (isReplaced || decision !== 'send') buffered.discard()
+    return decision === 'send' ? buffered.response : toResponse(decision, initial)
   }
 
-  const failed = (error: unknown): Response => {
-    const response = thrownResponse(error)
+  const responseToError = (error: unknown): Response => {
+    const response = responseFromThrown(error)
     if (response) return response
     runtime.logger.warn('a handler threw', { error, execution })
-    return toResponse(handlerFailed(`urn:uuid:${execution}`))
+    return toResponse(handlerFailedResponse(executionUri(execution)))
   }
 
-  conclusion.begin(responding, () => {
-    respond().then(resolve)
+  runner.start(intercepted, () => {
+    runHandler().then(resolve)
   })
   return sent
 }

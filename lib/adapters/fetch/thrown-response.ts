@@ -1,15 +1,17 @@
+/** Recognizes responses that frameworks throw: Response objects, and the redirect errors of Next.js. */
+
 /**
- * What is thrown to answer: a Response (as React Router has it), or the error by which `redirect()` and
- * `notFound()` of Next.js leave a route handler. Null for an error that is one.
+ * The response for a thrown value that stands for one: a Response (React Router), or the error that
+ * `redirect()` and `notFound()` of Next.js throw. Null for a real error.
  */
-export function thrownResponse(thrown: unknown): Response | null {
+export function responseFromThrown(thrown: unknown): Response | null {
   if (thrown instanceof Response) return thrown
   const digest = (thrown as { digest?: unknown } | null | undefined)?.digest
-  return typeof digest === 'string' ? nextResponse(digest.split(';')) : null
+  return typeof digest === 'string' ? responseFromNextDigest(digest.split(';')) : null
 }
 
-/** NEXT_REDIRECT;type;url;status; and NEXT_HTTP_ERROR_FALLBACK;status. */
-function nextResponse([code, ...parts]: string[]): Response | null {
+/** Digests look like `NEXT_REDIRECT;type;url;status;` or `NEXT_HTTP_ERROR_FALLBACK;status`. */
+function responseFromNextDigest([code, ...parts]: string[]): Response | null {
   if (code === 'NEXT_NOT_FOUND') return new Response(null, { status: 404 })
   if (code === 'NEXT_HTTP_ERROR_FALLBACK') return new Response(null, { status: Number(parts[0]) })
   if (code !== 'NEXT_REDIRECT') return null

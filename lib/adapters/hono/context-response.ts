@@ -1,36 +1,38 @@
+/** Sets the response of a Hono context, also while a handler that no longer has a client goes on. */
+
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { Context } from 'hono'
 
-/** The context behind whose idempotency() the running code is. */
-const behind = new AsyncLocalStorage<Context>()
+/** The context whose handler is running, if the current code belongs to a protected handler. */
+const handlerContext = new AsyncLocalStorage<Context>()
 
-/** Runs what comes behind idempotency(). */
-export function runBehind<T>(c: Context, work: () => T): T {
-  return behind.run(c, work)
+/** Runs the handler and the middleware after `idempotency()`. */
+export function runAsHandler<T>(c: Context, work: () => T): T {
+  return handlerContext.run(c, work)
 }
 
-/** Hono would merge the headers of a response that is there into the next. */
+/** Sets the response. Without `undefined` first, Hono would merge the headers of the previous response into it. */
 export function replaceResponse(c: Context, response: Response): void {
   c.res = undefined
   c.res = response
 }
 
 /**
- * Answers while the handler is still at work. A context has one response; from now on the handler, by its
- * async context, sees the one that it makes, and everybody else the one that is sent.
+ * Sends a response while the handler goes on. A Hono context has only one response. From now on the handler
+ * (recognized by its async context) sees its own, and all other code sees the one that is sent.
  */
-export function answerBesideHandler(c: Context, response: Response): void {
-  const isHandler = () => behind.getStore() === c
+export function respondBesideHandler(c: Context, response: Response): void {
+  const isHandler = () => handlerContext.getStore() === c
   const { header } = c
-  const own = Object.getPrototypeOf(c) as Context
+  const prototype = Object.getPrototypeOf(c) as Context
   let sent: Response | undefined = response
   let { finalized } = c
   Object.defineProperties(c, {
     res: {
       configurable: true,
-      get: () => (isHandler() ? Reflect.get(own, 'res', c) : sent),
+      get: () => (isHandler() ? Reflect.get(prototype, 'res', c) : sent),
       set(value: Response | undefined) {
-        if (isHandler()) Reflect.set(own, 'res', value, c)
+        if (isHandler()) Reflect.set(prototype, 'res', value, c)
         else sent = value
       },
     },

@@ -1,20 +1,22 @@
+/** The Hono middleware: `idempotency`. */
+
 import type { IncomingMessage } from 'node:http'
 import type { Context, Env, MiddlewareHandler } from 'hono'
 import type { Attempt } from '../../engine/attempt.ts'
 import type { Execution } from '../../engine/execution.ts'
-import { admit } from '../../http/admit-request.ts'
-import type { Answer } from '../../http/responses.ts'
-import type { Body } from '../../http/fingerprint.ts'
+import { admitRequest } from '../../http/admit-request.ts'
+import type { RequestBody } from '../../http/fingerprint.ts'
 import type { Header } from '../../http/headers.ts'
+import { matchRequest } from '../../http/match-request.ts'
 import type { BodyFailure } from '../../http/request-view.ts'
+import type { PawlResponse } from '../../http/responses.ts'
 import { type IdempotencyOptions, routeOptions } from '../../http/route-options.ts'
 import { type PawlLike, type RequestRuntime, runtimeOf } from '../../http/runtime.ts'
-import { select } from '../../http/match-request.ts'
+import { FetchRequestView } from '../fetch/fetch-request-view.ts'
 import { headersOf, toResponse } from '../fetch/response.ts'
 import { runFetchAttempt } from '../fetch/run-attempt.ts'
-import { FetchView } from '../fetch/fetch-request-view.ts'
 import { recoveredAttempt } from '../node/recovery.ts'
-import { answerBesideHandler, replaceResponse, runBehind } from './context-response.ts'
+import { replaceResponse, respondBesideHandler, runAsHandler } from './context-response.ts'
 
 export type { IdempotencyOptions } from '../../http/route-options.ts'
 
@@ -25,8 +27,8 @@ declare module 'hono' {
   }
 }
 
-/** Requests that an idempotency() which found their key is in charge of. */
-const inCharge = new WeakSet<Request>()
+/** Requests that an `idempotency()` already handles, where the app mounts several. */
+const handledRequests = new WeakSet<Request>()
 
 /**
  * Hono middleware: a request with an idempotency key runs once, and its retries get the stored response.
@@ -50,24 +52,24 @@ export function idempotency<E extends Env = Env>(
 
   return async (c, next) => {
     const request = c.req.raw
-    if (inCharge.has(request)) return next()
-    const view = new HonoView(c)
-    const selected = select(runtime, options, c, view)
-    if (selected.kind === 'pass') return next()
-    if (selected.kind === 'answer') return answer(c, selected.answer)
-    inCharge.add(request)
-    const admission = await admit(runtime, options, c, view, selected.key)
+    if (handledRequests.has(request)) return next()
+    const view = new HonoRequestView(c)
+    const match = matchRequest(runtime, options, c, view)
+    if (match.kind === 'pass') return next()
+    if (match.kind === 'respond') return respond(c, match.response)
+    handledRequests.add(request)
+    const admission = await admitRequest(runtime, options, c, view, match.key)
     if (admission.kind === 'unprotected') return next()
-    if (admission.kind === 'answer') return answer(c, admission.answer)
-    if (admission.kind === 'gone') return c.body(null, 400) // Nobody reads it.
+    if (admission.kind === 'respond') return respond(c, admission.response)
+    if (admission.kind === 'disconnected') return c.body(null, 400) // No client receives it.
     const context = c as unknown as Context
     context.set('execution', admission.attempt.execution)
     const initial = initialHeaders(c)
-    let ended = false
+    let handlerEnded = false
     const handle = () =>
-      runBehind(context, async () => {
+      runAsHandler(context, async () => {
         await next()
-        ended = true
+        handlerEnded = true
         return c.res
       })
     const response = await runFetchAttempt({
@@ -77,13 +79,13 @@ export function idempotency<E extends Env = Env>(
       initial,
       handle,
     })
-    if (ended) replaceResponse(context, response)
-    else answerBesideHandler(context, response)
+    if (handlerEnded) replaceResponse(context, response)
+    else respondBesideHandler(context, response)
   }
 }
 
-/** Hono keeps what its own methods have read of a body. */
-class HonoView extends FetchView {
+/** A view that can also read a body that the app has already read through Hono, which caches it. */
+class HonoRequestView extends FetchRequestView {
   readonly #context: Context
 
   constructor(context: Context) {
@@ -91,14 +93,14 @@ class HonoView extends FetchView {
     this.#context = context
   }
 
-  /** On Node the request came through Node's own. */
-  override recovered(runtime: RequestRuntime): Attempt | undefined {
+  /** On Node, the env has Node's request, which identifies a request that is delivered again. */
+  override recoveredAttempt(runtime: RequestRuntime): Attempt | undefined {
     const { incoming } = (this.#context.env ?? {}) as { incoming?: IncomingMessage }
     return incoming && recoveredAttempt(runtime, incoming)
   }
 
-  override async body(maxBytes: number): Promise<Body | BodyFailure> {
-    const body = await super.body(maxBytes)
+  override async readBody(maxBytes: number): Promise<RequestBody | BodyFailure> {
+    const body = await super.readBody(maxBytes)
     if (body !== 'consumed') return body
     try {
       const bytes = Buffer.from(await this.#context.req.arrayBuffer())
@@ -109,11 +111,11 @@ class HonoView extends FetchView {
   }
 }
 
-function answer(c: Context, what: Answer): void {
-  replaceResponse(c, toResponse(what, initialHeaders(c)))
+function respond(c: Context, pawlResponse: PawlResponse): void {
+  replaceResponse(c, toResponse(pawlResponse, initialHeaders(c)))
 }
 
-/** What middleware before this one has set, such as CORS; the type is that of a body to come. */
+/** The headers that earlier middleware has set, such as CORS, without the content type of a later body. */
 function initialHeaders(c: Context): Map<string, Header> {
   const headers = headersOf(c.res.headers).filter(([name]) => name !== 'content-type')
   return new Map(headers.map((header) => [header[0], header]))

@@ -1,3 +1,5 @@
+/** The NestJS module: `IdempotencyModule`, `@Idempotent()` and `@CurrentExecution()`. */
+
 import {
   type CallHandler,
   createParamDecorator,
@@ -13,26 +15,26 @@ import { APP_INTERCEPTOR, Reflector } from '@nestjs/core'
 import type { Execution } from '../../engine/execution.ts'
 import { type IdempotencyOptions, routeOptions } from '../../http/route-options.ts'
 import { type PawlLike, runtimeOf } from '../../http/runtime.ts'
-import { IdempotencyInterceptor, type NestRequest, OPTIONS } from './interceptor.ts'
+import { IdempotencyInterceptor, type NestRequest, OPTIONS_METADATA } from './interceptor.ts'
 
 export type { IdempotencyOptions } from '../../http/route-options.ts'
 export type { NestRequest } from './interceptor.ts'
 
-/** A `Pawl` that the module starts and stops with the app. */
+/** A `Pawl` that the module can start and stop with the app. */
 interface StartablePawl extends PawlLike {
   start(): Promise<void>
   stop(): Promise<void>
 }
 
-/** Options of {@link IdempotencyModule}: those of all routes, and the Pawl to use. */
+/** Options of {@link IdempotencyModule}: the Pawl instance, and the options for all routes. */
 export interface NestIdempotencyOptions<Request = NestRequest> extends IdempotencyOptions<Request> {
-  /** The app's instance. */
+  /** The app's Pawl instance. */
   pawl: StartablePawl
   /** Start Pawl with the app, and stop it after the server. Default `true`. */
   lifecycle?: boolean
 }
 
-/** The same, made by a factory. */
+/** Options of {@link IdempotencyModule} that a factory returns. */
 export interface NestIdempotencyAsyncOptions<Request = NestRequest>
   extends Pick<ModuleMetadata, 'imports'> {
   inject?: (string | symbol | (new (...args: never[]) => unknown))[]
@@ -41,11 +43,11 @@ export interface NestIdempotencyAsyncOptions<Request = NestRequest>
   ) => NestIdempotencyOptions<Request> | Promise<NestIdempotencyOptions<Request>>
 }
 
-const SETTINGS = Symbol('pawl.settings')
-const LIFE = Symbol('pawl.life')
+const MODULE_OPTIONS = Symbol('pawl.options')
+const LIFECYCLE_HOOKS = Symbol('pawl.lifecycle')
 
 /**
- * NestJS, on Express and on Fastify: a request with an idempotency key runs once, and its retries get
+ * NestJS module, for Express and Fastify: a request with an idempotency key runs once, and its retries get
  * the stored response.
  *
  * ```ts
@@ -60,16 +62,16 @@ const LIFE = Symbol('pawl.life')
  * }
  * ```
  *
- * A request is claimed behind guards, before pipes and the handler: what a guard refuses is not stored,
- * and what a pipe refuses is. The response is held below Nest, at Node's own response, so that filters,
- * interceptors, `@Res()` and streams all count.
+ * A request is claimed after guards and before pipes and the handler: the response of a guard that refuses
+ * is not stored, that of a pipe is. Pawl captures Node's response, below Nest, so that the stored response
+ * includes the effects of filters, interceptors, `@Res()` and streams.
  */
 // biome-ignore lint/complexity/noStaticOnlyClass: a module of Nest is a class
 export class IdempotencyModule {
   /** @throws PawlError `invalid-option` */
   static forRoot<Request = NestRequest>(settings: NestIdempotencyOptions<Request>): DynamicModule {
-    check(settings)
-    return moduleOf({ provide: SETTINGS, useValue: settings })
+    validate(settings)
+    return moduleOf({ provide: MODULE_OPTIONS, useValue: settings })
   }
 
   static forRootAsync<Request = NestRequest>({
@@ -77,24 +79,25 @@ export class IdempotencyModule {
     inject = [],
     useFactory,
   }: NestIdempotencyAsyncOptions<Request>): DynamicModule {
-    const factory = async (...args: never[]) => check(await useFactory(...args))
-    return { ...moduleOf({ provide: SETTINGS, useFactory: factory, inject }), imports }
+    const factory = async (...args: never[]) => validate(await useFactory(...args))
+    return { ...moduleOf({ provide: MODULE_OPTIONS, useFactory: factory, inject }), imports }
   }
 }
 Module({})(IdempotencyModule)
 
 /**
- * Options of a route, or of all routes of a controller, on top of the module's; `false`: not protected.
+ * Decorator with the options of a route, or of all routes of a controller. They override the module's
+ * options; `false`: not protected.
  * @throws PawlError `invalid-option`
  */
 export function Idempotent<Request = NestRequest>(
   options: IdempotencyOptions<Request> | false,
 ): MethodDecorator & ClassDecorator {
   if (options) routeOptions(options)
-  return SetMetadata(OPTIONS, options)
+  return SetMetadata(OPTIONS_METADATA, options)
 }
 
-/** A parameter of a handler: its execution; undefined if the request is not protected. */
+/** Parameter decorator: the execution of the request; undefined if the request is not protected. */
 export const CurrentExecution: () => ParameterDecorator = createParamDecorator(
   (_: unknown, context: ExecutionContext): Execution | undefined =>
     context.switchToHttp().getRequest<NestRequest>().execution,
@@ -119,10 +122,10 @@ function moduleOf(settings: Provider): DynamicModule {
               interceptor.intercept(context, next),
           }
         },
-        inject: [SETTINGS, Reflector],
+        inject: [MODULE_OPTIONS, Reflector],
       },
       {
-        provide: LIFE,
+        provide: LIFECYCLE_HOOKS,
         useFactory: ({ pawl, lifecycle }: Settings) =>
           lifecycle === false
             ? {}
@@ -130,13 +133,13 @@ function moduleOf(settings: Provider): DynamicModule {
                 onModuleInit: () => pawl.start(),
                 onApplicationShutdown: () => pawl.stop(),
               },
-        inject: [SETTINGS],
+        inject: [MODULE_OPTIONS],
       },
     ],
   }
 }
 
-function check<Request>(settings: NestIdempotencyOptions<Request>): typeof settings {
+function validate<Request>(settings: NestIdempotencyOptions<Request>): typeof settings {
   const { pawl, lifecycle: _, ...options } = settings
   runtimeOf(pawl)
   routeOptions(options)

@@ -1,33 +1,35 @@
+/** Lets a handler set headers after another response was sent in its place. */
+
 import { ServerResponse } from 'node:http'
 import { rawHeaderNames } from './server-response.ts'
 
 /**
- * Methods that let a handler go on setting headers although the response has been answered in its
- * place: they work on a response that is connected to nobody, which begins with the headers so far.
+ * Header methods that work on a second ServerResponse without a connection, which starts with the present
+ * headers. They replace those of the sent response, where setting a header would throw.
  */
-export function shadowHeaders(response: ServerResponse): object {
-  const shadow = new ServerResponse(response.req)
+export function detachedHeaderMethods(response: ServerResponse): object {
+  const detached = new ServerResponse(response.req)
   for (const name of rawHeaderNames(response)) {
-    shadow.setHeader(name, response.getHeader(name) as string)
+    detached.setHeader(name, response.getHeader(name) as string)
   }
   const methods: Partial<ServerResponse> = {
     setHeader: (...args) => {
-      shadow.setHeader(...args)
+      detached.setHeader(...args)
       return response
     },
     appendHeader: (...args) => {
-      shadow.appendHeader(...args)
+      detached.appendHeader(...args)
       return response
     },
     setHeaders: (...args) => {
-      shadow.setHeaders(...args)
+      detached.setHeaders(...args)
       return response
     },
-    removeHeader: (name) => shadow.removeHeader(name),
-    getHeader: (name) => shadow.getHeader(name),
-    getHeaders: () => shadow.getHeaders(),
-    getHeaderNames: () => shadow.getHeaderNames(),
-    hasHeader: (name) => shadow.hasHeader(name),
+    removeHeader: (name) => detached.removeHeader(name),
+    getHeader: (name) => detached.getHeader(name),
+    getHeaders: () => detached.getHeaders(),
+    getHeaderNames: () => detached.getHeaderNames(),
+    hasHeader: (name) => detached.hasHeader(name),
   }
-  return Object.assign(methods, { getRawHeaderNames: () => rawHeaderNames(shadow) })
+  return Object.assign(methods, { getRawHeaderNames: () => rawHeaderNames(detached) })
 }

@@ -1,15 +1,17 @@
+/** Hides from a handler that its response was already sent and closed. */
+
 import type { ServerResponse } from 'node:http'
 
-/** What tells that Node is done with a response. */
-const TRACES = ['finished', 'destroyed', 'closed', 'writableFinished'] as const
+/** The properties by which Node shows that a response is finished or closed. */
+const CLOSED_PROPERTIES = ['finished', 'destroyed', 'closed', 'writableFinished'] as const
 
 /**
- * Lets a response that is sent and closed look to its handler as one that is not: the handler goes on
- * without its client, and what pipes into it (`pipeline`, `send`) would stop at the first of these signs.
- * @param ended whether the handler has ended it
+ * Makes a closed response look open, so that a handler can go on without its client. Code that pipes into
+ * the response (`pipeline`, `send`) would stop if it saw one of these properties.
+ * @param ended whether the handler has called `end`
  */
-export function seemOpen(response: ServerResponse, ended: () => boolean): void {
-  for (const trace of TRACES) {
-    Object.defineProperty(response, trace, { configurable: true, get: ended, set() {} })
+export function hideClosedState(response: ServerResponse, ended: () => boolean): void {
+  for (const property of CLOSED_PROPERTIES) {
+    Object.defineProperty(response, property, { configurable: true, get: ended, set() {} })
   }
 }

@@ -1,9 +1,11 @@
+/** Reads, merges and compares headers in the forms that Node and frameworks use. */
+
 import { type ServerResponse, validateHeaderName, validateHeaderValue } from 'node:http'
 import { isDeepStrictEqual } from 'node:util'
 import type { Header } from '../../http/headers.ts'
 import { rawHeaderNames } from './server-response.ts'
 
-/** The headers set so far and those given to writeHead, which win. */
+/** Merges the headers set so far with those passed to `writeHead`, which take precedence. */
 export function mergeHeaders(response: ServerResponse, given: unknown): Header[] {
   const merged = currentHeaders(response)
   const pairs: [string, unknown][] = []
@@ -16,37 +18,37 @@ export function mergeHeaders(response: ServerResponse, given: unknown): Header[]
     for (const line of Array.isArray(value) ? value : [value]) validateHeaderValue(name, line)
     const lower = name.toLowerCase()
     const earlier = merged.get(lower)
-    // Given twice in the flat form: two lines.
-    if (seen.has(lower) && earlier) earlier[1] = [earlier[1], toValue(value)].flat()
-    else merged.set(lower, [name, toValue(value)])
+    // A name that occurs twice in the flat form is sent as two lines.
+    if (seen.has(lower) && earlier) earlier[1] = [earlier[1], toHeaderValue(value)].flat()
+    else merged.set(lower, [name, toHeaderValue(value)])
     seen.add(lower)
   }
   return [...merged.values()]
 }
 
-/** By lower-case name, with the name as it was set. */
+/** The headers set so far, by lower-case name; each entry has the name as it was set. */
 export function currentHeaders(response: ServerResponse): Map<string, Header> {
   return new Map(
     rawHeaderNames(response).map((name) => [
       name.toLowerCase(),
-      [name, toValue(response.getHeader(name))],
+      [name, toHeaderValue(response.getHeader(name))],
     ]),
   )
 }
 
-export function isSame(a: unknown, b: unknown): boolean {
+export function isSameValue(a: unknown, b: unknown): boolean {
   return a === b || (Array.isArray(a) && isDeepStrictEqual(a, b))
 }
 
-export function toValue(value: unknown): string | string[] {
+export function toHeaderValue(value: unknown): string | string[] {
   return Array.isArray(value) ? value.map(String) : String(value)
 }
 
-/** Of a plain object, by lower-case name. */
-export function headerMap(headers: Readonly<Record<string, unknown>>): Map<string, Header> {
+/** Converts a plain object of headers to a map by lower-case name. */
+export function toHeaderMap(headers: Readonly<Record<string, unknown>>): Map<string, Header> {
   const map = new Map<string, Header>()
   for (const [name, value] of Object.entries(headers)) {
-    if (value !== undefined) map.set(name.toLowerCase(), [name, toValue(value)])
+    if (value !== undefined) map.set(name.toLowerCase(), [name, toHeaderValue(value)])
   }
   return map
 }

@@ -1,20 +1,22 @@
+/** Delivers stored requests to the app again, after the process that ran them has died. */
+
 import { once } from 'node:events'
 import http, { type IncomingMessage, type RequestListener } from 'node:http'
 import { duplexPair } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import type { Attempt } from '../../engine/attempt.ts'
-import { within } from '../../engine/retry/with-timeout.ts'
+import { withTimeout } from '../../engine/retry/with-timeout.ts'
 import type { RequestRuntime } from '../../http/runtime.ts'
-import { openStoredRequest } from '../../http/stored-request.ts'
+import { decodeStoredRequest } from '../../http/stored-request.ts'
 
-/** How long an answer may take to its end once nobody needs it any more, in ms. */
+/** How long to wait for the end of the response after the attempt has ended, in ms. */
 const GRACE_MS = 1000
 
-/** More than any server allows its clients: what the app has accepted once, it gets again. */
+/** Above the limit of any server, so that a request that the app once accepted is accepted again. */
 const MAX_HEADERS = 1024 ** 2
 
-/** A request that is handed to the app again, and the attempt it runs as. */
-interface Recovered extends IncomingMessage {
+/** A request that is delivered again, with the attempt that it belongs to. */
+interface RedeliveredRequest extends IncomingMessage {
   [RECOVERY]?: Recovery
   execution?: unknown
 }
@@ -22,30 +24,30 @@ interface Recovered extends IncomingMessage {
 interface Recovery {
   runtime: RequestRuntime
   attempt: Attempt
-  /** Whether an idempotency() has got it. */
-  arrived: boolean
+  /** Whether the request has reached an `idempotency()` of the app. */
+  reachedPawl: boolean
 }
 
 const RECOVERY = Symbol('pawl.recovery')
 
 /**
- * Hands a stored request to the app again: through Node's own HTTP, over a connection in memory, so that
- * the app sees an ordinary request. Resolves when it is known what came of the attempt.
- * @throws what breaks the connection before the attempt has begun
+ * Delivers a stored request to the app again. It goes through Node's own HTTP over a connection in memory,
+ * so that the app sees an ordinary request. Resolves when the attempt has ended.
+ * @throws the connection's error, if it breaks before the request has reached `idempotency()`
  */
-export async function replayRequest(
+export async function redeliverRequest(
   runtime: RequestRuntime,
   listener: RequestListener,
   attempt: Attempt,
   input: Buffer,
 ): Promise<void> {
-  const { method, url, headers, body } = openStoredRequest(input)
-  const recovery: Recovery = { runtime, attempt, arrived: false }
+  const { method, url, headers, body } = decodeStoredRequest(input)
+  const recovery: Recovery = { runtime, attempt, reachedPawl: false }
   const options = { maxHeaderSize: MAX_HEADERS, requireHostHeader: false }
-  const server = http.createServer(options, (request: Recovered, response) => {
-    // On the object and not in a header: nobody can send it.
+  const server = http.createServer(options, (request: RedeliveredRequest, response) => {
+    // A property and not a header, since a client could send a header.
     request[RECOVERY] = recovery
-    // The app's authentication runs before Pawl, and asks.
+    // For the app's authentication, which runs before Pawl and may check `req.execution.recovering`.
     request.execution = attempt.execution
     listener(request, response)
   })
@@ -61,39 +63,43 @@ export async function replayRequest(
     headers: [...headers, ['Content-Length', String(body.length)], ['Connection', 'close']].flat(),
     createConnection: () => client as never,
   })
-  outgoing.on('error', () => {}) // It may break at any time; `once` below tells when that matters.
+  outgoing.on('error', () => {}) // Prevents a crash on late errors; `once` below reports an early one.
   outgoing.end(body)
   try {
-    const [answer] = (await once(outgoing, 'response')) as [IncomingMessage]
-    const end = finished(answer.resume()).catch(() => {})
-    if (!recovery.arrived) warn(attempt, runtime, answer)
-    // The answer is for nobody. One that flows may never end.
+    const [response] = (await once(outgoing, 'response')) as [IncomingMessage]
+    const end = finished(response.resume()).catch(() => {})
+    if (!recovery.reachedPawl) warnNotReached(attempt, runtime, response)
+    // Not the end of the response: no client needs it, and a stream may never end.
     else await attempt.settled
-    await within(GRACE_MS, end)
+    await withTimeout(GRACE_MS, end)
   } catch (error) {
-    if (!recovery.arrived) throw error
-    // The handler goes on, as with any client that is gone, until its time is up.
+    if (!recovery.reachedPawl) throw error
+    // The handler goes on until its timeout, as after any client's disconnect.
     await attempt.settled
   } finally {
     client.destroy()
   }
 }
 
-/** The attempt that a request runs as, if it is handed to the app again by this Pawl. */
+/** The attempt that a request belongs to; undefined unless this Pawl delivers it again. */
 export function recoveredAttempt(
   runtime: RequestRuntime,
   request: IncomingMessage,
 ): Attempt | undefined {
-  const recovery = (request as Recovered)[RECOVERY]
+  const recovery = (request as RedeliveredRequest)[RECOVERY]
   if (recovery?.runtime !== runtime) return undefined
-  recovery.arrived = true
+  recovery.reachedPawl = true
   return recovery.attempt
 }
 
-function warn({ execution }: Attempt, runtime: RequestRuntime, answer: IncomingMessage): void {
+function warnNotReached(
+  { execution }: Attempt,
+  runtime: RequestRuntime,
+  response: IncomingMessage,
+): void {
   runtime.logger.warn('a recovered request was answered before idempotency() saw it', {
     execution: execution.id,
-    status: answer.statusCode,
-    hint: 'Let requests with req.execution.recovering pass your authentication.',
+    status: response.statusCode,
+    hint: 'Let requests with req.execution.recovering pass authentication.',
   })
 }

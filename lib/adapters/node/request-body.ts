@@ -1,27 +1,28 @@
+/** Reads the body of a Node request in a way that the handler can still read it afterwards. */
+
 import type { IncomingMessage } from 'node:http'
-import type { Body } from '../../http/fingerprint.ts'
+import type { RequestBody } from '../../http/fingerprint.ts'
 import type { BodyFailure } from '../../http/request-view.ts'
 
 /**
- * The request's body: its bytes if nobody has read them yet, what a parser made of them otherwise.
- * After this the request is as it was before: the stream still holds every byte and its end, so
- * that whatever reads it next finds what it expects.
+ * Reads a request's body: its bytes if no other code has read them yet, otherwise the parser's value.
+ * Afterwards the stream still holds every byte and its end, so that the next reader gets all of it.
  *
- * @param maxBytes more than this is refused
- * @param parsed what a parser made of it, if one came first
+ * @param maxBytes the largest body that is read; a larger one is `'too-large'`
+ * @param parsed the value of a body parser that ran before, if any
  */
 export async function readBody(
   request: IncomingMessage,
   maxBytes: number,
   parsed: unknown,
-): Promise<Body | BodyFailure> {
+): Promise<RequestBody | BodyFailure> {
   if (!hasBody(request)) return { raw: [] }
   if (wasRead(request)) return parsedBody(request, parsed)
   if (Number(request.headers['content-length']) > maxBytes) return 'too-large'
-  return new BodyTap(request, maxBytes).whole()
+  return new BodyRecorder(request, maxBytes).readAll()
 }
 
-/** Whether somebody has begun to read the body, so that its bytes are gone. */
+/** Whether other code has started to read the body, so that its bytes are gone. */
 export function wasRead(request: IncomingMessage): boolean {
   return request.readableDidRead || request.readableEnded
 }
@@ -33,91 +34,91 @@ export function hasBody(request: IncomingMessage): boolean {
   return Number(request.headers['content-length'] ?? 0) > 0
 }
 
-function parsedBody(request: IncomingMessage, parsed: unknown): Body | BodyFailure {
+function parsedBody(request: IncomingMessage, parsed: unknown): RequestBody | BodyFailure {
   if (parsed instanceof Uint8Array) return { raw: [parsed], decoded: true }
-  // Somebody read the bytes and left no trace of them. An empty fingerprint would make every body
-  // the same request. A parsed multipart form leaves its files out of `body`: the same.
+  // Other code read the bytes and left no parsed value. Without the body in their fingerprints, all bodies
+  // would be the same request. A parsed multipart form is the same case: `body` does not have its files.
   const multipart = /^multipart\//i.test(request.headers['content-type'] ?? '')
   if (parsed === undefined || multipart) return 'consumed'
   return { parsed }
 }
 
 /**
- * Watches chunks on their way into the stream's buffer and lets them pass: whoever reads the body
- * finds what it expects.
+ * Records the chunks of a body as they enter the stream's buffer. It consumes nothing, so that the handler
+ * reads the body as usual.
  */
-export class BodyTap {
+export class BodyRecorder {
   readonly #request: IncomingMessage
   readonly #maxBytes: number
   readonly #push: IncomingMessage['push']
   readonly #chunks: Uint8Array[] = []
   #size = 0
-  #asking = false
-  #result: Body | BodyFailure | undefined
-  #settle: ((result: Body | BodyFailure) => void) | undefined
-  readonly #abort = () => this.#done('aborted')
+  #fetchAll = false
+  #result: RequestBody | BodyFailure | undefined
+  #resolveReadAll: ((result: RequestBody | BodyFailure) => void) | undefined
+  readonly #abort = () => this.#resolve('aborted')
 
-  /** @param maxBytes more than this is refused */
+  /** @param maxBytes the largest body that is recorded; a larger one is `'too-large'` */
   constructor(request: IncomingMessage, maxBytes: number) {
     this.#request = request
     this.#maxBytes = maxBytes
     this.#push = request.push
     if (request.readableLength > 0) {
-      // Arrived before us: look at it and put it back. The end cannot be lost in between, since the
-      // stream checks for it only in the next tick, when the bytes are back.
+      // These bytes arrived earlier: read them and put them back. The end cannot be emitted in between,
+      // since the stream checks for it only in the next tick, when the bytes are back.
       const early = request.read() as Buffer
       request.unshift(early)
-      this.#take(early, request.readableEncoding ?? undefined)
+      this.#record(early, request.readableEncoding ?? undefined)
     }
     if (request.complete) {
       this.#end()
       return
     }
     request.on('close', this.#abort)
-    request.push = (chunk, encoding) => this.#pass(chunk, encoding)
+    request.push = (chunk, encoding) => this.#onPush(chunk, encoding)
   }
 
   /**
-   * Asks for all of the body although nobody reads it. Nothing is consumed, so `end` cannot be emitted
-   * before whoever reads the body listens for it.
+   * Makes the stream fetch the whole body although no reader asks for it. Nothing is consumed, so `end`
+   * cannot be emitted before the reader listens for it.
    */
-  whole(): Promise<Body | BodyFailure> {
+  readAll(): Promise<RequestBody | BodyFailure> {
     if (this.#result) return Promise.resolve(this.#result)
-    this.#asking = true
+    this.#fetchAll = true
     return new Promise((resolve) => {
-      this.#settle = resolve
+      this.#resolveReadAll = resolve
       // The socket may have been paused when the buffer was full; nothing else would wake it.
       this.#request._read(0)
     })
   }
 
-  #pass(chunk: Uint8Array | string | null, encoding: BufferEncoding | undefined): boolean {
+  #onPush(chunk: Uint8Array | string | null, encoding: BufferEncoding | undefined): boolean {
     if (chunk === null) {
       this.#end()
       return this.#push.call(this.#request, null)
     }
-    this.#take(chunk, encoding)
-    const wanted = this.#push.call(this.#request, chunk, encoding)
-    if (this.#size <= this.#maxBytes) return wanted || this.#asking
-    this.#done('too-large')
+    this.#record(chunk, encoding)
+    const wantsMore = this.#push.call(this.#request, chunk, encoding)
+    if (this.#size <= this.#maxBytes) return wantsMore || this.#fetchAll
+    this.#resolve('too-large')
     this.#chunks.length = 0
-    return wanted && !this.#asking
+    return wantsMore && !this.#fetchAll
   }
 
-  #take(chunk: Uint8Array | string, encoding: BufferEncoding | undefined): void {
+  #record(chunk: Uint8Array | string, encoding: BufferEncoding | undefined): void {
     const bytes = typeof chunk === 'string' ? Buffer.from(chunk, encoding) : chunk
     this.#chunks.push(bytes)
     this.#size += bytes.length
   }
 
   #end(): void {
-    this.#done(this.#size > this.#maxBytes ? 'too-large' : { raw: this.#chunks })
+    this.#resolve(this.#size > this.#maxBytes ? 'too-large' : { raw: this.#chunks })
   }
 
-  #done(result: Body | BodyFailure): void {
+  #resolve(result: RequestBody | BodyFailure): void {
     this.#request.push = this.#push
     this.#request.off('close', this.#abort)
     this.#result = result
-    this.#settle?.(result)
+    this.#resolveReadAll?.(result)
   }
 }

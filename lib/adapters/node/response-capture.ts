@@ -1,223 +1,234 @@
+/** Intercepts a Node ServerResponse: buffers what the handler writes until it may be sent. */
+
 import { type ServerResponse, validateHeaderValue } from 'node:http'
-import type { Answer } from '../../http/responses.ts'
-import type { Captured, Verdict } from '../../http/attempt-runner.ts'
+import type { CapturedResponse, ResponseDecision } from '../../http/attempt-runner.ts'
 import { type Header, isEventStream } from '../../http/headers.ts'
+import type { PawlResponse } from '../../http/responses.ts'
+import { detachedHeaderMethods } from './detached-headers.ts'
+import { hideClosedState } from './hide-closed-state.ts'
+import { currentHeaders, isSameValue, mergeHeaders } from './node-headers.ts'
+import { sendResponse } from './send-response.ts'
 import {
   type Callback,
   type Chunk,
   headersSentError,
   isHttp2,
-  type NativeMethods,
-  nativeMethods,
+  type OriginalMethods,
+  originalMethods,
   splitArguments,
   toBytes,
 } from './server-response.ts'
-import { currentHeaders, isSame, mergeHeaders } from './node-headers.ts'
-import { seemOpen } from './hide-closed-state.ts'
-import { send } from './send-response.ts'
-import { shadowHeaders } from './detached-headers.ts'
 
 const CAPTURE = Symbol('pawl.capture')
 
-/** A response whose methods go by way of its Capture. */
-interface Held extends ServerResponse {
-  [CAPTURE]: Capture
+/** A response whose methods call its ResponseCapture. */
+interface CapturedServerResponse extends ServerResponse {
+  [CAPTURE]: ResponseCapture
 }
 
 /**
- * Holds what a handler answers until it may be seen, below every way to answer: `writeHead`, `write`
- * and `end` are recorded, and repeated in the same order once `decide` has resolved, so that headers
- * and framing come out as Node would have made them. Meanwhile the response looks sent to the
- * handler: `headersSent` and `writableEnded` are true, and headers can no longer be set.
+ * Buffers the response of a handler until `decide` allows to send it. It overrides methods of the
+ * ServerResponse itself, which every way to respond ends up calling. Calls of `writeHead`, `write` and
+ * `end` are recorded and repeated in the same order afterwards, so that headers and framing come out as
+ * Node would have made them. Meanwhile the response looks sent to the handler: `headersSent` and
+ * `writableEnded` are true, and setting headers throws.
  */
-export class Capture {
+export class ResponseCapture {
   readonly #response: ServerResponse
-  readonly #native: NativeMethods
+  readonly #original: OriginalMethods
   readonly #initial: ReadonlyMap<string, Header>
   readonly #maxBody: number
-  readonly #decide: (captured: Captured) => Promise<Verdict>
-  /** What the handler called, to be called again. */
-  readonly #calls: (() => void)[] = []
+  readonly #decide: (captured: CapturedResponse) => Promise<ResponseDecision>
+  /** The handler's calls, to be repeated on the original methods. */
+  readonly #recordedCalls: (() => void)[] = []
   readonly #chunks: Buffer[] = []
-  #size = 0
-  #head: Pick<Captured, 'status' | 'headers'> | null = null
+  #bodySize = 0
+  #recordedHead: Pick<CapturedResponse, 'status' | 'headers'> | null = null
+  /** Whether the handler has called `end`. */
   #ended = false
-  #onEnd: Callback | undefined
-  #flows = false
+  #endCallback: Callback | undefined
+  /** The body is not buffered (any more), since it is too large or an event stream. */
+  #streams = false
   #needDrain = false
-  #sealed = false
-  /** A `close` event that came while the handler was in the middle of its answer. */
-  #closed = false
-  /** The response was answered for the handler, which goes on as if its client were there. */
-  #goesOn = false
-  #letGoOfSocket: () => void = () => {}
-  /** `answered`: something else was sent in the handler's place. */
-  #state: 'holding' | 'deciding' | 'open' | 'answered' = 'holding'
+  #markedAsSent = false
+  /** A `close` event came while the handler was writing its response; it is emitted later. */
+  #closePending = false
+  /** Another response was sent, and the handler goes on as if its client still waited. */
+  #handlerContinues = false
+  #restoreSocketDestroy: () => void = () => {}
+  /** `passing`: calls go to the original methods. `replaced`: another response was sent. */
+  #state: 'buffering' | 'deciding' | 'passing' | 'replaced' = 'buffering'
 
   /**
-   * @param maxBody the most bytes of a body that are held
-   * @param decide called once, with the whole response, or with its head if the body flows; must not
-   * reject
-   * @param initial the headers that were there before the handler, by lower-case name, where some are
-   * not on the response yet
+   * @param maxBody the largest body that is buffered, in bytes
+   * @param decide called once, with the complete response, or with the head alone if the body streams;
+   * must not reject
+   * @param initial the headers that were set before the handler, by lower-case name. Default: those on
+   * the response
    */
   constructor(
     response: ServerResponse,
     maxBody: number,
-    decide: (captured: Captured) => Promise<Verdict>,
+    decide: (captured: CapturedResponse) => Promise<ResponseDecision>,
     initial: ReadonlyMap<string, Header> = currentHeaders(response),
   ) {
     this.#response = response
     this.#maxBody = maxBody
     this.#decide = decide
-    this.#native = nativeMethods(response)
+    this.#original = originalMethods(response)
     this.#initial = initial
     this.#install()
   }
 
-  /** Whether the handler has answered, or its answer already flows. */
-  get answered(): boolean {
-    return this.#ended || this.#state !== 'holding'
+  /** Whether the handler's response is complete, or is already being sent. */
+  get handlerResponded(): boolean {
+    return this.#ended || this.#state !== 'buffering'
   }
 
-  /** Whether the handler has written to the response. */
-  get begun(): boolean {
-    return this.#head !== null
+  /** Whether the handler has written at least the head of the response. */
+  get headWritten(): boolean {
+    return this.#recordedHead !== null
   }
 
-  /** The answer is decided about elsewhere; until it is let go, the response looks sent. */
-  seal(): void {
-    this.#sealed = true
+  /** Makes the response look sent while other code decides about it, until `passThrough` or `unmarkAsSent`. */
+  markAsSent(): void {
+    this.#markedAsSent = true
   }
 
-  /** The response no longer looks sent, and is held as before. */
-  unseal(): void {
-    this.#sealed = false
+  /** Makes the response look unsent again. */
+  unmarkAsSent(): void {
+    this.#markedAsSent = false
   }
 
-  /** What is written from here on has been decided about: it is sent, unless something else was. */
-  letGo(): void {
-    this.#sealed = false
-    if (this.#state === 'holding') this.#state = 'open'
+  /** Stops buffering: later writes are sent directly, unless another response was sent in the meantime. */
+  passThrough(): void {
+    this.#markedAsSent = false
+    if (this.#state === 'buffering') this.#state = 'passing'
   }
 
   /**
-   * Answers in the handler's place. What the handler answers later is still captured and decided
-   * about, but not sent.
-   * @param goesOn whether the handler shall not notice
+   * Sends another response in the handler's place. A later response of the handler is still captured and
+   * passed to `decide`, but not sent.
+   * @param handlerContinues whether the handler must not notice
    */
-  answer(answer: Answer, goesOn = false): void {
-    this.#goesOn = goesOn
+  respondInstead(replacement: PawlResponse, handlerContinues = false): void {
+    this.#handlerContinues = handlerContinues
     const response = this.#response
-    const own = { statusCode: response.statusCode, ...reason(response) }
-    const shadow = shadowHeaders(response)
-    this.#state = 'answered'
-    this.#calls.length = 0
-    for (const name of response.getHeaderNames()) this.#native.removeHeader.call(response, name)
-    for (const header of this.#initial.values()) this.#native.setHeader.call(response, ...header)
-    send(response, answer, this.#native, this.#onEnd)
-    if (!this.#ended) Object.assign(response, shadow, own)
-    this.#letGoOfSocket()
-    this.#releaseClose()
+    const own = { statusCode: response.statusCode, ...statusMessageOf(response) }
+    const headerMethods = detachedHeaderMethods(response)
+    this.#state = 'replaced'
+    this.#recordedCalls.length = 0
+    for (const name of response.getHeaderNames()) this.#original.removeHeader.call(response, name)
+    for (const header of this.#initial.values()) this.#original.setHeader.call(response, ...header)
+    sendResponse(response, replacement, this.#original, this.#endCallback)
+    if (!this.#ended) Object.assign(response, headerMethods, own)
+    this.#restoreSocketDestroy()
+    this.#emitPendingClose()
   }
 
-  /** For every response the same functions, so that holding one costs no closures. */
-  static readonly #overrides = {
-    // Setting headers of a response that looks sent fails as it would in Node.
-    setHeader(this: Held, ...args: Parameters<NativeMethods['setHeader']>) {
-      return this[CAPTURE].#unsent('set').setHeader.apply(this, args)
+  /** All responses share these functions, so that a capture creates no closures. */
+  static readonly #methodOverrides = {
+    // Once the response looks sent, these four throw the error that Node would throw.
+    setHeader(this: CapturedServerResponse, ...args: Parameters<OriginalMethods['setHeader']>) {
+      return this[CAPTURE].#originalUnlessSent('set').setHeader.apply(this, args)
     },
-    appendHeader(this: Held, ...args: Parameters<NativeMethods['appendHeader']>) {
-      return this[CAPTURE].#unsent('append').appendHeader.apply(this, args)
+    appendHeader(
+      this: CapturedServerResponse,
+      ...args: Parameters<OriginalMethods['appendHeader']>
+    ) {
+      return this[CAPTURE].#originalUnlessSent('append').appendHeader.apply(this, args)
     },
-    setHeaders(this: Held, ...args: Parameters<NativeMethods['setHeaders']>) {
-      return this[CAPTURE].#unsent('set').setHeaders.apply(this, args)
+    setHeaders(this: CapturedServerResponse, ...args: Parameters<OriginalMethods['setHeaders']>) {
+      return this[CAPTURE].#originalUnlessSent('set').setHeaders.apply(this, args)
     },
-    removeHeader(this: Held, ...args: Parameters<NativeMethods['removeHeader']>) {
-      return this[CAPTURE].#unsent('remove').removeHeader.apply(this, args)
+    removeHeader(
+      this: CapturedServerResponse,
+      ...args: Parameters<OriginalMethods['removeHeader']>
+    ) {
+      return this[CAPTURE].#originalUnlessSent('remove').removeHeader.apply(this, args)
     },
-    writeHead(this: Held, ...args: Parameters<NativeMethods['writeHead']>) {
+    writeHead(this: CapturedServerResponse, ...args: Parameters<OriginalMethods['writeHead']>) {
       const capture = this[CAPTURE]
-      const { writeHead } = capture.#native
-      if (capture.#state === 'open') return writeHead.apply(this, args)
-      capture.#begin(args)
+      const { writeHead } = capture.#original
+      if (capture.#state === 'passing') return writeHead.apply(this, args)
+      capture.#fixHead(args)
       capture.#record(() => writeHead.apply(this, args))
-      capture.#flowIfEventStream()
+      capture.#streamIfEventStream()
       return this
     },
-    /** Older compression, and express-session, ask for a head while Node has written none yet. */
-    _implicitHeader(this: Held) {
+    /** Older versions of compression, and express-session, call this internal method of Node. */
+    _implicitHeader(this: CapturedServerResponse) {
       const capture = this[CAPTURE]
-      if (capture.#head && capture.#state !== 'open') return
+      if (capture.#recordedHead && capture.#state !== 'passing') return
       this.writeHead(this.statusCode) // As in Node.
     },
-    flushHeaders(this: Held) {
+    flushHeaders(this: CapturedServerResponse) {
       const capture = this[CAPTURE]
-      const { flushHeaders } = capture.#native
-      if (capture.#state === 'open') return flushHeaders.call(this)
-      capture.#implicitHead()
+      const { flushHeaders } = capture.#original
+      if (capture.#state === 'passing') return flushHeaders.call(this)
+      capture.#writeImplicitHead()
       capture.#record(() => flushHeaders.call(this))
-      capture.#flowIfEventStream()
+      capture.#streamIfEventStream()
     },
-    write(this: Held, ...args: unknown[]) {
+    write(this: CapturedServerResponse, ...args: unknown[]) {
       const capture = this[CAPTURE]
-      if (capture.#state === 'open') return capture.#native.write.apply(this, args as never)
+      if (capture.#state === 'passing') return capture.#original.write.apply(this, args as never)
       return capture.#write(...splitArguments(args))
     },
-    end(this: Held, ...args: unknown[]) {
+    end(this: CapturedServerResponse, ...args: unknown[]) {
       const capture = this[CAPTURE]
-      if (capture.#state === 'open') return capture.#native.end.apply(this, args as never)
+      if (capture.#state === 'passing') return capture.#original.end.apply(this, args as never)
       capture.#end(...splitArguments(args))
       return this
     },
-    emit(this: Held, event: string, ...args: unknown[]) {
+    emit(this: CapturedServerResponse, event: string, ...args: unknown[]) {
       const capture = this[CAPTURE]
-      // The client is gone, but the handler is in the middle of its answer, and the answer is still
-      // wanted: a pipe would stop at this event. It comes when the answer is complete.
-      const wanted = (capture.#head || capture.#goesOn) && !capture.#ended
-      if (event === 'close' && wanted && capture.#state !== 'open') {
-        capture.#closed = true
-        if (capture.#goesOn) seemOpen(this, () => capture.#ended)
+      // The client disconnected while the handler writes its response. A pipe would stop at this event,
+      // but the response is still needed for the record. So the event is emitted when `end` was called.
+      const isDeferred = (capture.#recordedHead || capture.#handlerContinues) && !capture.#ended
+      if (event === 'close' && isDeferred && capture.#state !== 'passing') {
+        capture.#closePending = true
+        if (capture.#handlerContinues) hideClosedState(this, () => capture.#ended)
         return true
       }
-      return capture.#native.emit.call(this, event, ...args)
+      return capture.#original.emit.call(this, event, ...args)
     },
   }
 
-  static readonly #looks = {
+  static readonly #stateOverrides = {
     headersSent: {
       configurable: true,
-      get(this: Held) {
+      get(this: CapturedServerResponse) {
         const capture = this[CAPTURE]
-        if (capture.#state === 'open') return native(this, 'headersSent')
-        return capture.#sealed || capture.#head !== null
+        if (capture.#state === 'passing') return originalState(this, 'headersSent')
+        return capture.#markedAsSent || capture.#recordedHead !== null
       },
     },
     writableEnded: {
       configurable: true,
-      get(this: Held) {
+      get(this: CapturedServerResponse) {
         const capture = this[CAPTURE]
-        if (capture.#state === 'open') return native(this, 'writableEnded')
-        return capture.#sealed || capture.#ended
+        if (capture.#state === 'passing') return originalState(this, 'writableEnded')
+        return capture.#markedAsSent || capture.#ended
       },
     },
   }
 
   #install(): void {
-    const response = this.#response as Held
+    const response = this.#response as CapturedServerResponse
     response[CAPTURE] = this
-    Object.assign(response, Capture.#overrides)
-    Object.defineProperties(response, Capture.#looks)
+    Object.assign(response, ResponseCapture.#methodOverrides)
+    Object.defineProperties(response, ResponseCapture.#stateOverrides)
   }
 
-  #unsent(verb: string): NativeMethods {
-    if (this.#head && this.#state !== 'open') throw headersSentError(verb)
-    return this.#native
+  #originalUnlessSent(verb: string): OriginalMethods {
+    if (this.#recordedHead && this.#state !== 'passing') throw headersSentError(verb)
+    return this.#original
   }
 
-  /** The head is fixed from here on. Throws what Node would throw. */
-  #begin(args: readonly unknown[]): void {
-    if (this.#head) throw headersSentError('write')
+  /** Records status and headers, which can no longer change. Throws the errors that Node would throw. */
+  #fixHead(args: readonly unknown[]): void {
+    if (this.#recordedHead) throw headersSentError('write')
     const response = this.#response
     const status = Number(args[0]) | 0
     if (status < 100 || status > 999) {
@@ -225,48 +236,51 @@ export class Capture {
         code: 'ERR_HTTP_INVALID_STATUS_CODE',
       })
     }
-    const message = typeof args[1] === 'string' ? args[1] : reason(response).statusMessage
+    const message = typeof args[1] === 'string' ? args[1] : statusMessageOf(response).statusMessage
     if (message) validateHeaderValue('statusMessage', message)
     const headers = mergeHeaders(response, typeof args[1] === 'string' ? args[2] : args[1])
     response.statusCode = status
-    const there = new Set(headers.map(([name]) => name.toLowerCase()))
-    const removed = [...this.#initial].filter(([name]) => !there.has(name))
+    const present = new Set(headers.map(([name]) => name.toLowerCase()))
+    const removed = [...this.#initial].filter(([name]) => !present.has(name))
     const changed = headers.filter(
-      ([name, value]) => !isSame(this.#initial.get(name.toLowerCase())?.[1], value),
+      ([name, value]) => !isSameValue(this.#initial.get(name.toLowerCase())?.[1], value),
     )
-    // Of a header without values Node writes no line.
-    this.#head = { status, headers: [...changed, ...removed.map(([, [n]]): Header => [n, []])] }
+    // A removed header is recorded without values, for which Node writes no line.
+    this.#recordedHead = {
+      status,
+      headers: [...changed, ...removed.map(([, [n]]): Header => [n, []])],
+    }
   }
 
-  /** Through the response and not directly: middleware that wrapped writeHead wants to be asked. */
-  #implicitHead(): void {
-    if (this.#head) return
+  /** Calls the method on the response, so that middleware that wrapped `writeHead` is called too. */
+  #writeImplicitHead(): void {
+    if (this.#recordedHead) return
     this.#response.writeHead(this.#response.statusCode)
-    this.#calls.pop() // Node will come to it by itself, and may then know the body's length.
+    this.#recordedCalls.pop() // Node calls it itself when the body is written, and may then know the length.
   }
 
   #write(chunk: Chunk, encoding: BufferEncoding | undefined, callback: Callback | undefined) {
     const response = this.#response
     if (this.#ended) {
-      // An error in Node; it shall come from Node.
-      this.#record(() => this.#native.write.call(response, chunk, encoding as never, callback))
+      // A write after `end`: Node itself reports this error when the call is repeated.
+      this.#record(() => this.#original.write.call(response, chunk, encoding as never, callback))
       return false
     }
     const bytes = toBytes(chunk, encoding)
-    this.#implicitHead()
+    this.#writeImplicitHead()
     this.#record(() => {
-      this.#native.write.call(response, bytes, encoding as never)
+      this.#original.write.call(response, bytes, encoding as never)
     })
     this.#collect(bytes)
-    // The handler may wait for it before it goes on, and what it waits for is done: a copy is held.
+    // The handler may wait for this callback before it goes on. The chunk is copied, so it can be called.
     if (callback) process.nextTick(callback)
-    this.#flowIfEventStream()
+    this.#streamIfEventStream()
     if (this.#state === 'deciding') this.#needDrain = true
     return !this.#needDrain
   }
 
   #record(call: () => void): void {
-    if (this.#state !== 'answered') this.#calls.push(call)
+    if (this.#state !== 'replaced') this.#recordedCalls.push(call)
   }
 
   #end(
@@ -276,109 +290,109 @@ export class Capture {
   ): void {
     const response = this.#response
     if (this.#ended) {
-      this.#record(() => this.#native.end.call(response, chunk, encoding as never, callback))
+      this.#record(() => this.#original.end.call(response, chunk, encoding as never, callback))
       return
     }
     const bytes = chunk === null || chunk === undefined ? null : toBytes(chunk, encoding)
-    this.#implicitHead()
+    this.#writeImplicitHead()
     if (bytes) this.#collect(bytes)
     this.#ended = true
-    this.#onEnd = callback
+    this.#endCallback = callback
     this.#record(() => {
-      // A string goes as a string: Node sends it in one piece with the head.
+      // A string stays a string: Node then sends it in one piece with the head.
       const whole = typeof chunk === 'string' ? chunk : bytes
-      this.#native.end.call(response, whole, encoding as never, callback)
+      this.#original.end.call(response, whole, encoding as never, callback)
     })
-    if (!this.#flows) this.#finish(Buffer.concat(this.#chunks))
-    if (this.#state === 'answered' && callback) process.nextTick(callback) // No event will come.
-    if (this.#state === 'deciding') this.#holdSocket()
-    this.#releaseClose()
+    if (!this.#streams) this.#decideAndSend(Buffer.concat(this.#chunks))
+    if (this.#state === 'replaced' && callback) process.nextTick(callback) // Nothing else will call it.
+    if (this.#state === 'deciding') this.#deferSocketDestroy()
+    this.#emitPendingClose()
   }
 
   /**
-   * A handler that throws after it has answered: Express' final handler then destroys the socket,
-   * which in Node comes too late to matter, since the answer is already on its way. So it shall here.
+   * Delays `socket.destroy` until the response is sent. If a handler throws after it has responded,
+   * Express' final handler destroys the socket. Without Pawl the response is already on its way by then.
    */
-  #holdSocket(): void {
+  #deferSocketDestroy(): void {
     const response = this.#response
     const { socket } = response
     if (!socket || isHttp2(response)) return
     const { destroy } = socket
-    let late: Parameters<typeof destroy> | null = null
+    let deferred: Parameters<typeof destroy> | null = null
     socket.destroy = (...args) => {
-      late = args
+      deferred = args
       return socket
     }
-    this.#letGoOfSocket = () => {
+    this.#restoreSocketDestroy = () => {
       socket.destroy = destroy
-      if (!late) return
-      const again = late
-      response.once('finish', () => socket.destroy(...again))
+      if (!deferred) return
+      const args = deferred
+      response.once('finish', () => socket.destroy(...args))
     }
   }
 
   #collect(bytes: Buffer): void {
-    const { status } = this.#head as Captured
-    // These have no body, whatever the handler writes (RFC 9110, sections 9.3.2, 15.3.5, 15.4.5).
+    const { status } = this.#recordedHead as CapturedResponse
+    // These responses have no body, even if the handler writes one (RFC 9110, sections 9.3.2, 15.3.5, 15.4.5).
     if (this.#response.req.method === 'HEAD' || status === 204 || status === 304) return
-    this.#size += bytes.length
-    if (this.#size <= this.#maxBody) this.#chunks.push(bytes)
-    else if (!this.#flows) this.#flow()
+    this.#bodySize += bytes.length
+    if (this.#bodySize <= this.#maxBody) this.#chunks.push(bytes)
+    else if (!this.#streams) this.#startStreaming()
   }
 
-  #flowIfEventStream(): void {
-    if (this.#flows || this.#ended) return
-    const type = this.#response.getHeader('content-type') ?? this.#headerOfHead('content-type')
-    if (isEventStream(type)) this.#flow()
+  #streamIfEventStream(): void {
+    if (this.#streams || this.#ended) return
+    const type = this.#response.getHeader('content-type') ?? this.#recordedHeader('content-type')
+    if (isEventStream(type)) this.#startStreaming()
   }
 
-  #headerOfHead(name: string): string | string[] | undefined {
-    return this.#head?.headers.find((header) => header[0].toLowerCase() === name)?.[1]
+  #recordedHeader(name: string): string | string[] | undefined {
+    return this.#recordedHead?.headers.find((header) => header[0].toLowerCase() === name)?.[1]
   }
 
-  #flow(): void {
-    this.#flows = true
+  #startStreaming(): void {
+    this.#streams = true
     this.#chunks.length = 0
-    this.#finish(null)
+    this.#decideAndSend(null)
   }
 
-  async #finish(body: Buffer | null): Promise<void> {
-    const holding = this.#state === 'holding'
-    if (holding) this.#state = 'deciding'
-    const verdict = await this.#decide({ ...(this.#head as Captured), body })
-    // Something else was sent meanwhile: this was for the record only.
-    if (!holding || this.#state === 'answered') return
-    if (verdict !== 'send') return this.answer(verdict)
-    this.#open()
+  async #decideAndSend(body: Buffer | null): Promise<void> {
+    const wasBuffering = this.#state === 'buffering'
+    if (wasBuffering) this.#state = 'deciding'
+    const decision = await this.#decide({ ...(this.#recordedHead as CapturedResponse), body })
+    // If another response was sent in the meantime, `decide` was called only to record this one.
+    if (!wasBuffering || this.#state === 'replaced') return
+    if (decision !== 'send') return this.respondInstead(decision)
+    this.#sendRecorded()
   }
 
-  #open(): void {
-    this.#state = 'open'
+  #sendRecorded(): void {
+    this.#state = 'passing'
     const response = this.#response
-    response.statusCode = (this.#head as Captured).status
+    response.statusCode = (this.#recordedHead as CapturedResponse).status
     try {
-      for (const call of this.#calls) call()
+      for (const call of this.#recordedCalls) call()
     } catch (error) {
       response.destroy(error as Error)
     }
-    this.#calls.length = 0
+    this.#recordedCalls.length = 0
     if (this.#needDrain && !response.writableNeedDrain) response.emit('drain')
-    this.#letGoOfSocket()
-    this.#releaseClose()
+    this.#restoreSocketDestroy()
+    this.#emitPendingClose()
   }
 
-  #releaseClose(): void {
-    if (!this.#closed) return
-    this.#closed = false
-    this.#native.emit.call(this.#response, 'close')
+  #emitPendingClose(): void {
+    if (!this.#closePending) return
+    this.#closePending = false
+    this.#original.emit.call(this.#response, 'close')
   }
 }
 
-/** HTTP/2 has none, and Node warns of whoever asks for it. */
-function reason(response: ServerResponse): { statusMessage?: string } {
+/** Empty for HTTP/2, which has no status message; Node prints a warning if it is read there. */
+function statusMessageOf(response: ServerResponse): { statusMessage?: string } {
   return isHttp2(response) ? {} : { statusMessage: response.statusMessage }
 }
 
-function native(response: ServerResponse, name: 'headersSent' | 'writableEnded'): boolean {
+function originalState(response: ServerResponse, name: 'headersSent' | 'writableEnded'): boolean {
   return Reflect.get(Object.getPrototypeOf(response), name, response)
 }

@@ -1,27 +1,29 @@
+/** Sends a response of Pawl through Node's ServerResponse. */
+
 import { type ServerResponse, STATUS_CODES } from 'node:http'
-import { type Answer, exposedHeaders } from '../../http/responses.ts'
+import { corsExposedHeaders, type PawlResponse } from '../../http/responses.ts'
 import { isHttp2 } from './server-response.ts'
 
 /**
- * Sends an answer on top of the headers that the response already has.
- * @param methods of the response, where those it has now are not to be used
+ * Sends a response of Pawl, in addition to the headers that are already set on `response`.
+ * @param methods the methods to call. Default: those of `response`
  */
-export function send(
+export function sendResponse(
   response: ServerResponse,
-  answer: Answer,
+  pawlResponse: PawlResponse,
   methods: Pick<ServerResponse, 'setHeader' | 'writeHead' | 'write' | 'end'> = response,
   onEnd?: (error?: Error | null) => void,
 ): void {
-  const { status, headers, body } = answer
+  const { status, headers, body } = pawlResponse
   for (const [name, value] of headers) methods.setHeader.call(response, name, value)
-  exposeHeaders(response, answer, methods.setHeader)
+  exposeHeaders(response, pawlResponse, methods.setHeader)
   if (status !== 204 && status !== 304 && response.req.method !== 'HEAD') {
     methods.setHeader.call(response, 'Content-Length', body.length)
   }
   response.statusCode = status
   if (!isHttp2(response)) response.statusMessage = STATUS_CODES[status] ?? ''
   methods.writeHead.call(response, status)
-  // The end of an HTTP/2 response would come back to `write` for its last chunk.
+  // With HTTP/2, `end(chunk)` calls `this.write`, which may be overridden.
   if (isHttp2(response) && body.length > 0) methods.write.call(response, body, undefined as never)
   const rest = isHttp2(response) ? undefined : body
   methods.end.call(response, rest, undefined as never, onEnd as never)
@@ -29,10 +31,10 @@ export function send(
 
 function exposeHeaders(
   response: ServerResponse,
-  answer: Answer,
+  pawlResponse: PawlResponse,
   setHeader: ServerResponse['setHeader'],
 ): void {
   if (!response.hasHeader('Access-Control-Allow-Origin')) return
   const given = response.getHeader('Access-Control-Expose-Headers')
-  setHeader.call(response, 'Access-Control-Expose-Headers', exposedHeaders(given, answer))
+  setHeader.call(response, 'Access-Control-Expose-Headers', corsExposedHeaders(given, pawlResponse))
 }

@@ -1,12 +1,14 @@
+/** Knowledge about Node's ServerResponse: its methods, argument forms, errors and HTTP/2 variant. */
+
 import type { ServerResponse } from 'node:http'
 
 export type Callback = (error?: Error | null) => void
 export type Chunk = string | Uint8Array
 
-/** The methods of a response as they were before Pawl came, other middleware's wrappers included. */
-export type NativeMethods = ReturnType<typeof nativeMethods>
+/** The methods of a response before Pawl replaces them; earlier middleware may have wrapped them. */
+export type OriginalMethods = ReturnType<typeof originalMethods>
 
-export function nativeMethods(response: ServerResponse) {
+export function originalMethods(response: ServerResponse) {
   const { writeHead, write, end, emit, flushHeaders } = response
   const { setHeader, appendHeader, setHeaders, removeHeader } = response
   return {
@@ -22,26 +24,26 @@ export function nativeMethods(response: ServerResponse) {
   }
 }
 
-/** The names of the headers set so far, in the case in which they were set; HTTP/2 has only one. */
+/** The names of the headers set so far, in the case in which they were set (HTTP/2: lower case). */
 export function rawHeaderNames(response: ServerResponse): string[] {
-  // Every OutgoingMessage has it; @types/node knows it of requests only.
+  // Every OutgoingMessage has this method; @types/node declares it for requests only.
   const { getRawHeaderNames } = response as unknown as { getRawHeaderNames?: () => string[] }
   return getRawHeaderNames?.call(response) ?? response.getHeaderNames()
 }
 
-/** Whether it is the response of a stream in a connection that it shares with others. */
+/** Whether the response belongs to an HTTP/2 stream, which shares its connection with others. */
 export function isHttp2(response: ServerResponse): boolean {
   return response.req.httpVersionMajor >= 2
 }
 
-/** What Node throws when headers change after they were sent. */
+/** The error that Node throws when headers change after they were sent. */
 export function headersSentError(verb: string): Error {
   return Object.assign(new Error(`Cannot ${verb} headers after they are sent to the client`), {
     code: 'ERR_HTTP_HEADERS_SENT',
   })
 }
 
-/** A copy of a chunk's bytes; throws what Node's write throws for anything else. */
+/** Copies the bytes of a chunk. For other values it throws the errors that Node's `write` throws. */
 export function toBytes(chunk: unknown, encoding: BufferEncoding | undefined): Buffer {
   if (typeof chunk === 'string') return Buffer.from(chunk, encoding)
   if (chunk instanceof Uint8Array) return Buffer.from(chunk)
@@ -54,7 +56,7 @@ export function toBytes(chunk: unknown, encoding: BufferEncoding | undefined): B
   throw Object.assign(new TypeError(message), { code: 'ERR_INVALID_ARG_TYPE' })
 }
 
-/** The arguments of `write` and `end`, of which each but the last may be left out. */
+/** Splits the arguments of `write` and `end`, in which chunk and encoding are optional. */
 export function splitArguments(
   args: readonly unknown[],
 ): [Chunk, BufferEncoding | undefined, Callback | undefined] {

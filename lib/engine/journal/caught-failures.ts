@@ -1,11 +1,13 @@
-import { PawlError, type PawlErrorCode } from '../../errors/index.ts'
-import type { StepStore } from '../../store/step-store.ts'
-import type { AttemptRef } from '../../store/execution-store.ts'
-import type { EntryCodec } from './entry-codec.ts'
-import type { Use } from './journal-reader.ts'
+/** Collects failures of steps that the code saw, and records them before the execution sleeps. */
 
-/** Errors that say nothing of the step. */
-const OTHERS = new Set<PawlErrorCode>([
+import { PawlError, type PawlErrorCode } from '../../errors/index.ts'
+import type { AttemptRef } from '../../store/execution-store.ts'
+import type { StepStore } from '../../store/step-store.ts'
+import type { EntryCodec } from './entry-codec.ts'
+import type { StepCall } from './journal-reader.ts'
+
+/** Errors of Pawl itself; they say nothing about the step, so they are not recorded as its failure. */
+const PAWL_FAILURES = new Set<PawlErrorCode>([
   'divergence',
   'stopping',
   'store-refused',
@@ -13,31 +15,36 @@ const OTHERS = new Set<PawlErrorCode>([
   'superseded',
 ])
 
-interface Failure {
-  use: Use
+interface CaughtFailure {
+  call: StepCall
   error: Error
-  /** The last position that was taken before it. */
+  /** The last position that was reserved before the failure. */
   position: number
 }
 
 /**
- * Failures of steps that the code has seen and that are not recorded, so that the next attempt runs
- * those steps again. Code that has gone on to wait for something has survived them: it may have gone another
- * way since, and must go it again when it wakes up. So they are recorded before an execution falls asleep.
+ * Failures of steps that the code has seen and that are not recorded, since the next attempt is to run
+ * those steps again. If the code goes on to wait for something, it has caught them and may have taken
+ * another branch because of them. It must take the same branch when it wakes up, so these failures are
+ * recorded before the execution sleeps.
  */
-export class Survived {
-  readonly #failures: Failure[] = []
+export class CaughtFailures {
+  readonly #failures: CaughtFailure[] = []
 
-  note(use: Use, error: unknown, position: number): void {
+  /** @param position the last position that was reserved before the failure */
+  add(call: StepCall, error: unknown, position: number): void {
     if (!(error instanceof Error)) return
-    if (error instanceof PawlError && OTHERS.has(error.code)) return
-    this.#failures.push({ use, error, position })
+    if (error instanceof PawlError && PAWL_FAILURES.has(error.code)) return
+    this.#failures.push({ call, error, position })
   }
 
-  /** Records them, each behind what the code had seen before it. Whoever is not current records nothing. */
-  async keep(store: StepStore, codec: EntryCodec, ref: AttemptRef): Promise<void> {
+  /**
+   * Records the failures, each at the position after which the code saw it. Records nothing if the attempt
+   * is no longer the current one.
+   */
+  async record(store: StepStore, codec: EntryCodec, ref: AttemptRef): Promise<void> {
     await Promise.all(
-      this.#failures.map(({ use: { name, occurrence, kind }, error, position }) =>
+      this.#failures.map(({ call: { name, occurrence, kind }, error, position }) =>
         store.record({
           ...ref,
           name,

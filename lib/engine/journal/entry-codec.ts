@@ -1,53 +1,62 @@
-import type { Entry, StepKind, StepName } from '../../store/step-store.ts'
+/** Encodes and encrypts journal entries for storage, and decrypts stored ones. */
+
+import type { JournalEntry, StepId, StepKind } from '../../store/step-store.ts'
 import { checkStepSize } from '../limits.ts'
-import type { Sealer } from '../values/encryptor.ts'
+import type { Encryptor } from '../values/encryptor.ts'
 import { encodeError, encodeValue } from '../values/value-codec.ts'
 
-/** What is to be recorded of a step. */
-export type Result =
+/** What an entry records about a step. */
+export type StepResult =
+  /** The step succeeded. */
   | { output: unknown }
-  /** It failed for good. */
+  /** The step failed for good. */
   | { error: Error }
-  /** It is about to begin, and must run at most once. */
+  /** The step is about to start, and must run at most once. */
   | 'intent'
 
-/** Entries of one execution's journal as they are stored: encoded, and encrypted if there are keys. */
+/** Converts the journal entries of one execution to and from their stored form. */
 export class EntryCodec {
-  readonly #sealer: Sealer
+  readonly #encryptor: Encryptor
   readonly #executionId: string
   readonly #maxBytes: number
 
-  /** @param maxBytes how large what a step gives may be */
-  constructor(sealer: Sealer, executionId: string, maxBytes: number) {
-    this.#sealer = sealer
+  /** @param maxBytes the largest encoded output of a step, in bytes */
+  constructor(encryptor: Encryptor, executionId: string, maxBytes: number) {
+    this.#encryptor = encryptor
     this.#executionId = executionId
     this.#maxBytes = maxBytes
   }
 
-  /** @throws PawlError `value-unkeepable`, `limit-exceeded` */
+  /**
+   * Encodes and encrypts a step's result.
+   * @throws PawlError `value-unkeepable`, `limit-exceeded`
+   */
   encode(
-    use: StepName & { kind: StepKind },
-    result: Result,
+    call: StepId & { kind: StepKind },
+    result: StepResult,
   ): { output: Buffer | null; error: Buffer | null } {
     if (result === 'intent') return { output: null, error: null }
-    const seal = (bytes: Buffer | null, what: string) =>
-      bytes && this.#sealer.seal(bytes, this.#executionId, purposeOf(use, what))
+    const encrypt = (bytes: Buffer | null, what: string) =>
+      bytes && this.#encryptor.encrypt(bytes, this.#executionId, purposeOf(call, what))
     if ('output' in result) {
       const bytes = encodeValue(result.output)
-      checkStepSize(use, bytes, this.#maxBytes)
-      return { output: seal(bytes, 'step'), error: null }
+      checkStepSize(call, bytes, this.#maxBytes)
+      return { output: encrypt(bytes, 'step'), error: null }
     }
-    return { output: null, error: seal(encodeError(result.error), 'error') }
+    return { output: null, error: encrypt(encodeError(result.error), 'error') }
   }
 
-  /** @throws PawlError `decryption-failed` */
-  open(entry: Entry): Entry {
-    const open = (bytes: Buffer | null, what: string) =>
-      bytes && this.#sealer.open(bytes, this.#executionId, purposeOf(entry, what))
-    return { ...entry, output: open(entry.output, 'step'), error: open(entry.error, 'error') }
+  /**
+   * Decrypts an entry; its output and error stay encoded.
+   * @throws PawlError `decryption-failed`
+   */
+  decrypt(entry: JournalEntry): JournalEntry {
+    const decrypt = (bytes: Buffer | null, what: string) =>
+      bytes && this.#encryptor.decrypt(bytes, this.#executionId, purposeOf(entry, what))
+    return { ...entry, output: decrypt(entry.output, 'step'), error: decrypt(entry.error, 'error') }
   }
 }
 
-function purposeOf({ name, occurrence }: StepName, what: string): string {
+function purposeOf({ name, occurrence }: StepId, what: string): string {
   return `${what} ${occurrence} ${name}`
 }

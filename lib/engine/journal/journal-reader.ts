@@ -1,94 +1,97 @@
+/** Matches the steps that the code calls with the entries that earlier attempts recorded. */
+
 import { DivergenceError, PawlError } from '../../errors/index.ts'
-import type { Entry, StepKind, StepName } from '../../store/step-store.ts'
+import type { JournalEntry, StepId, StepKind } from '../../store/step-store.ts'
 import { checkStepCount } from '../limits.ts'
-import { RecordedEntries, WHOLE } from './recorded-entries.ts'
+import { EXECUTION_ENTRY_NAME, RecordedEntries } from './recorded-entries.ts'
 
-/** The entry that says that compensations run. */
-export const GIVING_UP: StepName = { name: WHOLE, occurrence: 1 }
+/** The id of the entry that is recorded before the first compensation runs. */
+export const GIVING_UP: StepId = { name: EXECUTION_ENTRY_NAME, occurrence: 1 }
 
-/** A use of a step's name, and what is recorded under it. */
-export interface Use extends StepName {
+/** One call of a step: its name and occurrence, and the entry that is recorded for it. */
+export interface StepCall extends StepId {
   kind: StepKind
-  entry: Entry | undefined
+  entry: JournalEntry | undefined
 }
 
-/** What an attempt knows of its own standing. */
-export interface Life {
-  /** Whether Pawl has stopped, and nothing may be tried any more. */
+/** Callbacks by which the journal learns that its attempt was stopped, superseded or cancelled, or reports it. */
+export interface AttemptState {
+  /** Whether Pawl has stopped: nothing may be sent to the database any more. */
   stopped(): boolean
-  /** Why this attempt must not go on. */
+  /** The error that the next step throws if this attempt must not continue; else null. */
   superseded(): Error | null
+  /** Called when the journal finds that this attempt must not continue. */
   onSuperseded(): void
-  /** Told that the execution was asked to end. */
+  /** Called when the journal finds that the execution was cancelled. */
   onCancelling(): void
 }
 
-/** What earlier attempts recorded, and what the handler has asked for of it. */
-export class Replay {
-  readonly #life: Life
+/** The reading half of a journal: numbers the calls of each step name and finds the entry of each call. */
+export class JournalReader {
+  readonly #attemptState: AttemptState
   readonly #recorded: RecordedEntries
-  readonly #uses = new Map<string, number>()
+  readonly #callCounts = new Map<string, number>()
   readonly #maxEntries: number
-  /** Entries that were there when the attempt began, and those that it has begun. */
-  #begun: number
+  /** The number of entries at the start of the attempt, plus the new steps that it has called. */
+  #entryCount: number
   #hasStopped = false
   #closed = false
-  #halted: Error | undefined
+  #haltReason: Error | undefined
 
   /**
-   * @param recorded decrypted, in the order of replay
-   * @param maxEntries how many entries an execution may have
+   * @param recorded the decrypted entries of earlier attempts, in the order of replay
+   * @param maxEntries the largest number of entries of an execution
    */
-  constructor(recorded: readonly Entry[], maxEntries: number, life: Life) {
+  constructor(recorded: readonly JournalEntry[], maxEntries: number, attemptState: AttemptState) {
     this.#recorded = new RecordedEntries(recorded)
-    this.#begun = recorded.length
+    this.#entryCount = recorded.length
     this.#maxEntries = maxEntries
-    this.#life = life
+    this.#attemptState = attemptState
   }
 
-  /** Whether the handler has asked for a step. */
-  get isUsed(): boolean {
-    return this.#uses.size > 0
+  /** Whether the handler has called a step. */
+  get hasCalls(): boolean {
+    return this.#callCounts.size > 0
   }
 
-  /** Whether the handler has been told that this attempt must not go on: its answer is worth nothing. */
+  /** Whether a step has told the handler that this attempt must not continue: its answer does not count then. */
   get hasStopped(): boolean {
     return this.#hasStopped
   }
 
-  /** Entries of earlier attempts that this one has not asked for. */
-  get skipped(): string[] {
-    return this.#recorded.skipped
+  /** The recorded steps of earlier attempts that this one has not called. */
+  get skippedSteps(): string[] {
+    return this.#recorded.uncalledSteps
   }
 
   /**
-   * Takes the next occurrence of a name. Throws if this attempt must not go on.
+   * Begins the next call of a step name, with the next occurrence number.
    * @throws PawlError `superseded`, `limit-exceeded`
-   * @throws DivergenceError if an entry of another kind is recorded there
+   * @throws DivergenceError if an entry of another kind is recorded for this call
    */
-  use(name: string, kind: StepKind): Use {
-    const occurrence = (this.#uses.get(name) ?? 0) + 1
-    this.#uses.set(name, occurrence)
-    return this.useAt({ name, occurrence }, kind)
+  call(name: string, kind: StepKind): StepCall {
+    const occurrence = (this.#callCounts.get(name) ?? 0) + 1
+    this.#callCounts.set(name, occurrence)
+    return this.callAt({ name, occurrence }, kind)
   }
 
-  /** The same for an occurrence that is not the next. */
-  useAt({ name, occurrence }: StepName, kind: StepKind): Use {
-    this.check()
-    const entry = this.#recorded.use({ name, occurrence })
-    const isHandlers = kind !== 'compensation' && name !== WHOLE
-    if (!entry?.completed && isHandlers && !this.isGivingUp) this.checkHalted()
-    if (!entry && this.#closed && isHandlers) {
+  /** The same as `call`, for a given occurrence. */
+  callAt({ name, occurrence }: StepId, kind: StepKind): StepCall {
+    this.throwIfSuperseded()
+    const entry = this.#recorded.markCalled({ name, occurrence })
+    const isOfHandler = kind !== 'compensation' && name !== EXECUTION_ENTRY_NAME
+    if (!entry?.completed && isOfHandler && !this.isGivingUp) this.throwIfHalted()
+    if (!entry && this.#closed && isOfHandler) {
       throw new PawlError(
         'superseded',
         `"${name}" was started after the handler had given its final answer.`,
-        'Wait for all branches before you answer: Promise.allSettled, in place of Promise.all.',
+        'Wait for all branches before answering: use Promise.allSettled instead of Promise.all.',
       )
     }
-    if (!entry && this.isGivingUp && isHandlers) {
+    if (!entry && this.isGivingUp && isOfHandler) {
       throw new DivergenceError(
-        `"${name}" is new, and the execution is giving up: its compensations have begun.`,
-        'Nothing is to be done; the recorded answer is given when all of them have run.',
+        `"${name}" is a new step, but the execution has given up and runs its compensations.`,
+        'Nothing needs to be done: the recorded answer is sent when all compensations have run.',
       )
     }
     if (entry && entry.kind !== kind) {
@@ -97,63 +100,63 @@ export class Replay {
         'Give the new step another name, or bring the old one back until executions in flight are done.',
       )
     }
-    if (!entry && isHandlers) checkStepCount(name, this.#begun++, this.#maxEntries)
+    if (!entry && isOfHandler) checkStepCount(name, this.#entryCount++, this.#maxEntries)
     return { name, occurrence, kind, entry }
   }
 
-  /** Whether an earlier attempt has given up, and compensations may have run. */
+  /** Whether an earlier attempt has given up: compensations may have run. */
   get isGivingUp(): boolean {
     return this.#recorded.get(GIVING_UP) !== undefined
   }
 
-  /** Lets the handler begin no new steps: it has given its final answer. */
-  close(): void {
+  /** Makes calls of new steps throw: the handler has given its final answer. */
+  closeToNewSteps(): void {
     this.#closed = true
   }
 
-  /** Lets the handler begin nothing new: the execution was asked to end, or its time is up. */
+  /** Makes calls of new steps throw this error: the execution was cancelled, or its time is up. */
   halt(error: Error): void {
-    this.#halted ??= error
+    this.#haltReason ??= error
   }
 
-  /** Why the handler may begin nothing new. */
-  get halted(): Error | undefined {
-    return this.#halted
+  /** The error given to `halt`; undefined if the attempt was not halted. */
+  get haltReason(): Error | undefined {
+    return this.#haltReason
   }
 
-  /** @throws why the handler may begin nothing new */
-  checkHalted(): void {
-    if (this.#halted) throw this.#halted
+  /** @throws the error given to `halt`, if any */
+  throwIfHalted(): void {
+    if (this.#haltReason) throw this.#haltReason
   }
 
-  /** Whether earlier attempts have recorded more than the handler has asked for by now. */
+  /** Whether there are recorded steps that the handler has not called yet. */
   get isReplaying(): boolean {
-    return this.skipped.length > 0
+    return this.skippedSteps.length > 0
   }
 
-  /** Whether something is recorded under this name. */
+  /** Whether an earlier attempt has recorded the first call of this step name. */
   has(name: string): boolean {
     return this.#recorded.get({ name, occurrence: 1 }) !== undefined
   }
 
-  /** How many of the entries have a turn when they are replayed. */
-  protected get turns(): number {
-    return this.#recorded.turns
+  /** The number of entries that have a position in the order of replay. */
+  protected get positionCount(): number {
+    return this.#recorded.positionCount
   }
 
-  protected turnOf(use: StepName): number | undefined {
-    return this.#recorded.turnOf(use)
+  protected positionOf(call: StepId): number | undefined {
+    return this.#recorded.positionOf(call)
   }
 
-  /** @throws PawlError `superseded` if this attempt must not go on */
-  check(): void {
-    if (this.#life.superseded()) throw this.over()
+  /** @throws PawlError `superseded` if this attempt must not continue */
+  throwIfSuperseded(): void {
+    if (this.#attemptState.superseded()) throw this.stopAttempt()
   }
 
-  /** Notes that the execution takes no more entries from this attempt. */
-  over(): Error {
+  /** Stops this attempt, whose entries the execution no longer accepts; returns the error to throw. */
+  stopAttempt(): Error {
     this.#hasStopped = true
-    this.#life.onSuperseded()
-    return this.#life.superseded() ?? new Error('The execution is over.')
+    this.#attemptState.onSuperseded()
+    return this.#attemptState.superseded() ?? new Error('The execution has ended.')
   }
 }

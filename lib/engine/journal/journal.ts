@@ -1,131 +1,133 @@
+/** Reads and writes the journal of one execution, on behalf of one attempt. */
+
 import { StepInterruptedError } from '../../errors/index.ts'
-import type { Entry, Recorded, StepName, StepStore } from '../../store/step-store.ts'
 import type { AttemptRef } from '../../store/execution-store.ts'
+import type { JournalEntry, RecordResult, StepId, StepStore } from '../../store/step-store.ts'
 import type { JournalLimits } from '../limits.ts'
-import { after, persist } from '../retry/retry-while-unavailable.ts'
-import type { Sealer } from '../values/encryptor.ts'
+import { deadlineAfter, retryWhileUnavailable } from '../retry/retry-while-unavailable.ts'
+import type { Encryptor } from '../values/encryptor.ts'
 import { decodeValue } from '../values/value-codec.ts'
-import { EntryCodec, type Result } from './entry-codec.ts'
-import { Gate } from './replay-order.ts'
-import { type Divergence, idOf, WHOLE } from './recorded-entries.ts'
-import { type Life, Replay, type Use } from './journal-reader.ts'
-import { Survived } from './caught-failures.ts'
+import { CaughtFailures } from './caught-failures.ts'
+import { EntryCodec, type StepResult } from './entry-codec.ts'
+import { type AttemptState, JournalReader, type StepCall } from './journal-reader.ts'
+import { type Divergence, EXECUTION_ENTRY_NAME, entryKey } from './recorded-entries.ts'
+import { ReplayOrder } from './replay-order.ts'
 
-/** How long a transaction whose end is not known waits for a store that is away. */
-const LOOK_MS = 5000
+/** How long to retry reading an entry while the database is unavailable, in ms. */
+const REREAD_TIMEOUT_MS = 5000
 
-/** An entry as a statement of another kind writes it. */
-export interface Sent extends AttemptRef, StepName {
+/** What a statement that writes an entry together with something else needs to know of the entry. */
+export interface EntryWrite extends AttemptRef, StepId {
   position: number
   output: Buffer | null
 }
 
 /**
- * The journal of one execution as one attempt sees it: what earlier attempts recorded, read at once when
- * the attempt began, and what it records itself. The first recorded entry wins; an attempt that comes
- * second adopts it.
+ * The journal of one execution as one attempt sees it: the entries of earlier attempts, read once when the
+ * attempt began, and those it records itself. If two attempts record the same step, the first entry wins
+ * and the other attempt adopts it.
  */
-export class Journal extends Replay {
+export class Journal extends JournalReader {
   readonly #store: StepStore
   readonly #codec: EntryCodec
   readonly #ref: AttemptRef
-  readonly #life: Life
-  readonly #gate: Gate
-  readonly #survived = new Survived()
-  #recorded: number
-  #hasFailure = false
+  readonly #attemptState: AttemptState
+  readonly #replayOrder: ReplayOrder
+  readonly #caughtFailures = new CaughtFailures()
+  #entryCount: number
+  #hasTerminalFailure = false
   #now: string
   #clock: { at: bigint; seen: number }
 
   /**
-   * @param recorded what earlier attempts recorded, in the order of replay
-   * @throws PawlError `decryption-failed` if one of the entries does not open: no handler may run and
-   * take that for the failure of a step
+   * @param recorded the entries of earlier attempts, in the order of replay
+   * @throws PawlError `decryption-failed` if an entry cannot be decrypted: the handler must not run, since it
+   * would take that for the failure of a step
    */
   constructor(
     store: StepStore,
-    sealer: Sealer,
+    encryptor: Encryptor,
     ref: AttemptRef,
-    recorded: readonly Entry[],
+    recorded: readonly JournalEntry[],
     limits: JournalLimits,
-    life: Life,
+    attemptState: AttemptState,
   ) {
-    const codec = new EntryCodec(sealer, ref.id, limits.step)
+    const codec = new EntryCodec(encryptor, ref.id, limits.step)
     super(
-      recorded.map((entry) => codec.open(entry)),
+      recorded.map((entry) => codec.decrypt(entry)),
       limits.steps,
-      life,
+      attemptState,
     )
     this.#store = store
     this.#codec = codec
     this.#ref = ref
-    this.#life = life
-    this.#gate = new Gate(this.turns)
-    this.#recorded = recorded.length
-    this.#now = ref.born
-    this.#clock = { at: BigInt(ref.born), seen: performance.now() }
+    this.#attemptState = attemptState
+    this.#replayOrder = new ReplayOrder(this.positionCount)
+    this.#entryCount = recorded.length
+    this.#now = ref.incarnation
+    this.#clock = { at: BigInt(ref.incarnation), seen: performance.now() }
   }
 
-  /** Whether anything is recorded, by this attempt or an earlier one. */
+  /** Whether nothing is recorded, neither by this attempt nor by an earlier one. */
   get isEmpty(): boolean {
-    return this.#recorded === 0
+    return this.#entryCount === 0
   }
 
-  /** Whether the handler has seen a step fail for good: an answer it gives now is final. */
-  get hasFailure(): boolean {
-    return this.#hasFailure
+  /** Whether the handler has seen a recorded failure of a step: its answer is final then. */
+  get hasTerminalFailure(): boolean {
+    return this.#hasTerminalFailure
   }
 
-  /** When the last entry that the handler has seen was recorded, in microseconds since 1970. */
+  /** The time at which the last entry that the handler has seen was recorded, in microseconds since 1970. */
   get now(): string {
     return this.#now
   }
 
-  /** Notes that the code gets to see a failure of a step that is not recorded. */
-  failed(use: Use, error: unknown): void {
-    this.#survived.note(use, error, this.#gate.taken)
+  /** Notes that the code sees a failure of a step that is not recorded. */
+  noteFailure(call: StepCall, error: unknown): void {
+    this.#caughtFailures.add(call, error, this.#replayOrder.lastReserved)
   }
 
-  /** Records the failures that the code has survived: it is about to sleep. */
-  async keepFailures(): Promise<void> {
-    if (this.#life.superseded()) return
-    const keep = () => this.#survived.keep(this.#store, this.#codec, this.#ref)
-    await persist(keep, () => this.#life.stopped())
+  /** Records the failures of steps that the code has caught; called before the execution sleeps. */
+  async recordCaughtFailures(): Promise<void> {
+    if (this.#attemptState.superseded()) return
+    const record = () => this.#caughtFailures.record(this.#store, this.#codec, this.#ref)
+    await retryWhileUnavailable(record, () => this.#attemptState.stopped())
   }
 
-  /** Records that the code of this attempt does not fit, and what it has not asked for. */
-  async diverged(divergence: Divergence): Promise<void> {
-    const name = { name: WHOLE, occurrence: this.#ref.attempt + 1 }
-    await this.record(this.useAt(name, 'divergence'), { output: divergence }, 0)
+  /** Records that this attempt's code does not fit the journal, and which entries it has not called. */
+  async recordDivergence(divergence: Divergence): Promise<void> {
+    const name = { name: EXECUTION_ENTRY_NAME, occurrence: this.#ref.attempt + 1 }
+    await this.record(this.callAt(name, 'divergence'), { output: divergence }, 0)
   }
 
-  /** How many entries there are. */
-  get size(): number {
-    return this.#recorded
+  /** The number of recorded entries. */
+  get entryCount(): number {
+    return this.#entryCount
   }
 
-  /** Resolves to the recorded output, or rejects with the recorded error, when it is its turn. */
-  async replay(use: StepName, entry: Entry): Promise<unknown> {
-    const position = this.turnOf(use)
-    if (position !== undefined) await this.#gate.pass(position)
-    return this.#open(entry)
+  /** Resolves to the recorded output or rejects with the recorded error, in the order of replay. */
+  async replay(call: StepId, entry: JournalEntry): Promise<unknown> {
+    const position = this.positionOf(call)
+    if (position !== undefined) await this.#replayOrder.waitForTurn(position)
+    return this.#valueOf(entry)
   }
 
   /**
-   * Records what became of a step and resolves to what is recorded: this, or what was there first.
+   * Records the result of a step, unless another attempt has recorded one first.
    * @returns the entry of another attempt if that was first; null if this one is recorded
    * @throws PawlError `superseded` if this attempt must not record it, `value-unkeepable`,
    * `limit-exceeded`, `store-unavailable` once Pawl has stopped
    */
-  async record(use: Use, result: Result, tookMs: number): Promise<Entry | null> {
-    const { output, error } = this.#codec.encode(use, result)
+  async record(call: StepCall, result: StepResult, tookMs: number): Promise<JournalEntry | null> {
+    const { output, error } = this.#codec.encode(call, result)
     const completed = result !== 'intent'
     const write = (position: number) =>
       this.#store.record({
         ...this.#ref,
-        name: use.name,
-        occurrence: use.occurrence,
-        kind: use.kind,
+        name: call.name,
+        occurrence: call.occurrence,
+        kind: call.kind,
         position,
         output,
         error,
@@ -133,134 +135,139 @@ export class Journal extends Replay {
         completed,
         onlyIfCurrent: !completed || error !== null,
       })
-    const first = await this.#write(write, completed, () => this.#first(use, result))
-    if (!first && typeof result === 'object' && 'error' in result) this.#noteFailure(result.error)
+    const first = await this.#writeInOrder(write, completed, () =>
+      this.#resolveConflict(call, result),
+    )
+    if (!first && typeof result === 'object' && 'error' in result)
+      this.#noteTerminalFailure(result.error)
     return first ?? null
   }
 
   /**
-   * Records the output of a step by a statement that does something else besides.
-   * @returns the entry of another attempt if that was first; null if this one is recorded; undefined if
-   * the statement did not want to
+   * Records the output of a step with the caller's statement, which changes something else in the same
+   * commit.
+   * @returns the entry of another attempt if that was first; null if this one is recorded; undefined if the
+   * statement recorded nothing
    * @throws as record
    */
-  recordBy(
-    use: Use,
+  recordWith(
+    call: StepCall,
     output: unknown,
-    send: (record: Sent) => Promise<Recorded>,
-  ): Promise<Entry | null | undefined> {
-    const sealed = this.#codec.encode(use, { output }).output
-    const { name, occurrence } = use
-    return this.#write(
-      (position) => send({ ...this.#ref, name, occurrence, position, output: sealed }),
+    send: (record: EntryWrite) => Promise<RecordResult>,
+  ): Promise<JournalEntry | null | undefined> {
+    const encoded = this.#codec.encode(call, { output }).output
+    const { name, occurrence } = call
+    return this.#writeInOrder(
+      (position) => send({ ...this.#ref, name, occurrence, position, output: encoded }),
       true,
       async (current) => {
-        const entry = await this.lookAgain(use, false)
-        if (!entry && !current) throw this.over()
+        const entry = await this.rereadEntry(call, false)
+        if (!entry && !current) throw this.stopAttempt()
         return entry
       },
     )
   }
 
-  async #write(
-    send: (position: number) => Promise<Recorded>,
+  async #writeInOrder(
+    send: (position: number) => Promise<RecordResult>,
     completed: boolean,
-    whatIsThere: (current: boolean) => Promise<Entry | null | undefined>,
-  ): Promise<Entry | null | undefined> {
-    const position = this.#gate.take()
+    readRecorded: (current: boolean) => Promise<JournalEntry | null | undefined>,
+  ): Promise<JournalEntry | null | undefined> {
+    const position = this.#replayOrder.reserve()
     try {
-      const { won, current, cancelling, at } = await persist(
+      const { recorded, current, cancelling, at } = await retryWhileUnavailable(
         () => send(position),
-        () => this.#life.stopped(),
+        () => this.#attemptState.stopped(),
       )
-      if (at) this.synchronize(at)
-      if (!current) this.#life.onSuperseded()
-      if (cancelling) this.#life.onCancelling()
-      const first = won ? null : await whatIsThere(current)
-      this.#recorded++
-      await this.#gate.pass(position)
-      // What has only begun is nothing that a later attempt sees.
-      if (won && completed) this.#now = at
+      if (at) this.synchronizeClock(at)
+      if (!current) this.#attemptState.onSuperseded()
+      if (cancelling) this.#attemptState.onCancelling()
+      const first = recorded ? null : await readRecorded(current)
+      this.#entryCount++
+      await this.#replayOrder.waitForTurn(position)
+      // An entry that has only started does not count: a later attempt does not see its time.
+      if (recorded && completed) this.#now = at
       return first
     } catch (error) {
-      this.#gate.withdraw(position)
+      this.#replayOrder.cancel(position)
       throw error
     }
   }
 
   /**
-   * Records a step as part of a transaction of the app's.
-   * @param commit runs the transaction; it is given a function that makes the entry a part of it, whose
-   * result says whether it may commit
+   * Records the output of a step inside the app's transaction.
+   * @param commit runs the transaction; gets a function that inserts the entry in it and resolves to
+   * whether the transaction may commit
    */
-  async recordIn<T>(
-    use: Use,
+  async recordInTransaction<T>(
+    call: StepCall,
     commit: (
       entry: (
-        run: Parameters<StepStore['recordIn']>[0],
+        run: Parameters<StepStore['recordInTransaction']>[0],
         output: unknown,
         tookMs: number,
       ) => Promise<boolean>,
     ) => Promise<T>,
   ): Promise<T> {
     let position: number | undefined
-    let recorded: Recorded | undefined
+    let recorded: RecordResult | undefined
     try {
       const result = await commit(async (run, output, tookMs) => {
-        position ??= this.#gate.take()
-        recorded = await this.#store.recordIn(run, {
+        position ??= this.#replayOrder.reserve()
+        recorded = await this.#store.recordInTransaction(run, {
           ...this.#ref,
-          ...use,
-          ...this.#codec.encode(use, { output }),
+          ...call,
+          ...this.#codec.encode(call, { output }),
           position,
           tookMs: Math.round(tookMs),
           completed: true,
           onlyIfCurrent: false,
         })
-        return recorded.won
+        return recorded.recorded
       })
-      if (recorded?.current === false) this.#life.onSuperseded()
-      if (recorded?.cancelling) this.#life.onCancelling()
-      this.#recorded++
-      if (position !== undefined) await this.#gate.pass(position)
+      if (recorded?.current === false) this.#attemptState.onSuperseded()
+      if (recorded?.cancelling) this.#attemptState.onCancelling()
+      this.#entryCount++
+      if (position !== undefined) await this.#replayOrder.waitForTurn(position)
       this.#now = recorded?.at ?? this.#now
       return result
     } catch (error) {
-      if (position !== undefined) this.#gate.withdraw(position)
+      if (position !== undefined) this.#replayOrder.cancel(position)
       throw error
     }
   }
 
   /**
-   * Looks for an entry that somebody else may have recorded meanwhile.
-   * @param inDoubt whether a transaction of this attempt that recorded it may still be committing
-   * @returns undefined if there is none, or only an intent
+   * Reads from the database the entry of a step that may have been recorded meanwhile.
+   * @param mayBeCommitting whether a transaction of this attempt that inserts the entry may still be committing
+   * @returns undefined if there is no entry, or only an intent
    */
-  async lookAgain(use: StepName, inDoubt: boolean): Promise<Entry | undefined> {
-    const giveUp = after(LOOK_MS)
-    const done = () => this.#life.stopped() || giveUp()
-    const entries = await persist(async () => {
-      if (inDoubt) await this.#store.awaitTransaction(this.#ref, use)
-      return this.#store.journal(this.#ref)
+  async rereadEntry(call: StepId, mayBeCommitting: boolean): Promise<JournalEntry | undefined> {
+    const giveUp = deadlineAfter(REREAD_TIMEOUT_MS)
+    const done = () => this.#attemptState.stopped() || giveUp()
+    const entries = await retryWhileUnavailable(async () => {
+      if (mayBeCommitting) await this.#store.awaitTransaction(this.#ref, call)
+      return this.#store.readJournal(this.#ref)
     }, done)
-    const entry = entries.find((entry) => idOf(entry) === idOf(use))
+    const entry = entries.find((entry) => entryKey(entry) === entryKey(call))
     return entry?.completed ? entry : undefined
   }
 
   /**
-   * Records that something has begun that takes as long as it takes: what is known of it, and since when.
-   * @returns what is recorded, of this attempt or another: an entry that has ended, or what had begun
+   * Records that a wait (a sleep or a signal) has started, with its details.
+   * @returns the completed entry if the wait has ended already; else the details and start time that are
+   * recorded, by this attempt or another one
    */
-  async begin(
-    use: Use,
+  async recordStart(
+    call: StepCall,
     known: unknown,
-  ): Promise<{ ended: Entry } | { known: unknown; at: string }> {
-    if (use.entry) return { known: decodeValue(use.entry.output), at: use.entry.at }
+  ): Promise<{ ended: JournalEntry } | { known: unknown; at: string }> {
+    if (call.entry) return { known: decodeValue(call.entry.output), at: call.entry.at }
     let at = ''
-    const { output } = this.#codec.encode(use, { output: known })
-    const { name, occurrence, kind } = use
+    const { output } = this.#codec.encode(call, { output: known })
+    const { name, occurrence, kind } = call
     const record = { ...this.#ref, name, occurrence, kind, output, error: null, tookMs: 0 }
-    const other = await this.#write(
+    const other = await this.#writeInOrder(
       async (position) => {
         const step = { ...record, position, completed: false, onlyIfCurrent: true }
         const recorded = await this.#store.record(step)
@@ -269,61 +276,61 @@ export class Journal extends Replay {
       },
       false,
       async () => {
-        const entry = await this.#find(use)
-        if (!entry) throw this.over()
+        const entry = await this.#readEntry(call)
+        if (!entry) throw this.stopAttempt()
         return entry
       },
     )
     if (!other) return { known, at }
     if (other.completed) return { ended: other }
-    return { known: decodeValue(this.#codec.open(other).output), at: other.at }
+    return { known: decodeValue(this.#codec.decrypt(other).output), at: other.at }
   }
 
-  /** The database's time by now, in microseconds since 1970, as far as this process can tell. */
-  get time(): bigint {
+  /** The database's current time in microseconds since 1970, estimated from the last time that it sent. */
+  get databaseTime(): bigint {
     return this.#clock.at + BigInt(Math.round((performance.now() - this.#clock.seen) * 1000))
   }
 
-  /** @param at the database's time now, in microseconds since 1970 */
-  synchronize(at: string): void {
+  /** Sets the estimate of the database's time. @param at in microseconds since 1970 */
+  synchronizeClock(at: string): void {
     this.#clock = { at: BigInt(at), seen: performance.now() }
   }
 
-  /** The value of an entry that was adopted, or its error. */
-  adopt(entry: Entry): unknown {
-    // Somebody has taken over: this is the last thing that this attempt gets to see.
-    if (entry.attempt > this.#ref.attempt) this.#life.onSuperseded()
-    return this.#open(this.#codec.open(entry))
+  /** Returns the output of another attempt's entry, or throws its error. */
+  adopt(entry: JournalEntry): unknown {
+    // A later attempt has taken over: this entry is the last thing that this attempt sees.
+    if (entry.attempt > this.#ref.attempt) this.#attemptState.onSuperseded()
+    return this.#valueOf(this.#codec.decrypt(entry))
   }
 
-  /** What is there in place of what was to be recorded; null if that is what is there. */
-  async #first(use: Use, result: Result): Promise<Entry | null> {
-    const entry = await this.#find(use)
+  /** Reads the entry that prevented recording this one; resolves to null if it is this one. */
+  async #resolveConflict(call: StepCall, result: StepResult): Promise<JournalEntry | null> {
+    const entry = await this.#readEntry(call)
     if (entry?.completed) return entry
-    // A bare intent gives no value: this attempt may not complete it, or the execution is over.
-    if (!entry || result !== 'intent') throw this.over()
-    // Sent twice since the first reply was lost: what is there is the intent that we recorded.
+    // A bare intent has no result: this attempt may not complete it, or the execution has ended.
+    if (!entry || result !== 'intent') throw this.stopAttempt()
+    // If this attempt recorded the intent, it was sent twice because the first reply was lost.
     return entry.attempt === this.#ref.attempt ? null : entry
   }
 
-  async #find(use: StepName): Promise<Entry | undefined> {
-    const entries = await persist(
-      () => this.#store.journal(this.#ref),
-      () => this.#life.stopped(),
+  async #readEntry(call: StepId): Promise<JournalEntry | undefined> {
+    const entries = await retryWhileUnavailable(
+      () => this.#store.readJournal(this.#ref),
+      () => this.#attemptState.stopped(),
     )
-    return entries.find((entry) => idOf(entry) === idOf(use))
+    return entries.find((entry) => entryKey(entry) === entryKey(call))
   }
 
-  #open(entry: Entry): unknown {
+  #valueOf(entry: JournalEntry): unknown {
     this.#now = entry.at
     if (entry.error === null) return decodeValue(entry.output)
     const error = decodeValue(entry.error)
-    this.#noteFailure(error)
+    this.#noteTerminalFailure(error)
     throw error
   }
 
-  /** An interrupted step is open: a handler that learns to deal with it may still succeed. */
-  #noteFailure(error: unknown): void {
-    if (!(error instanceof StepInterruptedError)) this.#hasFailure = true
+  /** An interrupted step does not count: a handler that deals with the error may still succeed. */
+  #noteTerminalFailure(error: unknown): void {
+    if (!(error instanceof StepInterruptedError)) this.#hasTerminalFailure = true
   }
 }

@@ -1,70 +1,81 @@
-import type { Entry, StepName } from '../../store/step-store.ts'
+/** Holds the entries that earlier attempts recorded, and notes which of them the code has called. */
+
+import type { JournalEntry, StepId } from '../../store/step-store.ts'
 import { decodeValue } from '../values/value-codec.ts'
 
-/** The name of what is recorded of an execution as a whole. No step has it: a step's is not empty. */
-export const WHOLE = ''
+/** The name of entries about the execution as a whole. A step's name is never empty, so no step has it. */
+export const EXECUTION_ENTRY_NAME = ''
 
-/** What is recorded of an attempt whose code did not fit the journal. */
+/** The output of a `divergence` entry: how the code of an attempt did not fit the journal. Stored as it is. */
 export interface Divergence {
-  /** What it had not asked for, as `skipped` names it. */
+  /** The recorded steps that the code had not called, named as in `uncalledSteps`. */
   skipped: string[]
 }
 
-/** What earlier attempts have recorded of an execution, and what this one has asked for of it. */
+/** The entries that earlier attempts recorded, and which of them this attempt has called. */
 export class RecordedEntries {
-  readonly #entries = new Map<string, { entry: Entry; position: number }>()
-  readonly #unused = new Set<string>()
-  /** Attempts that did not fit, and what they skipped: somebody has looked at that since. */
-  readonly #diverged = new Set<number>()
-  readonly #accepted = new Set<string>()
-  /** How many of them have a turn when they are replayed. */
-  readonly turns: number
+  readonly #entries = new Map<string, { entry: JournalEntry; position: number }>()
+  readonly #uncalled = new Set<string>()
+  /** The numbers of attempts whose code did not fit the journal. */
+  readonly #divergedAttempts = new Set<number>()
+  /** The steps that those attempts had not called; a person has released the execution since. */
+  readonly #acceptedSkips = new Set<string>()
+  /** The number of entries that have a position in the order of replay. */
+  readonly positionCount: number
 
-  /** @param entries in the order of replay, decrypted */
-  constructor(entries: readonly Entry[]) {
+  /** @param entries decrypted, in the order of replay */
+  constructor(entries: readonly JournalEntry[]) {
     let position = 0
     for (const entry of entries) {
-      // Nobody replays a bare intent, what was undone, or what is said of the whole: they have no turn.
-      if (entry.completed && entry.kind !== 'compensation' && entry.name !== WHOLE) position++
-      this.#entries.set(idOf(entry), { entry, position })
-      this.#unused.add(idOf(entry))
+      // Intents, compensations and entries about the whole execution are not replayed: no position of their own.
+      if (entry.completed && entry.kind !== 'compensation' && entry.name !== EXECUTION_ENTRY_NAME)
+        position++
+      this.#entries.set(entryKey(entry), { entry, position })
+      this.#uncalled.add(entryKey(entry))
       if (entry.kind !== 'divergence') continue
-      this.#diverged.add(entry.attempt)
+      this.#divergedAttempts.add(entry.attempt)
       const { skipped } = decodeValue(entry.output) as Divergence
-      for (const name of skipped) this.#accepted.add(name)
+      for (const name of skipped) this.#acceptedSkips.add(name)
     }
-    this.turns = position
+    this.positionCount = position
   }
 
-  get(name: StepName): Entry | undefined {
-    return this.#entries.get(idOf(name))?.entry
+  get(name: StepId): JournalEntry | undefined {
+    return this.#entries.get(entryKey(name))?.entry
   }
 
-  /** Its turn in the order of replay; undefined if it was not there when the attempt began. */
-  turnOf(name: StepName): number | undefined {
-    return this.#entries.get(idOf(name))?.position
+  /** The position of an entry in the order of replay; undefined if it was recorded after the attempt began. */
+  positionOf(name: StepId): number | undefined {
+    return this.#entries.get(entryKey(name))?.position
   }
 
-  /** Notes that the code has asked for it. */
-  use(name: StepName): Entry | undefined {
-    this.#unused.delete(idOf(name))
+  /** Notes that the code has called this step, and returns its entry. */
+  markCalled(name: StepId): JournalEntry | undefined {
+    this.#uncalled.delete(entryKey(name))
     return this.get(name)
   }
 
   /**
-   * Steps that this attempt has not asked for. What an attempt that did not fit has recorded is no part of
-   * what the code must ask for; nor is what it had skipped, if the execution was released after that.
+   * The recorded steps that the code has not called. It need not call the steps that a diverged attempt
+   * recorded, nor those that such an attempt had not called, since the execution was released after that.
    */
-  get skipped(): string[] {
-    return [...this.#unused].flatMap((id) => {
-      const { name, occurrence, kind, attempt } = (this.#entries.get(id) as { entry: Entry }).entry
-      if (name === WHOLE || kind === 'compensation' || this.#diverged.has(attempt)) return []
+  get uncalledSteps(): string[] {
+    return [...this.#uncalled].flatMap((id) => {
+      const { name, occurrence, kind, attempt } = (this.#entries.get(id) as { entry: JournalEntry })
+        .entry
+      if (
+        name === EXECUTION_ENTRY_NAME ||
+        kind === 'compensation' ||
+        this.#divergedAttempts.has(attempt)
+      )
+        return []
       const shown = occurrence === 1 ? name : `${name} (${occurrence})`
-      return this.#accepted.has(shown) ? [] : shown
+      return this.#acceptedSkips.has(shown) ? [] : shown
     })
   }
 }
 
-export function idOf({ name, occurrence }: StepName): string {
+/** Returns a map key for a step: its occurrence and name. */
+export function entryKey({ name, occurrence }: StepId): string {
   return `${occurrence} ${name}`
 }

@@ -1,93 +1,99 @@
-/** How long a replayed step waits for those that were recorded before it and that nobody asks for. */
-const PATIENCE_MS = 1000
+/** Releases the results of steps in the order in which they were recorded. */
+
+/** How long recorded steps wait for an earlier one that the code has not called, in ms. */
+const SKIP_AFTER_MS = 1000
 
 /**
- * Lets the results of steps out in the order of their positions, one a turn of the event loop: whatever
- * concurrent steps finish first (`Promise.race`) finishes first in every later attempt, however many
- * promises the handler put around each.
+ * Releases the results of steps in the order of their positions, one per turn of the event loop. The step
+ * that wins a `Promise.race` therefore wins it in every later attempt too, however many promises the
+ * handler wraps around each step.
  */
-export class Gate {
-  /** Positions up to this one were recorded by earlier attempts; live ones come after. */
-  readonly #recorded: number
-  /** Recorded positions up to this one have passed, or nobody asks for them. */
-  #replayed = 0
-  /** The last live position that was taken. */
-  #taken: number
-  /** Live positions up to this one are decided. */
-  #decided: number
-  /** Live positions that are decided, beyond that. */
-  readonly #early = new Set<number>()
+export class ReplayOrder {
+  /** Positions 1 to this one were recorded by earlier attempts; live positions come after. */
+  readonly #recordedCount: number
+  /** Recorded positions up to this one were released or skipped. */
+  #replayedUpTo = 0
+  /** The last live position that was reserved. */
+  #lastReserved: number
+  /** Live positions up to this one were released or cancelled. */
+  #settledUpTo: number
+  /** Live positions beyond `#settledUpTo` that were cancelled. */
+  readonly #settledAhead = new Set<number>()
   readonly #waiting = new Map<number, () => void>()
-  #busy = false
-  #patience: NodeJS.Timeout | undefined
+  /** Whether a result was released in this turn of the event loop. */
+  #hasReleased = false
+  #skipTimer: NodeJS.Timeout | undefined
 
-  /** @param recorded how many entries were recorded by earlier attempts: positions 1 to n */
-  constructor(recorded: number) {
-    this.#recorded = recorded
-    this.#taken = recorded
-    this.#decided = recorded
+  /** @param recordedCount how many entries were recorded by earlier attempts: positions 1 to n */
+  constructor(recordedCount: number) {
+    this.#recordedCount = recordedCount
+    this.#lastReserved = recordedCount
+    this.#settledUpTo = recordedCount
   }
 
-  /** The position of a step that is about to be recorded; it must `pass` or be `withdrawn`. */
-  take(): number {
-    return ++this.#taken
+  /**
+   * Reserves the next position for a step that is about to be recorded. The caller must then call
+   * `waitForTurn` or `cancel` with it, otherwise later steps wait forever.
+   */
+  reserve(): number {
+    return ++this.#lastReserved
   }
 
-  /** The last position that was taken. */
-  get taken(): number {
-    return this.#taken
+  /** The last position that was reserved. */
+  get lastReserved(): number {
+    return this.#lastReserved
   }
 
-  /** A step that took a position and was not recorded. */
-  withdraw(position: number): void {
-    this.#decide(position)
-    this.#release()
+  /** Frees the reserved position of a step that was not recorded after all. */
+  cancel(position: number): void {
+    this.#settle(position)
+    this.#releaseNext()
   }
 
-  /** Resolves when it is this position's turn. */
-  pass(position: number): Promise<void> {
-    if (position <= this.#replayed) return Promise.resolve() // Nobody waited for it any longer.
+  /** Resolves when all earlier positions were released. */
+  waitForTurn(position: number): Promise<void> {
+    if (position <= this.#replayedUpTo) return Promise.resolve() // It was skipped: the others did not wait for it.
     return new Promise((resolve) => {
       this.#waiting.set(position, resolve)
-      this.#release()
+      this.#releaseNext()
     })
   }
 
-  #release(): void {
-    if (this.#busy || this.#waiting.size === 0) return
-    // What is new comes after all that was recorded: it had not happened by then.
-    const position = (this.#replayed < this.#recorded ? this.#replayed : this.#decided) + 1
+  #releaseNext(): void {
+    if (this.#hasReleased || this.#waiting.size === 0) return
+    // Live results come after all recorded ones, since they had not happened when those were recorded.
+    const isReplaying = this.#replayedUpTo < this.#recordedCount
+    const position = (isReplaying ? this.#replayedUpTo : this.#settledUpTo) + 1
     if (!this.#waiting.has(position)) {
-      if (this.#replayed >= this.#recorded) return
-      // They wait for one that was recorded before them: it comes soon, or never again since the code
-      // has changed.
-      this.#patience ??= setTimeout(() => this.#skip(), PATIENCE_MS).unref()
+      if (!isReplaying) return
+      // The code has not called the next recorded step yet. It calls it soon, or never if it has changed.
+      this.#skipTimer ??= setTimeout(() => this.#skip(), SKIP_AFTER_MS).unref()
       return
     }
-    clearTimeout(this.#patience)
-    this.#patience = undefined
+    clearTimeout(this.#skipTimer)
+    this.#skipTimer = undefined
     const resolve = this.#waiting.get(position)
     this.#waiting.delete(position)
-    if (position > this.#recorded) this.#decide(position)
-    else this.#replayed = position
-    this.#busy = true
+    if (position > this.#recordedCount) this.#settle(position)
+    else this.#replayedUpTo = position
+    this.#hasReleased = true
     setImmediate(() => {
-      this.#busy = false
-      this.#release()
+      this.#hasReleased = false
+      this.#releaseNext()
     })
     resolve?.()
   }
 
-  /** Waits no longer for recorded steps that nobody has asked for. */
+  /** Skips recorded positions that the code has not called, up to the first one that waits. */
   #skip(): void {
-    this.#patience = undefined
-    const recorded = [...this.#waiting.keys()].filter((p) => p <= this.#recorded)
-    this.#replayed = Math.min(this.#recorded, ...recorded.map((p) => p - 1))
-    this.#release()
+    this.#skipTimer = undefined
+    const recorded = [...this.#waiting.keys()].filter((p) => p <= this.#recordedCount)
+    this.#replayedUpTo = Math.min(this.#recordedCount, ...recorded.map((p) => p - 1))
+    this.#releaseNext()
   }
 
-  #decide(position: number): void {
-    this.#early.add(position)
-    while (this.#early.delete(this.#decided + 1)) this.#decided++
+  #settle(position: number): void {
+    this.#settledAhead.add(position)
+    while (this.#settledAhead.delete(this.#settledUpTo + 1)) this.#settledUpTo++
   }
 }

@@ -1,27 +1,32 @@
+/** Repeats a database operation while PostgreSQL is unavailable. */
+
 import { PawlError } from '../../errors/index.ts'
 import { backOff } from './backoff.ts'
 
 const BACKOFF = { firstMs: 20, maxMs: 1000 }
 
 /**
- * Repeats a store operation while the store is unavailable, with exponential backoff and full
- * jitter, until `giveUp` says so. Every operation of the store may be sent twice.
+ * Repeats a store operation while it fails with `store-unavailable`, with exponential backoff and full
+ * jitter, until `giveUp` returns true. The operation must be safe to send twice; all of the store's are.
  * @throws the last PawlError
  */
-export async function persist<T>(operation: () => Promise<T>, giveUp: () => boolean): Promise<T> {
+export async function retryWhileUnavailable<T>(
+  operation: () => Promise<T>,
+  giveUp: () => boolean,
+): Promise<T> {
   for (let tries = 1; ; tries++) {
     try {
       return await operation()
     } catch (error) {
-      const worthwhile = error instanceof PawlError && error.code === 'store-unavailable'
-      if (!worthwhile || giveUp()) throw error
+      const isRetryable = error instanceof PawlError && error.code === 'store-unavailable'
+      if (!isRetryable || giveUp()) throw error
     }
     await backOff(tries, BACKOFF)
   }
 }
 
-/** A `giveUp` that says yes once the time is up. */
-export function after(ms: number): () => boolean {
+/** Returns a `giveUp` function that returns true from `ms` milliseconds after this call. */
+export function deadlineAfter(ms: number): () => boolean {
   const deadline = performance.now() + ms
   return () => performance.now() >= deadline
 }

@@ -1,8 +1,11 @@
+/** Waits for a promise, but at most for a given time. */
+
 /**
- * The promise's value, or null if the time is up or the signal fires first.
- * @param keepAlive whether Node waits for the time to be up when nothing else is left to do
+ * Resolves to the promise's value, or to null on timeout or abort.
+ * @param ms the timeout in ms; 0 or less resolves to null at once
+ * @param keepAlive whether the timer keeps the Node process alive
  */
-export async function within<T>(
+export async function withTimeout<T>(
   ms: number,
   promise: Promise<T>,
   signal?: AbortSignal,
@@ -11,14 +14,14 @@ export async function within<T>(
   if (ms <= 0 || signal?.aborted) return null
   let timer: NodeJS.Timeout | undefined
   let giveUp = () => {}
-  const over = new Promise<null>((resolve) => {
+  const timedOut = new Promise<null>((resolve) => {
     giveUp = () => resolve(null)
     timer = setTimeout(giveUp, ms)
     if (!keepAlive) timer.unref()
     signal?.addEventListener('abort', giveUp)
   })
   try {
-    return await Promise.race([promise, over])
+    return await Promise.race([promise, timedOut])
   } finally {
     clearTimeout(timer)
     signal?.removeEventListener('abort', giveUp)

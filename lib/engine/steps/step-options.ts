@@ -1,77 +1,79 @@
+/** The options of steps and transactions: their types, and how they are validated. */
+
 import { z } from 'zod'
 import {
   callback,
   type Duration,
   duration,
-  longerThanZero,
   parseOptions,
+  positiveDuration,
 } from '../../options/parse-options.ts'
 import type { IsolationLevel, TransactionHost } from '../../store/database/transaction-host.ts'
 import type { Backoff } from '../retry/backoff.ts'
 
-/** What a step's function is given. */
+/** The argument of a step's function. */
 export interface StepContext {
   /**
-   * A UUID for the API that the step calls: the same in every attempt, and another for every step, so
+   * A UUID to send to the API that the step calls: the same in every attempt, different for every step, so
    * that the API can tell a retry from a new call.
    */
   readonly idempotencyKey: string
   /** Which try of the step this is within this attempt, from 1. */
   readonly attempt: number
-  /** Fires when the step's time is up, or its attempt is no longer the current one. */
+  /** Fires when the step's timeout has passed, or its attempt is no longer the current one. */
   readonly signal: AbortSignal
 }
 
-/** How often, and how, a step that throws is tried again before the handler sees the error. */
+/** How a step that throws is retried before the handler sees the error. */
 export interface RetryOptions {
-  /** How often it runs at the most. Default 3. */
+  /** The largest number of tries, the first one included. Default 3. */
   attempts?: number
-  /** The pause after the first failure; it doubles with each, with full jitter. Default `'200ms'`. */
+  /** The pause after the first failure; it doubles with each failure, with full jitter. Default `'200ms'`. */
   backoff?: Duration
   /** The longest pause. Default `'10s'`. */
   maxBackoff?: Duration
-  /** Which errors are worth another try. Default: all but TerminalError. */
+  /** Whether an error is worth another try. Default: all but TerminalError. */
   retryIf?: (error: unknown) => boolean
 }
 
 /** Options that steps and transactions share. */
 export interface CommonStepOptions<T> {
   /**
-   * A zod schema of the value: what it makes of the returned value is recorded and handed on. It must
-   * accept what it has made, since recorded values go through it again. Default: any value.
+   * A zod schema that parses the returned value; its result is recorded and returned. It must accept its own
+   * results, since recorded values are parsed again. Default: any value.
    */
   schema?: z.ZodType<T>
   /**
    * Undoes the step. When the handler gives up (a final answer of 400 or more), the compensations of
    * recorded steps run in reverse order, each recorded itself, before that answer leaves; each is tried
-   * three times, and goes on after a crash. Default: none.
+   * three times, and the next attempt continues them after a crash. Default: none.
    */
   compensate?: (output: T, context: StepContext) => unknown
 }
 
 /** Options of a step. */
 export interface StepOptions<T> extends CommonStepOptions<T> {
-  /** Try again in this attempt: how often at the most, or all of it. Default: no. */
+  /** Retries within this attempt: the largest number of tries, or all options. Default: no retry. */
   retry?: number | RetryOptions
-  /** How long one try may take before its signal fires and it counts as failed. Default: no limit. */
+  /** How long one try may take until its signal fires and it fails. Default: no limit. */
   timeout?: Duration
   /**
-   * Records the intent before it runs. Found interrupted by a later attempt, it is not run again: it
-   * throws StepInterruptedError. Default `false`: an interrupted step runs again, with the same
-   * idempotencyKey.
+   * Records the intent before the step runs. If a later attempt finds the step interrupted, it does not run
+   * it again but throws StepInterruptedError. Default `false`: an interrupted step runs again, with the
+   * same idempotencyKey.
    */
   atMostOnce?: boolean
 }
 
 /** Options of a transaction. */
 export interface TransactionOptions<T, Tx> extends CommonStepOptions<T> {
-  /** Default: what the database does by itself, usually read committed. */
+  /** The isolation level. Default: the database's, usually read committed. */
   isolation?: IsolationLevel
-  /** Whose transaction it is: an ORM's, from `pawl/drizzle` and others. Default: the pool of Pawl. */
+  /** Opens the transaction: an ORM's adapter, such as from `pawl/drizzle`. Default: Pawl's pool. */
   on?: TransactionHost<Tx>
 }
 
-/** A step's options, resolved. */
+/** A step's options with defaults filled in. */
 export interface ResolvedStep {
   schema: z.ZodType | undefined
   compensate: ((output: never, context: StepContext) => unknown) | undefined
@@ -106,7 +108,7 @@ const stepOptions = z
         'a number of attempts, or { attempts, backoff, maxBackoff, retryIf }',
       )
       .optional(),
-    timeout: longerThanZero.optional(),
+    timeout: positiveDuration.optional(),
     atMostOnce: z.boolean('true or false').default(false),
   })
   .refine(({ atMostOnce, retry }) => !(atMostOnce && retry), {
@@ -139,7 +141,7 @@ const DEFAULTS: ResolvedStep = {
   atMostOnce: false,
 }
 
-/** @throws PawlError `invalid-option` */
+/** Validates a step's options and fills in defaults. @throws PawlError `invalid-option` */
 export function resolveStep<T>(name: string, options: StepOptions<T> | undefined): ResolvedStep {
   if (options === undefined) return DEFAULTS
   const { retry, timeout, ...parsed } = parseOptions(stepOptions, options, `step "${name}"`)
@@ -160,7 +162,7 @@ export function resolveStep<T>(name: string, options: StepOptions<T> | undefined
   }
 }
 
-/** @throws PawlError `invalid-option` */
+/** Validates a transaction's options. @throws PawlError `invalid-option` */
 export function resolveTransaction<T, Tx>(
   name: string,
   options: TransactionOptions<T, Tx> | undefined,

@@ -1,89 +1,97 @@
+/** Runs a step and records its result, or replays the recorded one. */
+
 import { PawlError, StepInterruptedError, TerminalError } from '../../errors/index.ts'
-import type { StepName } from '../../store/step-store.ts'
-import { runAsStep } from '../current-execution.ts'
+import type { StepId } from '../../store/step-store.ts'
+import { runInStep } from '../current-execution.ts'
 import type { Execution } from '../execution.ts'
 import type { Journal } from '../journal/journal.ts'
-import type { Use } from '../journal/journal-reader.ts'
+import type { StepCall } from '../journal/journal-reader.ts'
 import { backOff } from '../retry/backoff.ts'
-import { fit } from './validate-value.ts'
 import type { ResolvedStep, StepContext } from './step-options.ts'
+import { validateValue } from './validate-value.ts'
 
-/** Runs a step, or replays it. */
+/** Runs a step and records its result; if a result is recorded already, replays it. */
 export async function runStep(
   execution: Execution,
   journal: Journal,
-  use: Use,
+  call: StepCall,
   idempotencyKey: string,
   fn: (context: StepContext) => unknown,
   options: ResolvedStep,
 ): Promise<unknown> {
   const { schema, atMostOnce } = options
-  if (use.entry?.completed) {
-    return fit(use.name, schema, await journal.replay(use, use.entry), 'recorded')
+  if (call.entry?.completed) {
+    return validateValue(call.name, schema, await journal.replay(call, call.entry), 'recorded')
   }
-  if (use.entry) return interrupted(journal, use, options)
+  if (call.entry) return recordInterruption(journal, call, options)
   if (atMostOnce) {
-    const other = await journal.record(use, 'intent', 0)
-    if (other?.completed) return fit(use.name, schema, journal.adopt(other), 'recorded')
-    if (other) return interrupted(journal, use, options)
+    const other = await journal.record(call, 'intent', 0)
+    if (other?.completed) return validateValue(call.name, schema, journal.adopt(other), 'recorded')
+    if (other) return recordInterruption(journal, call, options)
   }
-  journal.check()
+  journal.throwIfSuperseded()
   const started = performance.now()
   try {
-    const returned = await tryRepeatedly(execution, use, idempotencyKey, fn, options)
-    const output = await fit(use.name, schema, returned, 'returned')
-    const other = await journal.record(use, { output }, performance.now() - started)
-    return other ? fit(use.name, schema, journal.adopt(other), 'recorded') : output
+    const returned = await runWithRetries(execution, call, idempotencyKey, fn, options)
+    const output = await validateValue(call.name, schema, returned, 'returned')
+    const other = await journal.record(call, { output }, performance.now() - started)
+    return other ? validateValue(call.name, schema, journal.adopt(other), 'recorded') : output
   } catch (error) {
     if (!(error instanceof TerminalError)) {
-      journal.failed(use, error)
+      journal.noteFailure(call, error)
       throw error
     }
-    const other = await journal.record(use, { error }, performance.now() - started)
-    if (other) return fit(use.name, schema, journal.adopt(other), 'recorded')
+    const other = await journal.record(call, { error }, performance.now() - started)
+    if (other) return validateValue(call.name, schema, journal.adopt(other), 'recorded')
     throw error
   }
 }
 
 /**
- * The intent is there and no result. That is recorded as the step's failure, so that a process that
- * wakes up and finishes the step after all does not change what later attempts see.
+ * Records that an at-most-once step was interrupted: its intent is recorded, but no result. The failure is
+ * recorded so that a stalled process that finishes the step after all does not change what later attempts
+ * see.
  */
-async function interrupted(journal: Journal, use: Use, { schema }: ResolvedStep): Promise<unknown> {
-  const error = new StepInterruptedError(use.name)
-  const other = await journal.record(use, { error }, 0)
-  if (other) return fit(use.name, schema, journal.adopt(other), 'recorded')
+async function recordInterruption(
+  journal: Journal,
+  call: StepCall,
+  { schema }: ResolvedStep,
+): Promise<unknown> {
+  const error = new StepInterruptedError(call.name)
+  const other = await journal.record(call, { error }, 0)
+  if (other) return validateValue(call.name, schema, journal.adopt(other), 'recorded')
   throw error
 }
 
-/** Runs a function until it succeeds, as often as `retry` says. */
-export async function tryRepeatedly(
+/** Runs a function until it succeeds or its retries are used up. */
+export async function runWithRetries(
   execution: Execution,
-  step: StepName,
+  step: StepId,
   idempotencyKey: string,
   fn: (context: StepContext) => unknown,
   { retry, timeoutMs }: Pick<ResolvedStep, 'retry' | 'timeoutMs'>,
 ): Promise<unknown> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await tryOnce(execution, step, { idempotencyKey, attempt }, fn, timeoutMs)
+      return await runOnce(execution, step, { idempotencyKey, attempt }, fn, timeoutMs)
     } catch (error) {
-      const hopeless = error instanceof TerminalError || execution.abortSignal.aborted
-      if (hopeless || attempt >= retry.attempts || !retry.retryIf(error)) throw error
+      const isFinal = error instanceof TerminalError || execution.abortSignal.aborted
+      if (isFinal || attempt >= retry.attempts || !retry.retryIf(error)) throw error
     }
     await backOff(attempt, retry.backoff, execution.abortSignal)
   }
 }
 
-async function tryOnce(
+/** Runs a function in the context of its step, with a timeout. @throws PawlError `step-timed-out` */
+async function runOnce(
   execution: Execution,
-  step: StepName,
+  step: StepId,
   context: Omit<StepContext, 'signal'>,
   fn: (context: StepContext) => unknown,
   timeoutMs: number | undefined,
 ): Promise<unknown> {
   const run = (signal: () => AbortSignal) =>
-    runAsStep(execution, step, () =>
+    runInStep(execution, step, () =>
       fn({
         ...context,
         get signal() {
@@ -96,7 +104,7 @@ async function tryOnce(
   const error = new PawlError(
     'step-timed-out',
     `Step "${step.name}" took longer than ${timeoutMs} ms.`,
-    'Give it more time, or retry it; what it called may still have taken effect.',
+    'Raise the timeout option, or retry the step; what it called may still have taken effect.',
   )
   const timeout = setTimeout(() => timer.abort(error), timeoutMs)
   try {

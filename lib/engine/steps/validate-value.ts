@@ -1,12 +1,14 @@
+/** Validates a step's value with the zod schema of its `schema` option. */
+
 import { z } from 'zod'
 import { PawlError } from '../../errors/index.ts'
 
 /**
- * What a step's schema makes of its value.
- * @param origin where the value comes from: the step that just ran, or the journal
+ * Returns the value as the step's schema parses it; without a schema, returns it unchanged.
+ * @param origin whether the step has just returned the value, or an earlier attempt recorded it
  * @throws PawlError `value-invalid`
  */
-export async function fit(
+export async function validateValue(
   name: string,
   schema: z.ZodType | undefined,
   value: unknown,
@@ -21,8 +23,8 @@ export async function fit(
       ? `Step "${name}" returned a value that its schema refuses: ${z.prettifyError(result.error)}.`
       : `The recorded value of step "${name}" no longer fits its schema: ${z.prettifyError(result.error)}.`,
     origin === 'returned'
-      ? 'It is not recorded; correct the step or its schema.'
-      : 'Accept what earlier versions recorded, or give the step another name.',
+      ? 'The value was not recorded; correct the step or its schema.'
+      : 'Let the schema accept what earlier versions recorded, or give the step another name.',
     result.error,
   )
 }

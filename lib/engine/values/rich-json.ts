@@ -1,25 +1,28 @@
+/** Writes and parses JSON with metadata (superjson) for values that plain JSON cannot represent. */
+
 import SuperJSON from 'superjson'
-import { type ErrorParts, errorOf, partsOf } from './serialized-error.ts'
-import { BINARY } from './serializability.ts'
+import { BINARY_TYPES } from './serializability.ts'
+import { deserializeError, type SerializedError, serializeError } from './serialized-error.ts'
 
 const superjson = new SuperJSON()
 
-/** JSON, and beside it what JSON cannot tell: `{ json, meta }` as superjson has it. */
-export function richJson(value: unknown, cyclic: boolean): string {
+/** Serializes a value as superjson's `{ json, meta }`. @param cyclic whether the value contains itself */
+export function stringifyRichJson(value: unknown, cyclic: boolean): string {
   const { json, meta } = superjson.serialize(value)
-  // What is the same object in two places comes back as two that are equal, as from plain JSON.
-  // superjson would restore it, and lose the order of Sets and the contents of errors over it.
+  // An object that occurs in two places comes back as two equal objects, as from plain JSON. superjson
+  // would restore the identity, but then loses the order of Sets and the contents of errors.
   if (meta && !cyclic) delete meta.referentialEqualities
   return JSON.stringify({ json, meta })
 }
 
+/** Restores a value from the text of `stringifyRichJson`. */
 export function parseRichJson(text: string): unknown {
   return superjson.deserialize(JSON.parse(text))
 }
 
 type Binary = [type: string, base64: string]
 
-// superjson's own typed arrays are lists of numbers, which loses NaN and knows no BigInt64Array.
+// superjson itself writes typed arrays as lists of numbers, which loses NaN and excludes BigInt64Array.
 superjson.registerCustom<ArrayBuffer | ArrayBufferView, Binary>(
   {
     isApplicable: (value): value is ArrayBuffer | ArrayBufferView =>
@@ -35,12 +38,12 @@ superjson.registerCustom<ArrayBuffer | ArrayBufferView, Binary>(
     deserialize: ([type, base64]) => {
       const bytes = Buffer.from(base64, 'base64')
       if (type === 'Buffer') return bytes
-      // A copy of its own: small Buffers are slices of a pool, at any offset.
+      // Copied, because small Buffers are slices of a shared pool at any offset, and views need alignment.
       const memory = bytes.buffer.slice(
         bytes.byteOffset,
         bytes.byteOffset + bytes.length,
       ) as ArrayBuffer
-      const View = BINARY[type]
+      const View = BINARY_TYPES[type]
       return View ? (new View(memory) as ArrayBufferView) : memory
     },
   },
@@ -50,12 +53,12 @@ superjson.registerCustom<ArrayBuffer | ArrayBufferView, Binary>(
 superjson.registerCustom<Error, never>(
   {
     isApplicable: (value): value is Error => value instanceof Error,
-    serialize: (error) => defined(partsOf(error)) as never,
-    deserialize: (parts) => errorOf(parts as ErrorParts),
+    serialize: (error) => defined(serializeError(error)) as never,
+    deserialize: (parts) => deserializeError(parts as SerializedError),
   },
   'error',
 )
 
-function defined(parts: ErrorParts): object {
+function defined(parts: SerializedError): object {
   return Object.fromEntries(Object.entries(parts).filter(([, part]) => part !== undefined))
 }

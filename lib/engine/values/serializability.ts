@@ -1,13 +1,15 @@
-import { type ErrorParts, partsOf } from './serialized-error.ts'
+/** Checks whether a value comes back equal after it was stored as JSON, and names what would not. */
 
-/** How deeply a value may be nested: far beyond any use, and far below what fits on the stack. */
+import { type SerializedError, serializeError } from './serialized-error.ts'
+
+/** The deepest nesting of a value: far beyond any use, and far below what overflows the stack. */
 const MAX_DEPTH = 1000
 
-/** What superjson refuses as keys, since they could reach a prototype. JSON alone has no such worry. */
+/** Keys that superjson refuses, since they could reach a prototype. Plain JSON allows them. */
 const RESERVED = new Set(['__proto__', 'constructor', 'prototype'])
 
-/** The classes of bytes that are kept. Each comes back as what it was. */
-export const BINARY: Record<string, new (memory: ArrayBuffer) => object> = Object.fromEntries(
+/** The binary classes that can be stored, by name; each comes back as an instance of the same class. */
+export const BINARY_TYPES: Record<string, new (memory: ArrayBuffer) => object> = Object.fromEntries(
   [
     Int8Array,
     Uint8Array,
@@ -24,44 +26,53 @@ export const BINARY: Record<string, new (memory: ArrayBuffer) => object> = Objec
   ].map((type) => [type.name, type]),
 )
 
-const ATOMS = new Set<object>(
-  [Date, RegExp, URL, ArrayBuffer, Buffer, ...Object.values(BINARY)].map((type) => type.prototype),
+/** Prototypes of serializable objects that have no members to inspect. */
+const ATOMIC_PROTOTYPES = new Set<object>(
+  [Date, RegExp, URL, ArrayBuffer, Buffer, ...Object.values(BINARY_TYPES)].map(
+    (type) => type.prototype,
+  ),
 )
 
-/** What was found out about a value. */
-export interface Survey {
-  /** What is wrong with it, and where; undefined if it can be kept. */
-  bad: string | undefined
-  /** Whether JSON tells all of it. */
-  plain: boolean
-  /** Whether it contains itself. */
-  cyclic: boolean
+/** The result of inspecting a value. */
+export interface Inspection {
+  /** The path and kind of the first part that would not come back equal; undefined if there is none. */
+  problem: string | undefined
+  /** Whether plain JSON represents the whole value. */
+  isPlainJson: boolean
+  /** Whether the value contains itself. */
+  isCyclic: boolean
 }
 
-/** Finds out whether a value would come back equal, and what it takes. */
-export function survey(value: unknown): Survey {
-  return new Surveyor().survey(value)
+/** Checks whether a value comes back equal after it was stored, and whether plain JSON is enough for it. */
+export function inspectValue(value: unknown): Inspection {
+  return new ValueInspector().inspect(value)
 }
 
-class Surveyor {
-  #plain = true
-  #cyclic = false
-  /** Where the first reserved key is. */
+class ValueInspector {
+  #isPlainJson = true
+  #isCyclic = false
+  /** The path of the first reserved key. */
   #reserved: string | undefined
-  /** Where we are. */
+  /** The path of the part that is being inspected. */
   readonly #path: string[] = []
-  /** The objects around it. */
-  readonly #above = new Set<object>()
+  /** The objects that contain that part. */
+  readonly #ancestors = new Set<object>()
 
-  survey(value: unknown): Survey {
+  inspect(value: unknown): Inspection {
     const wrong = this.#inspect(value)
-    const bad = wrong && `${this.#here()} is ${wrong}`
+    const problem = wrong && `${this.#currentPath()} is ${wrong}`
     const reserved =
-      !this.#plain && this.#reserved && `${this.#reserved} is a key that only plain JSON may have`
-    return { bad: bad || reserved || undefined, plain: this.#plain, cyclic: this.#cyclic }
+      !this.#isPlainJson &&
+      this.#reserved &&
+      `${this.#reserved} is a key that only plain JSON may have`
+    return {
+      problem: problem || reserved || undefined,
+      isPlainJson: this.#isPlainJson,
+      isCyclic: this.#isCyclic,
+    }
   }
 
-  #here(): string {
+  #currentPath(): string {
     return ['value', ...this.#path].join('')
   }
 
@@ -71,11 +82,11 @@ class Surveyor {
       case 'boolean':
         return undefined
       case 'number':
-        if (!Number.isFinite(value) || Object.is(value, -0)) this.#plain = false
+        if (!Number.isFinite(value) || Object.is(value, -0)) this.#isPlainJson = false
         return undefined
       case 'undefined':
       case 'bigint':
-        this.#plain = false
+        this.#isPlainJson = false
         return undefined
       case 'object':
         return value === null ? undefined : this.#inspectObject(value)
@@ -85,96 +96,103 @@ class Surveyor {
   }
 
   #inspectObject(value: object): string | undefined {
-    if (this.#above.has(value)) {
-      this.#plain = false
-      this.#cyclic = true
+    if (this.#ancestors.has(value)) {
+      this.#isPlainJson = false
+      this.#isCyclic = true
       return undefined
     }
     const members = membersOf(value)
     if (typeof members === 'string') return members
-    if (this.#above.size >= MAX_DEPTH) {
-      this.#path.splice(5) // Nobody can read all of it.
+    if (this.#ancestors.size >= MAX_DEPTH) {
+      this.#path.splice(5) // The full path would be too long to read.
       return `nested more than ${MAX_DEPTH} levels deep`
     }
-    if (!Array.isArray(value) && !isPlain(value)) this.#plain = false
-    this.#above.add(value)
+    if (!Array.isArray(value) && !isPlainObject(value)) this.#isPlainJson = false
+    this.#ancestors.add(value)
     for (const [step, member] of members) {
-      this.#path.push(pathOf(step))
-      if (typeof step === 'string' && RESERVED.has(step)) this.#reserved ??= this.#here()
-      const bad = this.#inspect(member)
-      if (bad) return bad
+      this.#path.push(formatSegment(step))
+      if (typeof step === 'string' && RESERVED.has(step)) this.#reserved ??= this.#currentPath()
+      const problem = this.#inspect(member)
+      if (problem) return problem
       this.#path.pop()
     }
-    this.#above.delete(value)
+    this.#ancestors.delete(value)
     return undefined
   }
 }
 
-/** A step on the way to a member: a property's name, an index, or whatever describes it. */
-type Step = string | number | { text: string }
+/** One segment of the path to a member: a property name, an index, or any other text. */
+type PathSegment = string | number | { text: string }
 
-/** What a value is made of, with the way there; or what is wrong with it. */
-function membersOf(value: object): string | (readonly [Step, unknown])[] {
+/** Returns the members of an object with their path segments, or why the object cannot be stored. */
+function membersOf(value: object): string | (readonly [PathSegment, unknown])[] {
   const prototype = Object.getPrototypeOf(value)
-  // Also what a driver returns as rows: an array of its own class comes back as a plain one.
+  // Also arrays of a subclass, such as a driver's rows: they come back as plain arrays.
   if (Array.isArray(value)) return membersOfArray(value)
-  if (isPlain(value)) {
+  if (isPlainObject(value)) {
     if (Object.getOwnPropertySymbols(value).length > 0) return 'an object with symbols as keys'
     return Object.entries(value)
   }
-  if (value instanceof Error) return membersOfError(partsOf(value))
+  if (value instanceof Error) return membersOfError(serializeError(value))
   if (value instanceof Date && Number.isNaN(value.getTime())) return 'an invalid Date'
   if (prototype === Map.prototype || prototype === Set.prototype) {
-    if (Object.keys(value).length > 0) return `a ${nameOf(value)} with properties`
+    if (Object.keys(value).length > 0) return `a ${classNameOf(value)} with properties`
     return value instanceof Map ? membersOfMap(value) : membersOfSet(value as Set<unknown>)
   }
-  if (ATOMS.has(prototype)) return []
+  if (ATOMIC_PROTOTYPES.has(prototype)) return []
   if (typeof (value as PromiseLike<unknown>).then === 'function') return 'a promise (await it)'
-  const name = nameOf(value)
+  const name = classNameOf(value)
   return name ? `an instance of ${name}` : 'an instance of a class'
 }
 
-function membersOfArray(items: unknown[]): string | (readonly [Step, unknown])[] {
-  // Holes and further properties would be lost. Indexes come first, in their order.
+function membersOfArray(items: unknown[]): string | (readonly [PathSegment, unknown])[] {
+  // Holes and additional properties would be lost. Object.keys lists the indexes first, in ascending order.
   const keys = Object.keys(items)
   const { length } = items
   const dense = keys.length === length && (length === 0 || keys[length - 1] === String(length - 1))
   return dense ? [...items.entries()] : 'an array with holes or properties'
 }
 
-function membersOfMap(map: Map<unknown, unknown>): (readonly [Step, unknown])[] {
+function membersOfMap(map: Map<unknown, unknown>): (readonly [PathSegment, unknown])[] {
   return [...map].flatMap(([key, item], i) => [
     [{ text: `.keys()[${i}]` }, key] as const,
     [
-      { text: typeof key === 'object' ? `.values()[${i}]` : `.get(${JSON.stringify(shown(key))})` },
+      {
+        text:
+          typeof key === 'object' ? `.values()[${i}]` : `.get(${JSON.stringify(displayKey(key))})`,
+      },
       item,
     ] as const,
   ])
 }
 
-function membersOfSet(set: Set<unknown>): (readonly [Step, unknown])[] {
+function membersOfSet(set: Set<unknown>): (readonly [PathSegment, unknown])[] {
   return [...set].map((item, i) => [{ text: `.values()[${i}]` }, item])
 }
 
-function membersOfError({ cause, errors, own }: ErrorParts): (readonly [Step, unknown])[] {
+function membersOfError({
+  cause,
+  errors,
+  own,
+}: SerializedError): (readonly [PathSegment, unknown])[] {
   return Object.entries({ ...own, ...(cause && { cause: cause.value }), ...(errors && { errors }) })
 }
 
-function shown(key: unknown): unknown {
+function displayKey(key: unknown): unknown {
   return typeof key === 'string' || typeof key === 'number' ? key : String(key)
 }
 
-function pathOf(step: Step): string {
+function formatSegment(step: PathSegment): string {
   if (typeof step === 'number') return `[${step}]`
   if (typeof step === 'object') return step.text
   return /^[\p{L}_$][\p{L}\p{N}_$]*$/u.test(step) ? `.${step}` : `[${JSON.stringify(step)}]`
 }
 
-function nameOf(value: object): string | undefined {
+function classNameOf(value: object): string | undefined {
   return value.constructor?.name
 }
 
-function isPlain(value: object): boolean {
+function isPlainObject(value: object): boolean {
   const prototype = Object.getPrototypeOf(value)
   return prototype === Object.prototype || prototype === null
 }

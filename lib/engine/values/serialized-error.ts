@@ -1,22 +1,24 @@
+/** Turns an error into a plain object for storage, and such an object back into an error. */
+
 import { StepInterruptedError, TerminalError } from '../../errors/index.ts'
 
-/** What is kept of an error. */
-export interface ErrorParts {
-  /** The nearest class that every process knows. */
+/** An error as a plain object. Stored in journals: the names of these properties must not change. */
+export interface SerializedError {
+  /** The nearest class of `CLASSES`, or `Error`. */
   type: string
   name: string
   message: string
   stack: string | undefined
-  /** There is one, whatever it is. */
+  /** Undefined if the error has no cause; the cause itself may be undefined. */
   cause: { value: unknown } | undefined
-  /** Of an AggregateError. */
+  /** The errors of an AggregateError. */
   errors: unknown[] | undefined
-  /** Its own properties, that anybody may have given it. */
+  /** The error's own enumerable properties. */
   own: Record<string, unknown>
 }
 
-/** The classes that an error comes back as, and how each is made. */
-const TYPES: Record<string, (parts: ErrorParts) => Error> = {
+/** For each class that an error can be restored as: how to make an instance. */
+const FACTORIES: Record<string, (serialized: SerializedError) => Error> = {
   TerminalError: ({ message }) => new TerminalError(message),
   StepInterruptedError: ({ own }) => new StepInterruptedError(String(own.step)),
   AggregateError: ({ message, errors }) => new AggregateError(errors ?? [], message),
@@ -41,8 +43,8 @@ const CLASSES = [
   URIError,
 ]
 
-/** Takes an error apart. */
-export function partsOf(error: Error): ErrorParts {
+/** Copies all parts of an error into a plain object. */
+export function serializeError(error: Error): SerializedError {
   const { name, message, stack } = error
   const own: Record<string, unknown> = { ...error }
   return {
@@ -56,19 +58,20 @@ export function partsOf(error: Error): ErrorParts {
   }
 }
 
-/** Puts an error together again. */
-export function errorOf(parts: ErrorParts): Error {
-  const error = (TYPES[parts.type] ?? (TYPES.Error as (parts: ErrorParts) => Error))(parts)
-  const hide = (name: string, value: unknown) =>
+/** Makes an error of the nearest class, with the serialized properties. */
+export function deserializeError(serialized: SerializedError): Error {
+  const makeError = FACTORIES[serialized.type] ?? (FACTORIES.Error as (typeof FACTORIES)[string])
+  const error = makeError(serialized)
+  const defineHidden = (name: string, value: unknown) =>
     Object.defineProperty(error, name, {
       value,
       configurable: true,
       writable: true,
       enumerable: false,
     })
-  hide('stack', parts.stack)
-  if (parts.cause) hide('cause', parts.cause.value)
-  Object.assign(error, parts.own)
-  if (error.name !== parts.name) hide('name', parts.name)
+  defineHidden('stack', serialized.stack)
+  if (serialized.cause) defineHidden('cause', serialized.cause.value)
+  Object.assign(error, serialized.own)
+  if (error.name !== serialized.name) defineHidden('name', serialized.name)
   return error
 }

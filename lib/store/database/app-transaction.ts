@@ -1,13 +1,15 @@
+/** Runs Pawl's statements inside a transaction of the app, and explains why one fails there. */
+
 import { PawlError } from '../../errors/index.ts'
-import { failedWith, type RunStatement } from './transaction-host.ts'
+import { hasSqlState, type RunStatement } from './transaction-host.ts'
 
 /**
- * Runs a statement of Pawl's, of at most one row with one column, inside a transaction of the app's.
+ * Runs a statement of Pawl, which returns at most one row with one column, inside a transaction of the app.
  * @returns the column's value
- * @throws PawlError `schema-missing`, `store-refused`, `execution-gone` if the transaction is one of
- * another database, or of a role that may not use the schema; else whatever the app's library throws
+ * @throws PawlError `schema-missing` or `execution-gone` if the transaction belongs to another database;
+ * `store-refused` if its role may not use the schema; otherwise the error of the app's library
  */
-export async function runIn(
+export async function runInTransaction(
   run: RunStatement,
   sql: string,
   values: readonly (string | null)[],
@@ -16,37 +18,37 @@ export async function runIn(
   try {
     row = (await run(sql, values))[0]
   } catch (error) {
-    throw explain(error)
+    throw toPawlError(error)
   }
-  // By its place: a plugin of the library may have given the column another name.
+  // By position: a plugin of the library may have renamed the column.
   if (row) return Object.values(row)[0]
   throw new PawlError(
     'execution-gone',
-    'The execution is not in the database of this transaction, and nothing was committed.',
+    'The execution is not in the database of this transaction. Nothing was committed.',
     `${SAME_DATABASE} Rows of running executions must not be deleted.`,
   )
 }
 
 const SAME_DATABASE =
-  'The journal is part of the transaction: what the on option names must be connected to the database that Pawl was given.'
+  'The journal is written in the same transaction: the `on` option must be connected to the database that was passed to new Pawl().'
 
-/** Undefined table, schema and function: those of Pawl. */
-const MISSING = ['42P01', '3F000', '42883']
+/** SQLSTATEs of an undefined table, schema and function: Pawl's own are missing. */
+const UNDEFINED_OBJECT = ['42P01', '3F000', '42883']
 const INSUFFICIENT_PRIVILEGE = ['42501']
 
-function explain(error: unknown): unknown {
-  if (failedWith(error, MISSING)) {
+function toPawlError(error: unknown): unknown {
+  if (hasSqlState(error, UNDEFINED_OBJECT)) {
     return new PawlError(
       'schema-missing',
-      'The database of this transaction has no schema of Pawl (or an outdated one), and nothing was committed.',
+      'The database of this transaction has no schema of Pawl, or an outdated one. Nothing was committed.',
       SAME_DATABASE,
       error,
     )
   }
-  if (failedWith(error, INSUFFICIENT_PRIVILEGE)) {
+  if (hasSqlState(error, INSUFFICIENT_PRIVILEGE)) {
     return new PawlError(
       'store-refused',
-      'The role of this transaction may not use the schema of Pawl, and nothing was committed.',
+      'The role of this transaction may not use the schema of Pawl. Nothing was committed.',
       'Grant it usage on the schema, execute on its functions, and select, insert, update and delete on its tables.',
       error,
     )
@@ -54,21 +56,22 @@ function explain(error: unknown): unknown {
   return error
 }
 
-/** Transactions that Pawl has handed out, and how statements run in them. */
-const handedOut = new WeakMap<object, RunStatement>()
+/** For each transaction that Pawl passed to the app: the function that runs Pawl's statements in it. */
+const runStatements = new WeakMap<object, RunStatement>()
 
-/** Notes how statements run in a transaction that is handed out. */
-export function handOut(tx: unknown, run: RunStatement): void {
-  if (typeof tx === 'object' && tx !== null) handedOut.set(tx, run)
-  if (typeof tx === 'function') handedOut.set(tx, run)
+/** Remembers how to run Pawl's statements in a transaction that Pawl passes to the app. */
+export function registerTransaction(tx: unknown, run: RunStatement): void {
+  if (typeof tx === 'object' && tx !== null) runStatements.set(tx, run)
+  if (typeof tx === 'function') runStatements.set(tx, run)
 }
 
 /**
- * How statements run in a transaction of the app's: one that Pawl handed out, or a client of pg.
+ * Returns the function that runs Pawl's statements in `tx`: a transaction that Pawl passed to the app, or a
+ * client of node-postgres.
  * @throws PawlError `invalid-option`
  */
 export function runStatementOf(tx: unknown): RunStatement {
-  const run = handedOut.get(tx as object)
+  const run = runStatements.get(tx as object)
   if (run) return run
   const client = tx as { query?: (sql: string, values: unknown) => Promise<{ rows: never[] }> }
   if (typeof client?.query === 'function') {
@@ -77,6 +80,6 @@ export function runStatementOf(tx: unknown): RunStatement {
   throw new PawlError(
     'invalid-option',
     'The tx option is not a transaction that Pawl knows.',
-    'Give a client of pg inside its transaction, or what transaction(name, { on }, fn) hands to fn.',
+    'Pass a client of pg inside its transaction, or the transaction that transaction(name, { on }, fn) passes to fn.',
   )
 }

@@ -1,5 +1,7 @@
-import type { TransactionHost } from './transaction-host.ts'
+/** The interface that Pawl's stores need of a database, and the classification of its errors. */
+
 import type { Value } from './pg-array.ts'
+import type { TransactionHost } from './transaction-host.ts'
 
 /** A row as an array of column values, in the order of the select list. */
 export type Row = readonly unknown[]
@@ -8,24 +10,24 @@ export type Row = readonly unknown[]
 export type Query = (sql: string, values?: readonly Value[]) => Promise<Row[]>
 
 /**
- * All that the store needs of a database: run this SQL. Each implementation sends statements
- * unnamed, so that no plan outlives the data it was made for and PgBouncer's transaction mode works.
+ * A database that runs Pawl's SQL. Each implementation sends unnamed statements, so that no cached plan
+ * outlives the data it was made for, and so that PgBouncer's transaction mode works.
  */
 export interface Database {
   query: Query
-  /** The same for what cannot wait until the app leaves a connection to spare. */
+  /** Like `query`, but does not wait until the app leaves a connection free: for heartbeats. */
   urgent: Query
-  /** How many statements and transactions it can run at a time. */
+  /** How many statements and transactions the database can run at a time: the pool's size. */
   readonly connections: number
   /** Opens transactions for the app, with the driver's own client. */
   readonly host: TransactionHost<unknown>
-  /** Stands between Pawl and whatever opens a transaction, `host` included. Default: nothing does. */
-  enlist?<Tx>(host: TransactionHost<Tx>): TransactionHost<Tx>
+  /** Wraps each host of transactions that Pawl uses, `host` included. Default: no wrapper. */
+  wrapHost?<Tx>(host: TransactionHost<Tx>): TransactionHost<Tx>
   /** Runs `work` in one transaction on one connection. */
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T>
   /**
-   * Calls `onMessage` for each notification on `channel` until the returned function is called.
-   * `onLost` is called once if the connection goes away. Rejects where listening is impossible.
+   * Calls `onMessage` for each notification on `channel` until the returned function is called. Calls
+   * `onLost` once if the connection is lost. Rejects if the database cannot listen.
    */
   listen(
     channel: string,
@@ -36,27 +38,27 @@ export interface Database {
   close(): Promise<void>
 }
 
-/** What a failed statement means for whoever sent it. */
+/** Whether sending a failed statement again can help. */
 export type Failure =
-  /** Nothing reached Postgres, or Postgres cannot serve now: the same statement may succeed later. */
+  /** Postgres was not reached, or cannot serve now: the same statement may succeed later. */
   | 'unavailable'
-  /** A serialization failure or a deadlock: the same statement will succeed at once. */
+  /** A serialization failure or a deadlock: the same statement may succeed at once. */
   | 'conflict'
-  /** Postgres read the statement and refused it: sending it again changes nothing. */
+  /** Postgres refused the statement itself: the same statement fails again. */
   | 'refused'
 
-// SQLSTATE classes (PostgreSQL documentation, appendix A) after which trying again makes sense:
+// SQLSTATE classes (PostgreSQL documentation, appendix A) after which a retry makes sense:
 // connection exception, insufficient resources, operator intervention, system error, invalid
 // authorization (a password rotation in progress), lock_timeout, a server that is read-only after a failover, and
 // a session that a timeout of the server has ended.
 const UNAVAILABLE = /^(08|53|57|58|28|25006|25P0[34]|55P03)/
 const CONFLICT = /^40/
 
-/** Sorts an error of a driver into what to do about it. */
+/** Classifies a driver's error by its SQLSTATE. */
 export function classify(error: unknown): Failure {
   const { code, syscall } = (error ?? {}) as { code?: unknown; syscall?: unknown }
-  // Only Postgres itself sends five-character SQLSTATEs; everything else is the way to it. Errors of
-  // the operating system can look like one (EPIPE).
+  // Only Postgres itself sends five-character SQLSTATEs; every other error comes from the connection. A code of
+  // the operating system can look like one (EPIPE), but its error has a `syscall`.
   if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code) || syscall) return 'unavailable'
   if (CONFLICT.test(code)) return 'conflict'
   return UNAVAILABLE.test(code) ? 'unavailable' : 'refused'

@@ -1,18 +1,20 @@
+/** Runs Pawl's SQL through a pool of node-postgres, and opens transactions for the app. */
+
 import type { Pool } from 'pg'
 import { PawlError } from '../../errors/index.ts'
 import { classify, type Database, type Query, type Row } from './database.ts'
+import { encodeArray, PgArray, type Value } from './pg-array.ts'
 import { retryConflicts } from './retry-conflicts.ts'
 import { Semaphore } from './semaphore.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
-import { encodeArray, PgArray, type Value } from './pg-array.ts'
 
-/** What Pawl uses of a `pg.Pool`; any version of node-postgres from 8.12 on fits. */
+/** The part of a `pg.Pool` that Pawl uses; node-postgres has it from version 8.12 on. */
 export interface PgPool {
   connect(): Promise<PgClient>
   on(event: 'error', listener: (error: Error) => void): unknown
   end(): Promise<void>
   options?: { max?: number | undefined }
-  /** What it makes its clients of. */
+  /** The class of the pool's clients. */
   Client?: new (
     options: never,
   ) => PgClient & { connect(): Promise<unknown>; end(): Promise<void> }
@@ -27,12 +29,12 @@ interface PgClient {
   off(event: string, listener: (...args: any[]) => void): unknown
 }
 
-/** A pool of Pawl's own, for apps that give a connection string. */
+/** Opens a pool of Pawl's own, for apps that pass a connection string. */
 export async function openPool(connectionString: string, timeoutMs: number): Promise<PgPool> {
   const pg = await import('pg')
   const options: ConstructorParameters<typeof Pool>[0] = {
     connectionString,
-    // One connection for each kind of statement that is in flight at once, and one to listen.
+    // One connection for each kind of batched statement that can be in flight, and one that listens.
     max: 5,
     connectionTimeoutMillis: timeoutMs,
     application_name: 'pawl',
@@ -40,23 +42,24 @@ export async function openPool(connectionString: string, timeoutMs: number): Pro
   return new pg.default.Pool(options) as PgPool
 }
 
-/** The connections of a pool that transactions of the app leave to Pawl's statements. */
-const RESERVED = 2
+/** How many connections of the pool transactions of the app leave free for Pawl's statements. */
+const RESERVED_CONNECTIONS = 2
 
-/** How long what is urgent waits for the pool, in ms. */
-const PATIENCE_MS = 250
+/** How long an urgent statement waits for a connection of the pool, in ms. Then it opens its own. */
+const URGENT_CONNECT_MS = 250
 
-/** Pools whose idle connections may break. */
-const guarded = new WeakSet<PgPool>()
+/** Pools that have an error listener already. */
+const poolsWithListener = new WeakSet<PgPool>()
 
-/** The Database behind a node-postgres pool. */
+/** A Database over a pool of node-postgres. */
 export class NodePostgres implements Database {
   readonly #pool: PgPool
   readonly #owned: boolean
   readonly #timeoutMs: number
   /**
-   * Of transactions of the app. While one that is a whole request is open, its handler may record steps
-   * through a second connection: if each had its first, none would get its second.
+   * Limits the transactions of the app that are open at once. The handler of a whole-request transaction may
+   * record steps through a second connection. Without the limit, such transactions could take all connections
+   * and wait for a second one for ever.
    */
   readonly #slots: Semaphore
 
@@ -64,15 +67,15 @@ export class NodePostgres implements Database {
     this.#pool = pool
     this.#timeoutMs = timeoutMs
     this.#owned = owned
-    this.#slots = new Semaphore(Math.max(1, this.connections - RESERVED))
-    // The pool has already dropped an idle connection that it reports here. Without a listener, a
-    // restart of Postgres would end the process.
-    if (!guarded.has(pool)) pool.on('error', ignore)
-    guarded.add(pool)
+    this.#slots = new Semaphore(Math.max(1, this.connections - RESERVED_CONNECTIONS))
+    // The pool reports an idle connection that broke, which it has dropped already. Without a listener, the
+    // 'error' event of a restart of Postgres would end the process.
+    if (!poolsWithListener.has(pool)) pool.on('error', ignore)
+    poolsWithListener.add(pool)
   }
 
   query: Query = (sql, values) =>
-    // A role's default may be a stricter isolation than the statements need.
+    // The role's default isolation level may be stricter than the statements need, and so cause conflicts.
     retryConflicts(() => this.#with((client) => this.#send(client, sql, values)))
 
   get connections(): number {
@@ -80,7 +83,7 @@ export class NodePostgres implements Database {
   }
 
   urgent: Query = async (sql, values) => {
-    const client = await this.#connect(PATIENCE_MS).catch(() => null)
+    const client = await this.#connect(URGENT_CONNECT_MS).catch(() => null)
     if (client) return this.#use(client, () => this.#send(client, sql, values))
     const { Client, options } = this.#pool
     if (!Client) return this.query(sql, values)
@@ -94,21 +97,22 @@ export class NodePostgres implements Database {
     }
   }
 
-  /** Hands out the pool's clients. What the app does with one takes as long as the app wants. */
+  /** Passes the pool's clients to the app. The app's transactions have no timeout. */
   readonly host: TransactionHost<PgClient> = {
     transaction: async (work, isolation) => {
-      const giveBack = await this.#slots.take(this.#timeoutMs)
-      if (!giveBack) throw new Error(`No connection to spare within ${this.#timeoutMs} ms.`)
+      const release = await this.#slots.acquire(this.#timeoutMs)
+      if (!release) throw new Error(`No connection to spare within ${this.#timeoutMs} ms.`)
       try {
         return await this.#lend(work, isolation)
       } finally {
-        giveBack()
+        release()
       }
     },
   }
+
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
     return this.#with(async (client) => {
-      // Whatever the role's default is: what waits for a lock must then see what it waited for.
+      // Not the role's default: after waiting for a lock, a statement must see what the lock's holder committed.
       await this.#send(client, 'begin isolation level read committed')
       try {
         const result = await work((sql, values) => this.#send(client, sql, values))
@@ -126,7 +130,7 @@ export class NodePostgres implements Database {
     onMessage: (payload: string) => void,
     onLost: () => void,
   ): Promise<() => Promise<void>> {
-    // A connection that listens is gone for everyone else: a tiny pool must not give it away.
+    // A listening connection cannot be used for anything else, and a small pool cannot spare one.
     if (this.connections < 3) throw new Error('The pool is too small to listen.')
     const client = await this.#connect()
     const message = (notification: { payload?: string }) => onMessage(notification.payload ?? '')
@@ -176,7 +180,7 @@ export class NodePostgres implements Database {
         broken = false
         return result
       } catch (error) {
-        // The app's errors say nothing of the connection; that it can roll back does.
+        // An error of the app does not tell whether the connection works; a successful rollback does.
         await this.#send(client, 'rollback').then(() => {
           broken = false
         }, ignore)
@@ -203,13 +207,13 @@ export class NodePostgres implements Database {
       throw error
     } finally {
       client.off('error', ignore)
-      // After anything but Postgres' own refusal the connection's state is unknown: drop it.
+      // Unless Postgres itself refused the statement, the connection's state is unknown: drop it.
       const broken = failure !== undefined && classify(failure) === 'unavailable'
       client.release(broken)
     }
   }
 
-  /** Postgres answers the commit of a transaction that it has aborted with a rollback, and no error. */
+  /** Checks the reply: Postgres answers the commit of an aborted transaction with ROLLBACK, not with an error. */
   async #commit(client: PgClient): Promise<void> {
     const { command } = (await client.query({
       text: 'commit',
@@ -220,12 +224,12 @@ export class NodePostgres implements Database {
     if (command === 'COMMIT') return
     throw new PawlError(
       'transaction-aborted',
-      'PostgreSQL has rolled the transaction back, since one of its statements had failed.',
-      'Wait for every statement of a transaction, and let its errors out.',
+      'PostgreSQL rolled the transaction back, because one of its statements had failed.',
+      'Await every statement of a transaction, and do not catch its errors.',
     )
   }
 
-  /** A client of the pool, or an error after the timeout; a client that comes later goes back. */
+  /** Resolves to a client of the pool; rejects on timeout. A client that arrives later is released. */
   async #connect(timeoutMs = this.#timeoutMs): Promise<PgClient> {
     const connecting = this.#pool.connect()
     try {
@@ -239,7 +243,7 @@ export class NodePostgres implements Database {
   async #send(client: PgClient, text: string, values?: readonly Value[]): Promise<Row[]> {
     const result = (await client.query({
       text,
-      // Without values node-postgres uses the simple protocol, which takes several statements.
+      // Without values node-postgres uses the simple protocol, which accepts several statements in one text.
       ...(values && { values: values.map(encode) }),
       rowMode: 'array',
       query_timeout: this.#timeoutMs,
@@ -248,13 +252,13 @@ export class NodePostgres implements Database {
   }
 }
 
-/** The client of a transaction: the pool gets it back at the end, and not before. */
+/** A proxy of a transaction's client whose `release` throws: Pawl releases the client when the transaction ends. */
 function unreleasable(client: PgClient): PgClient {
   const release = () => {
     throw new PawlError(
       'no-transaction',
       'The client of a transaction was released.',
-      'It goes back to the pool by itself when the transaction ends.',
+      'Pawl returns the client to the pool when the transaction ends; do not call release().',
     )
   }
   return new Proxy(client, {
@@ -262,7 +266,7 @@ function unreleasable(client: PgClient): PgClient {
   })
 }
 
-/** @throws an error if it takes longer */
+/** Resolves to the promise's value; rejects on timeout. */
 async function inTime<T>(ms: number, promise: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {

@@ -1,8 +1,10 @@
-import type { Database, Query, Row } from './database.ts'
-import type { TransactionHost } from './transaction-host.ts'
-import { PgArray, type Value } from './pg-array.ts'
+/** Runs Pawl's SQL in PGlite, the in-process PostgreSQL. */
 
-/** What Pawl uses of a PGlite instance (`@electric-sql/pglite`). */
+import type { Database, Query, Row } from './database.ts'
+import { PgArray, type Value } from './pg-array.ts'
+import type { TransactionHost } from './transaction-host.ts'
+
+/** The part of a PGlite instance (`@electric-sql/pglite`) that Pawl uses. */
 export interface PGliteLike {
   query(sql: string, params?: unknown[], options?: object): Promise<{ rows: unknown[] }>
   exec(sql: string, options?: object): Promise<{ rows: unknown[] }[]>
@@ -10,7 +12,7 @@ export interface PGliteLike {
   listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>>
 }
 
-/** The Database behind an in-process PGlite. It has one connection and runs one statement at a time. */
+/** A Database over PGlite, which has one connection and runs one statement at a time. */
 export class PGlite implements Database {
   readonly #db: PGliteLike
 
@@ -40,7 +42,7 @@ export class PGlite implements Database {
   }
 
   listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>> {
-    // In quotes, or PGlite folds the name and refuses reserved words.
+    // Quoted: PGlite folds an unquoted name to lower case and refuses reserved words.
     return this.#db.listen(`"${channel}"`, onMessage)
   }
 

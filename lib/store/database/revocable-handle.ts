@@ -1,31 +1,33 @@
+/** Wraps a transaction's handle so that it throws once the transaction has ended. */
+
 import { PawlError } from '../../errors/index.ts'
 
 /**
- * A transaction's handle, for as long as the transaction lasts. Code that outlives its transaction (a
- * branch of a `Promise.all` that failed, a handler whose time was up) would else go on outside of any
- * transaction, or inside of that of whoever has the connection next.
+ * A proxy of a transaction's handle that throws `no-transaction` after `revoke` was called. Code may outlive its
+ * transaction (a branch of a `Promise.all` that failed, a handler that timed out). Without the proxy, such code
+ * would run statements outside of any transaction, or inside the next transaction on the same connection.
  *
- * @param handle a client, or whatever object or function a library makes of a transaction
+ * @param handle a client, or the object or function by which a library represents a transaction
  */
-export function lease<Handle>(handle: Handle): { handle: Handle; end(): void } {
-  let over = false
+export function revocableHandle<Handle>(handle: Handle): { handle: Handle; revoke(): void } {
+  let revoked = false
   const check = () => {
-    if (!over) return
+    if (!revoked) return
     throw new PawlError(
       'no-transaction',
-      'A transaction was used after it had ended; nothing was carried out.',
-      'Wait for all that a transaction does before it ends.',
+      'A transaction was used after it had ended; no statement was sent.',
+      'Await everything that a transaction does before it ends.',
     )
   }
-  const leased = new Proxy(handle as object, {
+  const proxy = new Proxy(handle as object, {
     get(target, name) {
       check()
       const value = Reflect.get(target, name, target)
-      // A class is no method.
-      if (typeof value !== 'function' || name === 'constructor' || isFixed(target, name)) {
+      // `constructor` is a function, but must stay the class itself.
+      if (typeof value !== 'function' || name === 'constructor' || isReadOnly(target, name)) {
         return value
       }
-      // Methods must find the private fields of their own object.
+      // Calls the method on the target: private fields are not reachable through a proxy.
       return (...args: unknown[]) => {
         check()
         return Reflect.apply(value, target, args)
@@ -37,15 +39,15 @@ export function lease<Handle>(handle: Handle): { handle: Handle; end(): void } {
     },
   })
   return {
-    handle: leased as Handle,
-    end: () => {
-      over = true
+    handle: proxy as Handle,
+    revoke: () => {
+      revoked = true
     },
   }
 }
 
-/** Of such a property a proxy may give nothing but its value. */
-function isFixed(target: object, name: string | symbol): boolean {
+/** Whether the property can be neither changed nor redefined; a proxy must then return its actual value. */
+function isReadOnly(target: object, name: string | symbol): boolean {
   const own = Reflect.getOwnPropertyDescriptor(target, name)
   return own !== undefined && !own.configurable && !own.writable
 }

@@ -1,33 +1,36 @@
-/** Lets so many in at a time; the others wait in line, in the order in which they came. */
+/** A FIFO semaphore with a timeout, which limits how many operations run at a time. */
+
+/** A FIFO semaphore. */
 export class Semaphore {
   #free: number
   readonly #waiting = new Set<() => void>()
 
-  constructor(count: number) {
-    this.#free = count
+  /** @param permits how many holders it allows at a time */
+  constructor(permits: number) {
+    this.#free = permits
   }
 
-  /** Resolves to what gives the slot back, or to null if there is none in time. */
-  take(timeoutMs: number): Promise<(() => void) | null> {
+  /** Resolves to a function that releases the permit, or to null on timeout. */
+  acquire(timeoutMs: number): Promise<(() => void) | null> {
     if (this.#free > 0) {
       this.#free--
-      return Promise.resolve(() => this.#giveBack())
+      return Promise.resolve(() => this.#release())
     }
     return new Promise((resolve) => {
-      const enter = () => {
+      const proceed = () => {
         clearTimeout(timer)
-        this.#waiting.delete(enter)
-        resolve(() => this.#giveBack())
+        this.#waiting.delete(proceed)
+        resolve(() => this.#release())
       }
       const timer = setTimeout(() => {
-        this.#waiting.delete(enter)
+        this.#waiting.delete(proceed)
         resolve(null)
       }, timeoutMs)
-      this.#waiting.add(enter)
+      this.#waiting.add(proceed)
     })
   }
 
-  #giveBack(): void {
+  #release(): void {
     const [next] = this.#waiting
     if (next) next()
     else this.#free++

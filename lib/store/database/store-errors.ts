@@ -1,19 +1,13 @@
+/** Turns the errors of database drivers into PawlErrors. */
+
 import { PawlError } from '../../errors/index.ts'
 import { classify } from './database.ts'
 
-/** Bytes as a driver gives them, as a Buffer. */
-export function toBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes)
-    ? bytes
-    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-}
-
-export function toBytes(value: unknown): Buffer | null {
-  return value === null ? null : toBuffer(value as Uint8Array)
-}
-
-/** A driver's error as a PawlError that says whether trying again makes sense. */
-export async function translate<T>(result: Promise<T>): Promise<T> {
+/**
+ * Resolves to the same result; turns a driver's error into a PawlError.
+ * @throws PawlError `store-refused`: the same statement would fail again; `store-unavailable`: it may succeed later
+ */
+export async function withStoreErrors<T>(result: Promise<T>): Promise<T> {
   try {
     return await result
   } catch (error) {
@@ -29,7 +23,7 @@ export async function translate<T>(result: Promise<T>): Promise<T> {
     throw new PawlError(
       'store-unavailable',
       `PostgreSQL cannot be reached: ${detail}.`,
-      'Pawl goes on by itself as soon as it can; a client should retry with the same key.',
+      'Pawl continues by itself as soon as PostgreSQL answers; a client should retry with the same key.',
       error,
     )
   }

@@ -1,53 +1,57 @@
-/** The parts that statements are made of. @param schema the schema's name, quoted as an identifier */
-export function fragments(schema: string) {
+/** SQL fragments that several statements share: clock, time conversions, clean-up after an execution's end. */
+
+/** @param schema the schema's name, quoted as an identifier */
+export function sqlFragments(schema: string) {
   const now = `${schema}.now()`
   return {
     now,
-    /** One reading of the clock for a whole statement. */
+    /** A CTE that reads the clock once for a whole statement. */
     clock: `clock as materialized (select ${now} as now)`,
     /**
-     * Names one life of an execution: a row that was deleted, or reset after it expired, has another
-     * created_at, so a process of its former life cannot write into the new one.
+     * Identifies one incarnation of an execution by its creation time. A row that was deleted, or reset after it
+     * expired, has another created_at, so a process that still runs the former incarnation cannot write into the
+     * new one.
      */
-    born: (row: string) => micros(`${row}.created_at`),
-    micros,
-    /** A point in time, given in microseconds since 1970. */
-    at: (column: string) => `timestamptz 'epoch' + ${column} * interval '1 microsecond'`,
+    incarnation: (row: string) => toMicros(`${row}.created_at`),
+    toMicros,
+    /** Converts microseconds since 1970 to a timestamp. */
+    fromMicros: (column: string) => `timestamptz 'epoch' + ${column} * interval '1 microsecond'`,
     /**
-     * What follows from the end of executions (id, wakes, waiters): they need no wakeup and hold no slots,
-     * and whoever sleeps until then is woken. The slots only after the wakeups, so that this cannot
-     * wait in a circle with a worker, which locks them in that order; and the sleepers in the order of their
-     * ids, so that two batches cannot wait for each other.
+     * CTEs that clean up after executions that have ended (`ended` has the columns id, wakes, waiters): delete their
+     * wakeups, free their slots, and wake the executions that wait for them. They cannot deadlock: slots are
+     * deleted after wakeups, the order in which a worker locks them; and the waiting executions are locked
+     * in the order of their ids, so that two batches lock them in the same order.
      */
-    ended: (done: string) => `asleep as (
+    afterEnd: (ended: string) => `deleted_wakeups as (
         delete from ${schema}.wakeups
-        where execution_id = any (array(select id from ${done} where wakes))
+        where execution_id = any (array(select id from ${ended} where wakes))
         returning execution_id, queue
       ),
-      freed as (
+      freed_slots as (
         delete from ${schema}.slots
-        where execution_id = any (array(select execution_id from asleep where queue is not null))
+        where execution_id = any (array(select execution_id from deleted_wakeups where queue is not null))
           and held_until = 'infinity'
       ),
-      news as (
+      notified as (
         update ${schema}.executions set inbox = inbox + 1
         where id = any (array(
             select e.id from ${schema}.executions e
-            where e.id = any (array(select unnest(waiters) from ${done})) and e.status <> 'done'
+            where e.id = any (array(select unnest(waiters) from ${ended})) and e.status <> 'done'
             order by e.id
             for no key update))
         returning id, status
       ),
-      roused as (
+      woken as (
         update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
         from clock
-        where w.execution_id = any (array(select id from news where status <> 'parked'))
+        where w.execution_id = any (array(select id from notified where status <> 'parked'))
       )`,
-    ms: (column: string) => `${column} * interval '1 millisecond'`,
+    /** Converts a number of milliseconds to an interval. */
+    milliseconds: (column: string) => `${column} * interval '1 millisecond'`,
   }
 }
 
-/** A point in time in microseconds since 1970: exact, unlike a JavaScript Date. */
-function micros(time: string): string {
+/** Converts a timestamp to microseconds since 1970: exact, unlike a JavaScript Date. */
+function toMicros(time: string): string {
   return `(extract(epoch from ${time}) * 1000000)::int8`
 }

@@ -1,60 +1,63 @@
-import { fragments } from './fragments.ts'
+/** The statements that admit executions from a queue within its limits. */
 
-/** How many of a lane are put aside at a time. */
-const ASIDE = 1000
+import { sqlFragments } from './fragments.ts'
 
-/** The SQL of queues. The rules of statements.ts hold here too. */
+/** How many executions of a lane one admission blocks at most; also how many lanes stuckLanes returns at most. */
+const MAX_BLOCKED = 1000
+
+/** The SQL texts by name. They follow the rules of ExecutionStatements. */
 export type QueueStatements = ReturnType<typeof queueStatements>
 
 /**
- * A queue's limits are slots: rows of pawl.slots that an execution holds from the moment it is let in until
- * it is final or parked. The table's primary key is what holds the limit.
+ * The limits of a queue are enforced by slots: rows of pawl.slots that an execution holds from its admission until
+ * it ends or is parked. The table's primary key (queue, lane, n) enforces the limit.
  *
- * Of a queue with a limit for each key, those of one key are a lane. The first of a lane is due; the others
- * are blocked once they have been seen, so that 10,000 of one key are not read again and again to find
- * those of another. Whatever ends in a lane lets the next one go on (`promote`).
+ * In a queue with a limit per key, the executions of one key form a lane. The first of a lane are eligible; the
+ * others are marked as blocked once an admission has read them, so that 10,000 executions of one key are not read
+ * again and again to find those of another. When an execution of the lane ends, `unblockNext` unblocks the next.
  *
  * @param schema the schema's name, quoted as an identifier
  */
 export function queueStatements(schema: string) {
-  const { clock, ms } = fragments(schema)
+  const { clock, milliseconds } = sqlFragments(schema)
   const { wakeups, slots } = { wakeups: `${schema}.wakeups w`, slots: `${schema}.slots s` }
   const now = '(select now from clock)'
 
-  /** Slots 1 to `most` of a lane that are free, by a rank from 1; none if `most` is null. */
-  const free = (most: string, lane: string) => `
+  /** The free slots of 1 to `max` in a lane, ranked from 1; none if `max` is null. */
+  const freeSlots = (max: string, lane: string) => `
         select series.n, row_number() over (order by series.n) as rank
-        from generate_series(1, ${most}) as series (n)
+        from generate_series(1, ${max}) as series (n)
         where not exists (select from held_${lane || 'all'} h where h.n = series.n)
         order by series.n
         limit $3::int4`
-  const held = (lane: string) => `
+  /** The slots of a lane that are held at present. */
+  const heldSlots = (lane: string) => `
         select s.n from ${slots}
         where s.queue = $1::text and s.lane = '${lane}' and s.held_until > ${now}`
 
-  /** How many slots of a lane are taken, or will be by those that are due; no limit, only a hint. */
-  const taken = (queue: string, lane: string, most: string) => `
+  /** How many slots of a lane are held, or will be by executions that are due. An estimate; it enforces nothing. */
+  const expectedSlots = (queue: string, lane: string, max: string) => `
         (select count(*) from ${slots}
           where s.queue = ${queue} and s.lane = 'key ' || ${lane} and s.held_until > ${now})
         + (select count(*) from (
             select from ${wakeups}
             where w.queue = ${queue} and not w.admitted and not w.blocked and w.lane = ${lane}
               and w.due_at <= ${now}
-            limit ${most}) as due)`
+            limit ${max}) as due)`
 
   return {
-    /** What a queue needs before anything can be let in. Safe: the primary key makes one row of two. */
-    open: `
+    /** Inserts each queue's gate: the row that `admit` locks. Safe: the primary key lets one insert win. */
+    createGates: `
       insert into ${schema}.slots (queue, lane, n, execution_id, held_until)
       select queue, 'gate', 0, gen_random_uuid(), 'infinity' from unnest($1::text[]) as t (queue)
       order by queue
       on conflict (queue, lane, n) do nothing`,
 
     /**
-     * Of each queue and handler, in how many ms the first that waits is due: 0 and less if it is. Safe:
-     * reads.
+     * For each queue with waiting executions: the time until the first is due, in ms; zero or negative if it is due.
+     * Safe: only reads.
      */
-    ready: `
+    nextDue: `
       with ${clock}
       select input.queue, extract(epoch from min(found.due_at) - ${now}) * 1000
       from unnest($1::text[], $2::text[]) as input (queue, handler)
@@ -69,33 +72,33 @@ export function queueStatements(schema: string) {
       group by input.queue`,
 
     /**
-     * Lets in what is due and for what there are slots of every kind. Safe: one statement a queue lets in
-     * at a time: it locks the queue's gate, and a concurrent one passes by. It also passes by if
-     * the gate has another stamp than in its snapshot: somebody has let in meanwhile. So nobody has taken a
-     * slot that this takes for free, and an execution gets all of its slots or none. (If one did, by hand:
-     * the primary key refuses it, the execution is not let in, and `tidy` gives back the others.) What is
-     * freed meanwhile is not seen, and taken by the next.
+     * Admits due executions that get a slot of each kind that the queue limits. Safe: one statement per queue admits
+     * at a time: it locks the queue's gate, and a concurrent one skips. A statement also skips if the gate's
+     * stamp has changed since its snapshot, because another statement has admitted meanwhile. So no slot that looks
+     * free in the snapshot is held, and an execution gets all of its slots or none. (If a slot was inserted by
+     * hand, the primary key refuses the insert, the execution is not admitted, and `freeOrphanedSlots` frees its
+     * other slots.) Slots that are freed meanwhile are not seen; the next statement uses them.
      *
-     * Within a lane only the first ones by arrival are let in, as many as there are slots. Others of that
-     * lane are blocked, if something is sure to end there after this has committed, and lets them go on: a
-     * slot whose row is locked, so that whoever frees it does so later, or the first of the lane, which is
-     * locked too.
+     * Within a lane, only the first by arrival are admitted, as many as there are free slots. Others of the lane
+     * are marked as blocked, but only if something is sure to end in the lane after this commit, and so unblocks
+     * them: a held slot, whose row this statement has locked, so that it is freed later; or the first of the
+     * lane, which is locked as well.
      *
-     * It waits for nobody: rows that others have locked are skipped, and no other statement waits for a
-     * slot to be inserted.
+     * The statement never waits: it skips rows that others have locked. And no other statement waits for the slots
+     * that it inserts.
      *
-     * $1 queue, $2 handlers, $3 at most how many, $4 slots of the queue, $5 of each key, $6 of the rate, $7
-     * the rate's period, $8 how many are read.
+     * $1 queue, $2 handlers, $3 how many to admit at most, $4 slots of the queue, $5 slots of each key, $6 slots of
+     * the rate limit, $7 the rate limit's period in ms, $8 how many waiting executions to read.
      */
     admit: `
       with ${clock},
-      held_all as materialized (${held('')}),
-      held_rate as materialized (${held('rate')}),
-      spare as materialized (${free('$4::int4', '')}),
-      tickets as materialized (${free('$6::int4', 'rate')}),
-      places as materialized (
-        select least($3::int8, case when $4::int4 is not null then (select count(*) from spare) end,
-          case when $6::int4 is not null then (select count(*) from tickets) end) as n
+      held_all as materialized (${heldSlots('')}),
+      held_rate as materialized (${heldSlots('rate')}),
+      free_queue_slots as materialized (${freeSlots('$4::int4', '')}),
+      free_rate_slots as materialized (${freeSlots('$6::int4', 'rate')}),
+      admissible as materialized (
+        select least($3::int8, case when $4::int4 is not null then (select count(*) from free_queue_slots) end,
+          case when $6::int4 is not null then (select count(*) from free_rate_slots) end) as n
       ),
       waiting as materialized (
         select found.execution_id, found.lane
@@ -108,7 +111,7 @@ export function queueStatements(schema: string) {
             and w.handler = handlers.handler and w.priority = priorities.priority
             and w.due_at <= ${now}
           order by w.due_at
-          limit (select case when n > 0 then $8::int4 else 0 end from places)
+          limit (select case when n > 0 then $8::int4 else 0 end from admissible)
         ) as found
         order by priorities.priority desc, found.due_at
         limit $8::int4
@@ -131,7 +134,7 @@ export function queueStatements(schema: string) {
         from (select distinct lane from waiting where lane is not null) as found
         where $5::int4 is not null and exists (select from gate)
       ),
-      places_in_lanes as materialized (
+      free_lane_slots as materialized (
         select lanes.lane, series.n,
           row_number() over (partition by lanes.lane order by series.n) as rank
         from lanes cross join generate_series(1, $5::int4) as series (n)
@@ -173,20 +176,20 @@ export function queueStatements(schema: string) {
         from candidates c left join first using (execution_id)
         where c.handler = any ($2::text[])
         order by c.priority desc, c.due_at, c.enqueued_at, c.execution_id
-        limit (select n from places)
+        limit (select n from admissible)
       ),
       acquired as (
         insert into ${schema}.slots as s (queue, lane, n, execution_id, held_until)
         select $1::text, wanted.lane, wanted.n, wanted.execution_id, wanted.until
         from (
-          select '' as lane, spare.n, chosen.execution_id, timestamptz 'infinity' as until
-          from chosen join spare using (rank)
+          select '' as lane, free_queue_slots.n, chosen.execution_id, timestamptz 'infinity' as until
+          from chosen join free_queue_slots using (rank)
           union all
-          select 'rate', tickets.n, chosen.execution_id, ${now} + ${ms('$7::int8')}
-          from chosen join tickets using (rank)
+          select 'rate', free_rate_slots.n, chosen.execution_id, ${now} + ${milliseconds('$7::int8')}
+          from chosen join free_rate_slots using (rank)
           union all
           select 'key ' || chosen.lane, p.n, chosen.execution_id, 'infinity'
-          from chosen join places_in_lanes p on p.lane = chosen.lane and p.rank = chosen.lane_rank
+          from chosen join free_lane_slots p on p.lane = chosen.lane and p.rank = chosen.lane_rank
         ) as wanted
         order by wanted.lane, wanted.n
         on conflict (queue, lane, n) do update
@@ -207,11 +210,12 @@ export function queueStatements(schema: string) {
         select substr(s.lane, 5) as lane from ${slots}
         where s.queue = $1::text and s.lane = any (array(select 'key ' || lane from lanes))
           and s.held_until > ${now}
-          -- Locked only once all slots are inserted: whoever waits for this lock keeps nobody waiting.
+          -- Locked only after all slots are inserted, so that a statement that waits for this lock
+          -- holds nothing that this one still waits for.
           and (select count(*) from acquired) >= 0
         for share skip locked
       ),
-      crowd as materialized (
+      to_block as materialized (
         select found.execution_id
         from (
           select lane from occupied
@@ -223,17 +227,17 @@ export function queueStatements(schema: string) {
             and w.due_at <= ${now}
             and w.execution_id <> all (array(select execution_id from first))
           order by w.enqueued_at, w.execution_id
-          limit ${ASIDE}
+          limit ${MAX_BLOCKED}
           for update skip locked
         ) as found
       ),
-      aside as (
+      newly_blocked as (
         update ${wakeups} set blocked = true
-        where w.execution_id = any (array(select execution_id from crowd))
+        where w.execution_id = any (array(select execution_id from to_block))
         returning w.execution_id
       ),
-      -- The first of a lane, for which there was no slot of the queue: it is the one to be found.
-      found as (
+      -- The first of a lane that got no slot of the queue stays eligible, so that the next admission reads it.
+      unblocked as (
         update ${wakeups} set blocked = false
         where w.execution_id = any (array(select execution_id from candidates where blocked))
           and w.execution_id <> all (array(select execution_id from admitted))
@@ -242,23 +246,23 @@ export function queueStatements(schema: string) {
         update ${slots} set execution_id = gen_random_uuid()
         where s.queue = $1::text and s.lane = 'gate' and s.n = 0 and exists (select from gate)
       )
-      select (select count(*) from admitted)::int4, (select count(*) from aside)::int4,
+      select (select count(*) from admitted)::int4, (select count(*) from newly_blocked)::int4,
         exists (select from waiting), exists (select from gate),
-        case when $6::int4 is not null and not exists (select from tickets) then (
+        case when $6::int4 is not null and not exists (select from free_rate_slots) then (
           select extract(epoch from min(s.held_until) - ${now}) * 1000 from ${slots}
           where s.queue = $1::text and s.lane = 'rate' and s.n <= $6::int4 and s.held_until > ${now})
         end`,
 
     /**
-     * Lets the first of those that are blocked in a lane go on. Safe: it lets nobody in, it only makes
-     * them due. Sent in a statement of its own, after the one that freed the lane has committed: its
-     * snapshot has whatever was blocked over a slot that is free now.
+     * Unblocks the first blocked executions of a lane. Safe: it admits nothing, it only makes them eligible. It is a
+     * statement of its own, sent after the one that freed the slot has committed, so that its snapshot has all
+     * executions that were blocked while that slot was held.
      */
-    promote: `
+    unblockNext: `
       with ${clock},
       input as (
-        select distinct queue, lane, places
-        from unnest($1::text[], $2::text[], $3::int4[]) as t (queue, lane, places)
+        select distinct queue, lane, slots
+        from unnest($1::text[], $2::text[], $3::int4[]) as t (queue, lane, slots)
       ),
       first as materialized (
         select found.execution_id
@@ -267,7 +271,7 @@ export function queueStatements(schema: string) {
           select w.execution_id from ${wakeups}
           where w.queue = input.queue and not w.admitted and w.blocked and w.lane = input.lane
           order by w.enqueued_at, w.execution_id
-          limit greatest(input.places - (${taken('input.queue', 'input.lane', 'input.places')}), 0)
+          limit greatest(input.slots - (${expectedSlots('input.queue', 'input.lane', 'input.slots')}), 0)
           for update skip locked
         ) as found
       )
@@ -275,8 +279,8 @@ export function queueStatements(schema: string) {
       where w.execution_id = any (array(select execution_id from first))
       returning w.queue`,
 
-    /** Lanes in which some are blocked, and nothing is that would let them go on. Safe: reads. */
-    stuck: `
+    /** Lanes with blocked executions although fewer slots are in use than the lane has. Safe: only reads. */
+    stuckLanes: `
       with recursive ${clock},
       lanes (lane) as (
         (select w.lane from ${wakeups}
@@ -288,30 +292,30 @@ export function queueStatements(schema: string) {
         from lanes where lanes.lane is not null
       )
       select lanes.lane from lanes
-      where lanes.lane is not null and ${taken('$1::text', 'lanes.lane', '$2::int4')} < $2::int4
-      limit ${ASIDE}`,
+      where lanes.lane is not null and ${expectedSlots('$1::text', 'lanes.lane', '$2::int4')} < $2::int4
+      limit ${MAX_BLOCKED}`,
 
     /**
-     * Frees slots whose execution is gone: deleted by hand, say. Safe: whoever holds a slot has a wakeup
-     * that is admitted, from the commit that took the slot to the one that frees it.
+     * Deletes slots of executions that no longer exist, for example because they were deleted by hand. Safe: an
+     * execution has an admitted wakeup from the commit that takes its slot to the commit that frees it.
      */
-    tidy: `
+    freeOrphanedSlots: `
       delete from ${slots}
       where s.queue = any ($1::text[]) and s.lane <> 'gate' and s.held_until = 'infinity'
         and not exists (select from ${wakeups} where w.execution_id = s.execution_id and w.admitted)
       returning s.queue, s.lane`,
 
-    /** How many wait in each queue, counted up to $2. Safe: reads. */
+    /** How many executions wait in each queue, counted up to $2. Safe: only reads. */
     depth: `
       select input.n::int4, (
         select count(*) from (
           select from ${wakeups}
           where w.queue = input.queue and not w.admitted and w.due_at < 'infinity'
-          limit input.most) as found)::int4
-      from unnest($1::text[], $2::int4[]) with ordinality as input (queue, most, n)`,
+          limit input.max) as found)::int4
+      from unnest($1::text[], $2::int4[]) with ordinality as input (queue, max, n)`,
 
-    /** How a queue stands. Safe: reads. */
-    backlog: `
+    /** Counts a queue's waiting, delayed and running executions. Safe: only reads. */
+    counts: `
       with ${clock},
       waiting as (
         select count(*) as n, min(w.enqueued_at) as oldest from ${wakeups}

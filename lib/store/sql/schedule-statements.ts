@@ -1,18 +1,20 @@
-import { fragments } from './fragments.ts'
+/** The statements that find and delete the ticks of schedules. */
 
-/** The SQL of schedules. The rules of statements.ts hold here too. */
+import { sqlFragments } from './fragments.ts'
+
+/** The SQL texts by name. They follow the rules of ExecutionStatements. */
 export type ScheduleStatements = ReturnType<typeof scheduleStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function scheduleStatements(schema: string) {
-  const { now, clock, micros, ms } = fragments(schema)
+  const { now, clock, toMicros, milliseconds } = sqlFragments(schema)
 
   return {
-    /** The database's time. Safe: reads. */
-    now: `select ${micros(now)}::text`,
+    /** The database's time. Safe: only reads. */
+    now: `select ${toMicros(now)}::text`,
 
-    /** The key of the tick that comes next, for each handler in its order. Safe: reads. */
-    nextTicks: `
+    /** The key of each handler's next tick, in the order of the handlers. Safe: only reads. */
+    nextTickKeys: `
       select found.key
       from unnest($1::text[]) with ordinality as handlers (handler, n)
       left join lateral (
@@ -24,13 +26,13 @@ export function scheduleStatements(schema: string) {
       order by handlers.n`,
 
     /**
-     * Deletes ticks of a schedule under another expression than this one's that have been due for a while
-     * and that nobody has begun: no process has that expression any more. Safe: only what waits and has never
-     * been run is deleted, judged under the row's lock; a worker that is taking it holds its wakeup, which
-     * SKIP LOCKED passes over. Locks are taken in the order of takeDue. The handlers there are, are found by
-     * jumping through the index from one to the next.
+     * Deletes ticks of a schedule's other expressions that have been due for a while and have never run: no process
+     * has such an expression any more. Safe: deletes only executions that wait and have never run, checked under
+     * the row's lock; a worker that is leasing one holds the lock of its wakeup, which SKIP LOCKED skips. Locks are
+     * taken in the same order as in leaseDue. The recursive query finds the distinct handlers with one index
+     * look-up each (a loose index scan).
      */
-    forgetTicks: `
+    deleteObsoleteTicks: `
       with recursive ${clock},
       handlers (handler) as (
         (select w.handler from ${schema}.wakeups w where w.admitted order by w.handler limit 1)
@@ -41,20 +43,20 @@ export function scheduleStatements(schema: string) {
           order by w.handler limit 1)
         from handlers h where h.handler is not null
       ),
-      replaced as (
+      obsolete as (
         select w.execution_id from ${schema}.wakeups w
         where w.admitted and w.priority = 0
           and w.handler = any (array(
             select handler from handlers where starts_with(handler, $1::text) and handler <> $2::text))
-          and w.due_at <= (select now - ${ms('$3::int8')} from clock)
+          and w.due_at <= (select now - ${milliseconds('$3::int8')} from clock)
         for update skip locked
       ),
-      forgotten as (
+      deleted as (
         delete from ${schema}.executions
-        where id = any (array(select execution_id from replaced)) and status = 'waiting' and attempt = 0
+        where id = any (array(select execution_id from obsolete)) and status = 'waiting' and attempt = 0
         returning id
       )
-      delete from ${schema}.wakeups where execution_id = any (array(select id from forgotten))
+      delete from ${schema}.wakeups where execution_id = any (array(select id from deleted))
       returning execution_id`,
   }
 }

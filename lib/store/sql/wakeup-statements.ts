@@ -1,26 +1,32 @@
-import { fragments } from './fragments.ts'
+/** The statements by which workers find and lease executions that are due. */
 
-/** The SQL of executions that go on by themselves. The rules of statements.ts hold here too. */
+import { sqlFragments } from './fragments.ts'
+
+/** The SQL texts by name. They follow the rules of ExecutionStatements. */
 export type WakeupStatements = ReturnType<typeof wakeupStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function wakeupStatements(schema: string) {
-  const { clock, born, micros, ms } = fragments(schema)
+  const { clock, incarnation, toMicros, milliseconds } = sqlFragments(schema)
 
   return {
     /**
-     * Takes executions whose wakeup is due and that nobody is working on. Safe: SKIP LOCKED gives each
-     * wakeup to one worker at a time; the execution is judged and taken under its row's lock, so that of a
-     * worker and a client's retry one gets it. Whoever wakes an execution locks it before its wakeup, and
-     * this locks them the other way round: it must not wait, and leaves to the next look what is locked
-     * ('busy'). Who is alive is read from the snapshot, which decides only who works. What this process owns
-     * and does not work on ($5) it has taken and not been told of, since the reply was lost: it is told
-     * again. A process that seems dead to the others takes nothing before it has said that it lives: they
-     * would take it over at once. A wakeup is moved on and not deleted, so that it is still there if this
-     * worker dies too. One range of the index for each handler and priority, so that a backlog of one is not
-     * read to find another.
+     * Leases executions whose wakeup is due and that no live process is running; parks those that have no attempts
+     * left. $1 handlers, $2 limit, $3 this process, $4 lease in ms, $5 executions that this process is running.
+     *
+     * Safe: SKIP LOCKED gives each wakeup to one worker at a time. The execution is checked and taken over under
+     * its row's lock, so that either a worker or a client's retry gets it. Statements that wake an execution lock
+     * it before its wakeup; this one locks them in the opposite order, so it must not wait: it skips a locked
+     * execution ('busy') and leaves it to the next call. Which owner is alive is read from the snapshot, because it
+     * only decides who works.
+     *
+     * An execution that this process owns but is not running ('ours') was leased by a statement whose reply was
+     * lost: it is returned again. A process with an expired heartbeat leases nothing until its next heartbeat,
+     * because the others would take the executions over at once. A wakeup is rescheduled and not deleted, so that
+     * another worker finds it if this one dies. The query reads one range of the index for each handler and
+     * priority, so that a backlog of one is not read to find another.
      */
-    takeDue: `
+    leaseDue: `
       with ${clock},
       due as (
         select found.execution_id, found.max_attempts
@@ -40,7 +46,7 @@ export function wakeupStatements(schema: string) {
         order by priorities.priority desc
         limit $2::int4
       ),
-      held as (
+      locked as (
         select e.id, e.status, e.owner, e.attempt, e.input is not null as wakes
         from ${schema}.executions e
         where e.id = any (array(select execution_id from due))
@@ -49,60 +55,60 @@ export function wakeupStatements(schema: string) {
       judged as (
         select due.execution_id, due.max_attempts, p.expires_at,
           case
-            when e.id is null or held.status in ('done', 'unknown') or not held.wakes then 'gone'
-            when held.id is null then 'busy'
-            when held.status = 'parked' then 'parked'
-            when held.status = 'running' and held.owner = $3::uuid then 'ours'
-            when held.status = 'running' and coalesce(p.expires_at > clock.now, false) then 'running'
-            when held.attempt >= due.max_attempts then 'spent'
+            when e.id is null or locked.status in ('done', 'unknown') or not locked.wakes then 'obsolete'
+            when locked.id is null then 'busy'
+            when locked.status = 'parked' then 'parked'
+            when locked.status = 'running' and locked.owner = $3::uuid then 'ours'
+            when locked.status = 'running' and coalesce(p.expires_at > clock.now, false) then 'running'
+            when locked.attempt >= due.max_attempts then 'exhausted'
             else 'free'
           end as verdict
         from due
         cross join clock
         left join ${schema}.executions e on e.id = due.execution_id
-        left join held on held.id = due.execution_id
-        left join ${schema}.processes p on p.id = held.owner
+        left join locked on locked.id = due.execution_id
+        left join ${schema}.processes p on p.id = locked.owner
       ),
-      taken as (
+      leased as (
         update ${schema}.executions e
         set status = 'running', owner = $3::uuid,
           attempt = e.attempt + case when judged.verdict = 'free' then 1 else 0 end
         from judged
         where e.id = any (array(select execution_id from judged where verdict in ('free', 'ours')))
           and e.id = judged.execution_id
-        returning e.id, e.attempt, ${born('e')}::text as born, e.kind, e.scope, e.key, e.name,
-          e.version, e.fingerprint, e.input, e.inbox, e.cancelling, ${micros('e.deadline')}::text as deadline,
+        returning e.id, e.attempt, ${incarnation('e')}::text as incarnation, e.kind, e.scope, e.key, e.name,
+          e.version, e.fingerprint, e.input, e.inbox, e.cancelling, ${toMicros('e.deadline')}::text as deadline,
           judged.max_attempts
       ),
       parked as (
         update ${schema}.executions e
         set status = 'parked', owner = null
-        where e.id = any (array(select execution_id from judged where verdict = 'spent'))
+        where e.id = any (array(select execution_id from judged where verdict = 'exhausted'))
         returning e.id, e.kind, e.scope, e.key, e.attempt, e.name
       ),
-      settled as (
+      deleted_wakeups as (
         delete from ${schema}.wakeups
-        where execution_id = any (array(select execution_id from judged where verdict = 'gone'))
+        where execution_id = any (array(select execution_id from judged where verdict = 'obsolete'))
       ),
-      moved as (
+      rescheduled as (
         update ${schema}.wakeups w
         set due_at = case
-            when judged.verdict in ('spent', 'parked') then 'infinity'
-            -- When its owner is dead unless it says otherwise.
+            when judged.verdict in ('exhausted', 'parked') then 'infinity'
+            -- When the owner's heartbeat expires, unless it is renewed.
             when judged.verdict = 'running' then judged.expires_at
-            else clock.now + ${ms('$4::int8')} end,
-          admitted = judged.verdict not in ('spent', 'parked') or w.queue is null
+            else clock.now + ${milliseconds('$4::int8')} end,
+          admitted = judged.verdict not in ('exhausted', 'parked') or w.queue is null
         from judged, clock
         where w.execution_id = any (array(
-            select execution_id from judged where verdict not in ('gone', 'busy')))
+            select execution_id from judged where verdict not in ('obsolete', 'busy')))
           and w.execution_id = judged.execution_id
       ),
       freed as (
         delete from ${schema}.slots where execution_id = any (array(select id from parked))
       )
-      select 'taken', id, attempt, born, kind, scope, key, name, version, fingerprint, input, inbox,
-        cancelling, deadline, max_attempts, ${micros('clock.now')}::text
-      from taken cross join clock
+      select 'leased', id, attempt, incarnation, kind, scope, key, name, version, fingerprint, input, inbox,
+        cancelling, deadline, max_attempts, ${toMicros('clock.now')}::text
+      from leased cross join clock
       union all
       select 'parked', id, attempt, null, kind, scope, key, name, null, null, null, null, null, null, null, null
       from parked
@@ -111,11 +117,11 @@ export function wakeupStatements(schema: string) {
       from ${schema}.executions
       where cancelling and status = 'running' and owner = $3::uuid
       union all
-      select 'looked', null, count(*) filter (where verdict <> 'busy')::int4, null, null, null, null, null,
+      select 'examined', null, count(*) filter (where verdict <> 'busy')::int4, null, null, null, null, null,
         null, null, null, count(*) filter (where verdict = 'busy')::int4, null, null, null, null
       from judged`,
 
-    /** In how many ms the next wakeup of these handlers is due; null if none has a time. Safe: reads. */
+    /** The time until the next wakeup of these handlers, in ms; null if none has a due time. Safe: only reads. */
     nextDue: `
       with ${clock}
       select extract(epoch from min(found.due_at) - (select now from clock)) * 1000

@@ -1,13 +1,15 @@
-import { fragments } from './fragments.ts'
+/** The statements that start, suspend, signal and cancel executions that outlive a request. */
 
-/** The SQL of executions that outlive a request. The rules of statements.ts hold here too. */
+import { sqlFragments } from './fragments.ts'
+
+/** The SQL texts by name. They follow the rules of ExecutionStatements. */
 export type WorkflowStatements = ReturnType<typeof workflowStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function workflowStatements(schema: string) {
-  const { clock, born, micros, ms, at } = fragments(schema)
+  const { clock, incarnation, toMicros, milliseconds, fromMicros } = sqlFragments(schema)
 
-  // An unfinished workflow never expires.
+  // expires_at is 'infinity', because an unfinished workflow never expires.
   const start = (input: string, runs: string, owner: string, lease: string) => `
       with ${clock},
       input as (${input}),
@@ -18,27 +20,28 @@ export function workflowStatements(schema: string) {
         select id, scope, key, kind, name, version, fingerprint,
           case when ${runs} then 'running' else 'waiting' end, case when ${runs} then ${owner} end,
           case when ${runs} then 1 else 0 end, input, parent, queue, lane,
-          clock.now + ${ms('timeout')}, clock.now, 'infinity'
+          clock.now + ${milliseconds('timeout')}, clock.now, 'infinity'
         from input, clock
         order by id
         on conflict (id) do nothing
-        returning id, ${born('executions')}::text as born
+        returning id, ${incarnation('executions')}::text as incarnation
       ),
-      awake as (
+      new_wakeups as (
         insert into ${schema}.wakeups
           (execution_id, handler, due_at, max_attempts, admitted, priority, queue, lane, enqueued_at)
-        select input.id, input.handler, clock.now + case when ${runs} then ${ms(lease)} else ${ms('delay')} end,
+        select input.id, input.handler, clock.now + case when ${runs} then ${milliseconds(lease)} else ${milliseconds('delay')} end,
           input.attempts, input.queue is null, input.priority, input.queue, input.lane,
-          -- Those of one statement one after the other.
-          clock.now + ${ms('delay')} + input.arrival * interval '1 microsecond'
+          -- Executions of one statement keep their order of arrival.
+          clock.now + ${milliseconds('delay')} + input.arrival * interval '1 microsecond'
         from input join started using (id), clock
       )`
 
   return {
     /**
-     * Starts executions. Safe: the primary key lets one insert win, in the order of the ids, so that two
-     * batches that overlap cannot deadlock; the loser returns what is there, or looks again. What this
-     * process runs at once is its own from the start, and its wakeup is due when its lease is over.
+     * Creates executions. Safe: the primary key lets one insert win; the loser gets the existing row, or reads
+     * again. Rows are inserted in the order of their ids, so that two overlapping batches cannot deadlock. An
+     * execution that this process runs at once is created with this process as its owner, and its wakeup is due
+     * when the lease ends.
      */
     start: `${start(
       `select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
@@ -50,18 +53,18 @@ export function workflowStatements(schema: string) {
       '$18::uuid',
       '$19::int8',
     )}
-      select input.n::int4, started.born, e.fingerprint,
-        e.expires_at <= clock.now, ${micros('clock.now')}::text
+      select input.n::int4, started.incarnation, e.fingerprint,
+        e.expires_at <= clock.now, ${toMicros('clock.now')}::text
       from input
       cross join clock
       left join started on started.id = input.id
       left join ${schema}.executions e on e.id = input.id`,
 
     /**
-     * The same inside a transaction of the app's: it is started when that commits, and not at all if it
-     * does not. Safe: as above; a concurrent start of the same key waits for this transaction. One column:
-     * null if started, else the fingerprint of what is there; or 'expired'; or 'unseen': it was committed
-     * after this statement's snapshot was taken, and the next statement sees it.
+     * Creates an execution inside a transaction of the app: it starts if and when that commits. Safe: as `start`; a
+     * concurrent start of the same key waits for this transaction. The result has one column: null if created;
+     * otherwise the fingerprint of the existing execution, or 'expired', or 'unseen' if the existing one was
+     * committed after this statement's snapshot, so that only the next statement sees it.
      */
     startInTransaction: `${start(
       `select *, 0 as arrival from (values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text,
@@ -73,7 +76,7 @@ export function workflowStatements(schema: string) {
       'null::uuid',
       '0',
     )},
-      told as (select pg_notify($17::text, $18::text))
+      notified as (select pg_notify($17::text, $18::text))
       select case
           when started.id is not null then null
           when e.id is null then 'unseen'
@@ -82,46 +85,46 @@ export function workflowStatements(schema: string) {
         end as found
       from input
       cross join clock
-      cross join told
+      cross join notified
       left join started on started.id = input.id
       left join ${schema}.executions e on e.id = input.id`,
 
-    /** An outcome that has expired makes room for a new life. Safe: one row, judged under its lock. */
-    forget: `
+    /** Deletes an execution if it is done and has expired. Safe: one row, checked under its lock. */
+    deleteIfExpired: `
       with ${clock},
-      forgotten as (
+      deleted as (
         delete from ${schema}.executions e using clock
         where e.id = $1::uuid and e.status = 'done' and e.expires_at <= clock.now
         returning e.id
       ),
-      unread as (
-        delete from ${schema}.signals where execution_id = any (array(select id from forgotten))
+      deleted_signals as (
+        delete from ${schema}.signals where execution_id = any (array(select id from deleted))
       )
-      delete from ${schema}.steps where execution_id = any (array(select id from forgotten))`,
+      delete from ${schema}.steps where execution_id = any (array(select id from deleted))`,
 
     /**
-     * Puts executions to sleep until something arrives or the time comes. Safe: only the current attempt
-     * can, checked under the row's lock together with the inbox: what has arrived since the attempt looked
-     * has counted it up. Whoever arrives after this commit finds the wakeup as this has left it. Sleeping is
-     * no attempt that failed.
+     * Suspends executions until an event arrives or a time is reached. Safe: only the current attempt can, checked
+     * under the row's lock together with the inbox count: an event that arrived after the attempt last read has
+     * raised the count. An event that arrives after this commit reschedules the wakeup that this has left. A
+     * suspension does not count as an attempt, so it raises the maximum by one.
      */
     suspend: `
       with ${clock},
       input as (
         select * from unnest($1::uuid[], $2::int8[], $3::int4[], $4::int4[], $5::int8[])
-          with ordinality as t (id, born, attempt, inbox, due, n)
+          with ordinality as t (id, incarnation, attempt, inbox, due, n)
       ),
       suspended as (
         update ${schema}.executions e
         set status = 'waiting', owner = null, last_error = null
         from input
-        where e.id = input.id and ${born('e')} = input.born and e.attempt = input.attempt
+        where e.id = input.id and ${incarnation('e')} = input.incarnation and e.attempt = input.attempt
           and e.status = 'running' and e.owner = $6::uuid and e.inbox = input.inbox and not e.cancelling
         returning input.n, e.id, input.due
       ),
-      later as (
+      rescheduled as (
         update ${schema}.wakeups w
-        set due_at = coalesce(${at('s.due')}, 'infinity'), max_attempts = w.max_attempts + 1
+        set due_at = coalesce(${fromMicros('s.due')}, 'infinity'), max_attempts = w.max_attempts + 1
         from suspended s
         where w.execution_id = any (array(select id from suspended)) and w.execution_id = s.id
       )
@@ -129,19 +132,19 @@ export function workflowStatements(schema: string) {
         e.status = 'running' and e.owner = $6::uuid and e.attempt = input.attempt
       from input
       left join suspended using (n)
-      left join ${schema}.executions e on e.id = input.id and ${born('e')} = input.born`,
+      left join ${schema}.executions e on e.id = input.id and ${incarnation('e')} = input.incarnation`,
 
     /**
-     * A signal is kept until a journal entry takes it. Safe: its primary key makes one of two that are
-     * sent at once; it counts up the inbox under the execution's lock, before or after a suspension, and
-     * wakes the execution in the same commit.
+     * Stores a signal until a journal entry consumes it. Safe: the primary key keeps one of two that a sender sends
+     * at once. It raises the inbox count under the execution's lock, before or after a suspension, and wakes the
+     * execution in the same commit.
      */
-    signal: `
+    sendSignal: `
       with ${clock},
       target as (
         update ${schema}.executions set inbox = inbox + 1
         where id = $1::uuid and status <> 'done' and kind <> 'request'
-        -- Parked, or still to begin at its time: it is kept for then.
+        -- A parked execution, or one that has not begun, is not woken; the signal is kept.
         returning id, status <> 'parked' and attempt > 0 as begun
       ),
       sent as (
@@ -149,33 +152,33 @@ export function workflowStatements(schema: string) {
         select id, $2::text, $3::text, ($4::bytea[])[1], clock.now from target, clock
         on conflict (execution_id, name, sender) do nothing
       ),
-      roused as (
+      woken as (
         update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
         from clock where w.execution_id = any (array(select id from target where begun))
       )
       select id from target`,
 
-    /** What has been sent and not been taken, in the order of arrival. Safe: reads. */
-    unread: `
+    /** Reads the signals that no journal entry has consumed, in the order of their arrival. Safe: only reads. */
+    readPendingSignals: `
       select sender, value from ${schema}.signals
       where execution_id = $1::uuid and name = $2::text and taken_at is null
       order by sent_at, sender`,
 
     /**
-     * The journal entry of a signal that has arrived. Safe: the primary keys let one entry take it, and
-     * the entry is written only if the signal is not taken, under its row's lock: a concurrent one waits and
-     * finds it taken. An entry that loses takes nothing. The row stays for as long as the execution: its
-     * sender may send it again, not knowing that it has arrived. Only the current attempt takes one, checked
-     * under the execution's lock: a takeover comes before, or reads the entry; else it would wait in vain
-     * for what a stale process has taken.
+     * Writes the journal entry of a signal and marks the signal as taken. Safe: the entry is written only if the
+     * signal is not taken, checked under its row's lock: a concurrent statement waits and finds it taken. If the
+     * entry exists, the signal is not taken. The signal's row is kept for as long as the execution, because its
+     * sender may send it again, not knowing that it has arrived. Only the current attempt may take a signal,
+     * checked under the execution's lock, so that a takeover happens before, or reads the entry. Otherwise the new
+     * attempt could wait for ever for a signal that a stale process has taken.
      */
-    takeSignal: `
+    consumeSignal: `
       with ${clock},
       target as (
         select e.id, e.created_at,
           true as current, e.cancelling
         from ${schema}.executions e
-        where e.id = $1::uuid and ${born('e')} = $2::int8
+        where e.id = $1::uuid and ${incarnation('e')} = $2::int8
           and e.status = 'running' and e.owner = $11::uuid and e.attempt = $3::int4
         for share of e
       ),
@@ -189,7 +192,7 @@ export function workflowStatements(schema: string) {
         insert into ${schema}.steps as s
           (execution_id, life, name, occurrence, position, kind, output, attempt, started_at, completed_at)
         select id, created_at, $4::text, $5::int4, $6::int4, 'signal', ($7::bytea[])[1], $3::int4,
-          clock.now - ${ms('$10::int8')}, clock.now
+          clock.now - ${milliseconds('$10::int8')}, clock.now
         from target, clock
         where exists (select from held)
         on conflict (execution_id, life, name, occurrence) do update
@@ -205,15 +208,15 @@ export function workflowStatements(schema: string) {
           and name = $8::text and sender = $9::text
       )
       select recorded.execution_id is not null, target.current, target.cancelling,
-        ${micros('clock.now')}::text
+        ${toMicros('clock.now')}::text
       from target cross join clock left join recorded on true`,
 
     /**
-     * Whoever sleeps until an execution has ended is woken by whoever ends it. Safe: the waiters are on the
-     * row that is ended, and read by that update under the row's lock. In the order of their ids, as whoever
-     * ends many.
+     * Registers waiters, which the statement that ends an execution wakes. Safe: the waiters are in the row of the
+     * execution, and the update that ends it reads them under the row's lock. Rows are locked in the order of
+     * their ids, the order in which `complete` locks them.
      */
-    subscribe: `
+    subscribeToEnd: `
       with input as (
         select id, array_agg(waiter) as waiters
         from unnest($1::uuid[], $2::uuid[]) as t (id, waiter)
@@ -231,9 +234,9 @@ export function workflowStatements(schema: string) {
       where e.id = any (array(select id from held)) and e.id = held.id`,
 
     /**
-     * Asks an execution, and what it has started, to end. Safe: sets a flag under each row's lock, which
-     * goes with the inbox, so that none of them falls asleep over it; what ends meanwhile has ended. Each
-     * has one attempt left to undo what it did, and needs no slot for that.
+     * Cancels an execution and its children. Safe: sets a flag and raises the inbox count under each row's lock, so
+     * that none of them is suspended without seeing the flag; one that has ended meanwhile does not change. Each
+     * gets at least one more attempt, to run its compensations, and needs no slot for it.
      */
     cancel: `
       with recursive ${clock},
@@ -250,7 +253,7 @@ export function workflowStatements(schema: string) {
         where e.id = any (array(select id from tree)) and e.status <> 'done' and e.kind <> 'request'
         returning e.id, e.attempt
       ),
-      roused as (
+      woken as (
         update ${schema}.wakeups w
         set due_at = least(w.due_at, clock.now), admitted = true, blocked = false,
           max_attempts = greatest(w.max_attempts, marked.attempt + 1)
@@ -266,7 +269,7 @@ export function workflowStatements(schema: string) {
         case when e.status = 'running' and not coalesce(p.expires_at > clock.now, false)
           then 'interrupted' else e.status end,
         e.attempt, e.cancelling and e.status <> 'done', e.last_error, e.response_status, e.response_headers,
-        e.response_body, ${micros('e.created_at')}::text, ${micros('e.completed_at')}::text
+        e.response_body, ${toMicros('e.created_at')}::text, ${toMicros('e.completed_at')}::text
       from ${schema}.executions e
       cross join clock
       left join ${schema}.processes p on p.id = e.owner

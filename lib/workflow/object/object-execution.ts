@@ -1,62 +1,63 @@
-import type { ExecutionParts } from '../../engine/running-execution.ts'
-import type { Sealer } from '../../engine/values/encryptor.ts'
+/** The execution object of an object's handlers: a workflow execution that also reads and changes the object's state. */
+
+import type { ExecutionDependencies } from '../../engine/running-execution.ts'
+import type { Encryptor } from '../../engine/values/encryptor.ts'
 import { decodeValue, encodeValue } from '../../engine/values/value-codec.ts'
 import { PawlError } from '../../errors/index.ts'
 import { parseOptions } from '../../options/parse-options.ts'
 import type { StateKey, StateStore } from '../../store/state-store.ts'
-import { stateName } from '../option-schemas.ts'
+import { stateNameSchema } from '../option-schemas.ts'
 import { checkSize } from '../workflow-outcome.ts'
-import { RunningWorkflow, type WorkflowParts } from '../running-workflow.ts'
+import { RunningWorkflow, type RunningWorkflowDependencies } from '../running-workflow.ts'
 import type { WorkflowExecution } from '../workflow-execution.ts'
-import { type ObjectState, type ReadonlyState, readState, sealState } from './object-state.ts'
+import { type ObjectState, type ReadonlyState, readState, encryptState } from './object-state.ts'
 
-/** What a handler of an object holds of its execution. */
+/** The execution object that a handler of an object receives as its first argument. */
 export interface ObjectExecution extends WorkflowExecution {
   /** The key of the object that was called: `cart.of(key)`. */
   readonly objectKey: string
-  /** What the object keeps under this key. Nobody else changes it meanwhile. */
+  /** The object's state under this key. No other handler changes it while this one runs. */
   readonly state: ObjectState
 }
 
-/** What a handler that only reads holds of its execution. */
+/** The execution object that a reader of an object receives as its first argument. */
 export interface ReaderExecution extends WorkflowExecution {
   readonly objectKey: string
-  /** What the object kept under this key at the first look: one moment, whatever changes meanwhile. */
+  /** The object's state under this key, as it was at the first read in this attempt. */
   readonly state: ReadonlyState
 }
 
-/** What the execution of an object's handler needs besides. */
-export interface ObjectParts {
-  at: StateKey
+/** What the execution of an object's handler needs in addition to that of a workflow. */
+export interface ObjectDependencies {
+  stateKey: StateKey
   readOnly: boolean
   store: StateStore
-  sealer: Sealer
-  /** The largest value, in bytes. */
+  encryptor: Encryptor
+  /** The size limit of one value, in bytes. */
   maxBytes: number
-  stopped: () => boolean
+  isStopped: () => boolean
 }
 
-/** The execution of an object's handler in an attempt that is running here. */
-export class RunningObject extends RunningWorkflow implements ObjectExecution {
-  readonly #object: ObjectParts
-  /** What is kept, encoded, as of the first look, with what this attempt has changed since. */
-  #kept: Map<string, Buffer> | undefined
-  /** One after the other, in the order of the calls. */
-  #last: Promise<unknown> = Promise.resolve()
+/** The execution object of a handler while an attempt runs in this process. */
+export class RunningObjectHandler extends RunningWorkflow implements ObjectExecution {
+  readonly #object: ObjectDependencies
+  /** The encoded state as of the first read, with the changes that this attempt has made since. */
+  #values: Map<string, Buffer> | undefined
+  /** The last state operation; the next one runs after it. */
+  #lastTurn: Promise<unknown> = Promise.resolve()
 
-  constructor(parts: ExecutionParts, own: WorkflowParts, object: ObjectParts) {
-    super(parts, own)
+  constructor(dependencies: ExecutionDependencies, workflow: RunningWorkflowDependencies, object: ObjectDependencies) {
+    super(dependencies, workflow)
     this.#object = object
   }
 
   get objectKey(): string {
-    return this.#object.at.key
+    return this.#object.stateKey.key
   }
 
-  /** Whether a call of that object and key would wait for this one to end. */
-  override holds({ object, key }: StateKey): boolean {
-    const { at, readOnly } = this.#object
-    return !readOnly && at.object === object && at.key === key
+  override blocksCallsOf({ object, key }: StateKey): boolean {
+    const { stateKey, readOnly } = this.#object
+    return !readOnly && stateKey.object === object && stateKey.key === key
   }
 
   override get state(): ObjectState {
@@ -65,28 +66,28 @@ export class RunningObject extends RunningWorkflow implements ObjectExecution {
 
   readonly #state: ObjectState = {
     get: async <T>(name: string) => {
-      const at = nameOf('get', name)
-      return (await this.#read(`state.get ${at}`, (kept) => decodeValue(kept.get(at) ?? null))) as
+      const stateName = parseStateName('get', name)
+      return (await this.#read(`state.get ${stateName}`, (values) => decodeValue(values.get(stateName) ?? null))) as
         | T
         | undefined
     },
     keys: async () =>
-      (await this.#read('state.keys', (kept) => [...kept.keys()].sort())) as string[],
+      (await this.#read('state.keys', (values) => [...values.keys()].sort())) as string[],
     set: (name, value) => this.#change('set', name, value),
     delete: (name) => this.#change('delete', name, undefined),
   }
 
-  async #read(entry: string, look: (kept: Map<string, Buffer>) => unknown): Promise<unknown> {
-    const { journal, steps } = this.parts
-    this.checkUse(entry, noop, 'state')
-    const use = journal.use(entry, 'state')
-    if (use.entry?.completed) return this.track(journal.replay(use, use.entry))
-    return this.#inTurn(async () => {
+  async #read(entry: string, select: (values: Map<string, Buffer>) => unknown): Promise<unknown> {
+    const { journal, steps } = this.dependencies
+    this.validateCall(entry, noop, 'state')
+    const call = journal.call(entry, 'state')
+    if (call.entry?.completed) return this.trackActive(journal.replay(call, call.entry))
+    return this.#serialize(async () => {
       const started = performance.now()
-      this.#kept ??= await this.#load()
-      const output = look(this.#kept)
-      // By the current attempt only: the key may have gone on to the next call.
-      const other = await journal.recordBy(use, output, (record) =>
+      this.#values ??= await this.#load()
+      const output = select(this.#values)
+      // Only the current attempt may record what it read: the next call for the key may be running already.
+      const existing = await journal.recordWith(call, output, (record) =>
         steps.record({
           ...record,
           kind: 'state',
@@ -96,60 +97,61 @@ export class RunningObject extends RunningWorkflow implements ObjectExecution {
           onlyIfCurrent: true,
         }),
       )
-      return other ? journal.adopt(other) : output
+      return existing ? journal.adopt(existing) : output
     })
   }
 
   async #change(what: 'set' | 'delete', name: string, value: unknown): Promise<void> {
-    const { at, readOnly, store, sealer, maxBytes } = this.#object
-    nameOf(what, name)
+    const { stateKey, readOnly, store, encryptor, maxBytes } = this.#object
+    parseStateName(what, name)
     if (readOnly) {
       throw new PawlError(
         'read-only',
-        `state.${what}("${name}") was called by a reader of object "${at.object}".`,
-        'Put it among the handlers: they run one at a time for each key.',
+        `state.${what}("${name}") was called by a reader of object "${stateKey.object}".`,
+        'Move the function to the handlers, which run one at a time for each key and may change state.',
       )
     }
-    const { journal } = this.parts
+    const { journal } = this.dependencies
     const entry = `state.${what} ${name}`
-    this.checkUse(entry, noop, 'state')
+    this.validateCall(entry, noop, 'state')
     const bytes = encodeValue(value)
-    checkSize(bytes, maxBytes, `The state "${name}" of object "${at.object}"`)
-    const use = journal.use(entry, 'state')
-    if (use.entry?.completed) return void (await this.track(journal.replay(use, use.entry)))
-    await this.#inTurn(async () => {
+    checkSize(bytes, maxBytes, `The state "${name}" of object "${stateKey.object}"`)
+    const call = journal.call(entry, 'state')
+    if (call.entry?.completed) return void (await this.trackActive(journal.replay(call, call.entry)))
+    await this.#serialize(async () => {
       const started = performance.now()
-      const other = await journal.recordBy(use, undefined, ({ name: _, occurrence, ...record }) =>
+      const existing = await journal.recordWith(call, undefined, ({ name: _, occurrence, ...record }) =>
         store.change({
           ...record,
-          ...at,
+          ...stateKey,
           entry: { name: entry, occurrence },
           name,
-          value: sealState(sealer, at, name, bytes),
+          value: encryptState(encryptor, stateKey, name, bytes),
           tookMs: performance.now() - started,
         }),
       )
-      if (other) journal.adopt(other)
-      if (bytes === null) this.#kept?.delete(name)
-      else this.#kept?.set(name, bytes)
+      if (existing) journal.adopt(existing)
+      if (bytes === null) this.#values?.delete(name)
+      else this.#values?.set(name, bytes)
     })
   }
 
   #load(): Promise<Map<string, Buffer>> {
-    const { store, sealer, at, stopped } = this.#object
-    return readState(store, sealer, at, stopped)
+    const { store, encryptor, stateKey, isStopped } = this.#object
+    return readState(store, encryptor, stateKey, isStopped)
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#last.then(work)
-    this.#last = turn.catch(noop)
-    return this.track(turn)
+  /** Runs state operations one after the other, in the order of the calls. */
+  #serialize<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#lastTurn.then(work)
+    this.#lastTurn = turn.catch(noop)
+    return this.trackActive(turn)
   }
 }
 
 /** @throws PawlError `invalid-option` */
-function nameOf(what: string, name: unknown): string {
-  return parseOptions(stateName, { name }, `state.${what}()`).name
+function parseStateName(what: string, name: unknown): string {
+  return parseOptions(stateNameSchema, { name }, `state.${what}()`).name
 }
 
 const noop = () => {}

@@ -1,52 +1,58 @@
-import { persist } from '../../engine/retry/retry-while-unavailable.ts'
-import type { Sealer } from '../../engine/values/encryptor.ts'
+/** The state that an object keeps under each key: its interfaces for handlers, and its reading and encryption. */
+
+import { retryWhileUnavailable } from '../../engine/retry/retry-while-unavailable.ts'
+import type { Encryptor } from '../../engine/values/encryptor.ts'
 import type { StateKey, StateStore } from '../../store/state-store.ts'
 
-/** What an object keeps under a key, as a handler that only reads sees it. */
+/** The state of an object under one key, as readers see it. */
 export interface ReadonlyState {
   /**
-   * What is kept under this name; undefined if nothing is. It is journaled: a later attempt sees the
-   * same.
+   * Reads the value under this name; undefined if there is none. The result is recorded in the journal, so
+   * that a later attempt gets the same one.
    */
   get<T = unknown>(name: string): Promise<T | undefined>
-  /** The names under which something is kept, in order. Journaled too. */
+  /** Lists the names that have values, sorted. The result is recorded in the journal too. */
   keys(): Promise<string[]>
 }
 
-/** What an object keeps under a key. */
+/** The state of an object under one key, as handlers see it. */
 export interface ObjectState extends ReadonlyState {
   /**
-   * Keeps a value under this name, in the same commit as its journal entry: once, however often the
-   * handler runs. Undefined deletes it.
+   * Stores a value under this name, in the same commit as the journal entry: once, however often the handler
+   * runs. Undefined deletes the value.
    * @throws PawlError `value-unkeepable`, `limit-exceeded`, `superseded`, `invalid-option`
    */
   set(name: string, value: unknown): Promise<void>
-  /** Keeps nothing under this name any more. */
+  /** Deletes the value under this name. */
   delete(name: string): Promise<void>
 }
 
-/** What is kept is sealed for where it is kept, and outlives every execution. */
+/** Takes the place of the execution's id in encryption: state belongs to no execution. */
 const STATE = 'state'
 
-export function sealState(
-  sealer: Sealer,
-  at: StateKey,
+/** Encrypts a value for the place where it is stored; null stays null. */
+export function encryptState(
+  encryptor: Encryptor,
+  stateKey: StateKey,
   name: string,
   bytes: Buffer | null,
 ): Buffer | null {
-  return bytes && sealer.seal(bytes, STATE, purposeOf(at, name))
+  return bytes && encryptor.encrypt(bytes, STATE, purposeOf(stateKey, name))
 }
 
-/** All that is kept under a key, encoded, by name. @throws PawlError `decryption-failed`, `store-unavailable` */
+/**
+ * Reads and decrypts all encoded values under a key, by name.
+ * @throws PawlError `decryption-failed`, `store-unavailable`
+ */
 export async function readState(
   store: StateStore,
-  sealer: Sealer,
-  at: StateKey,
+  encryptor: Encryptor,
+  stateKey: StateKey,
   giveUp: () => boolean,
 ): Promise<Map<string, Buffer>> {
-  const stored = await persist(() => store.read(at), giveUp)
+  const stored = await retryWhileUnavailable(() => store.read(stateKey), giveUp)
   return new Map(
-    [...stored].map(([name, value]) => [name, sealer.open(value, STATE, purposeOf(at, name))]),
+    [...stored].map(([name, value]) => [name, encryptor.decrypt(value, STATE, purposeOf(stateKey, name))]),
   )
 }
 

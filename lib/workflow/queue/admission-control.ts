@@ -1,110 +1,115 @@
-import type { Admitted } from '../../engine/worker.ts'
+/** Admits waiting executions from queues, as far as the queues' limits allow. */
+
+import type { AdmissionResult } from '../../engine/worker.ts'
 import type { Logger } from '../../options/logger.ts'
 import type { QueueStore } from '../../store/queue-store.ts'
-import type { Lane } from '../../store/execution-store.ts'
-import type { Definition } from '../definition.ts'
+import type { FreedLane } from '../../store/execution-store.ts'
+import type { WorkflowDefinition } from '../definition.ts'
 import type { Queue } from './queue.ts'
 
-/** How often a process looks whether something is stuck: whoever had to see to it may have died. */
+/**
+ * How often a process looks for slots and lanes that a dead process has left blocked, in ms.
+ */
 const SWEEP_MS = 5000
 
-/** How soon it asks again if others were letting in, in ms. */
-const AGAIN_MS = 10
+/** The mean delay before another try, if another process was admitting from the queue, in ms. */
+const CONTENTION_RETRY_MS = 10
 
-/** What letting in needs of the process. */
-export interface AdmissionParts {
+/** What {@link AdmissionControl} needs. */
+export interface AdmissionDependencies {
   store: QueueStore
   /** The workflows that this process runs. */
-  definitions: () => Iterable<Definition>
-  /** Lets the worker look. */
-  kick: () => void
+  definitions: () => Iterable<WorkflowDefinition>
+  /** Makes the worker look for due executions now. */
+  pollNow: () => void
   logger: Logger
 }
 
-/** Lets what waits in queues begin, as far as their limits allow. */
-export class Admission {
-  readonly #parts: AdmissionParts
-  /** Queues that are open. */
-  readonly #open = new Set<string>()
+/** Admits executions from the queues of this process's workflows. */
+export class AdmissionControl {
+  readonly #dependencies: AdmissionDependencies
+  /** The names of the queues whose gate rows this process has made sure of. */
+  readonly #withGate = new Set<string>()
   #sweptAt = Number.NEGATIVE_INFINITY
 
-  constructor(parts: AdmissionParts) {
-    this.#parts = parts
+  constructor(dependencies: AdmissionDependencies) {
+    this.#dependencies = dependencies
   }
 
-  /** @param room for how many there is room in this process */
-  async admit(room: number): Promise<Admitted> {
+  /** @param capacity how many executions this process can run now, which limits how many are admitted */
+  async admit(capacity: number): Promise<AdmissionResult> {
     const queues = this.#queues()
-    if (queues.size === 0 || room === 0) return { again: false, nextMs: null }
-    const { store } = this.#parts
+    if (queues.size === 0 || capacity === 0) return { hasMore: false, nextMs: null }
+    const { store } = this.#dependencies
     await this.#prepare(queues)
-    const ready = await store.ready(
+    const dueMsByQueue = await store.nextDue(
       [...queues].flatMap(([queue, handlers]) =>
         handlers.map((handler) => ({ queue: queue.name, handler })),
       ),
     )
-    let left = room
-    let again = false
-    const times: number[] = []
-    // In no fixed order, so that no queue is always the one for which there is no room.
+    let left = capacity
+    let hasMore = false
+    const waitsMs: number[] = []
+    // In random order, so that no queue is always the one that is left without capacity.
     for (const [queue, handlers] of shuffled([...queues])) {
-      const dueMs = ready.get(queue.name)
+      const dueMs = dueMsByQueue.get(queue.name)
       if (dueMs === undefined) continue
       if (dueMs > 0) {
-        times.push(dueMs)
+        waitsMs.push(dueMs)
         continue
       }
       if (left === 0) continue
       const result = await store.admit(queue.name, queue.limits, handlers, left)
       left -= result.admitted
-      again ||= result.admitted > 0 || result.aside > 0
-      if (result.passedBy) times.push(AGAIN_MS * (0.5 + Math.random()))
-      if (result.rateMs !== null) times.push(result.rateMs)
+      hasMore ||= result.admitted > 0 || result.blocked > 0
+      if (result.skipped) waitsMs.push(CONTENTION_RETRY_MS * (0.5 + Math.random()))
+      if (result.rateLimitedMs !== null) waitsMs.push(result.rateLimitedMs)
     }
-    return { again, nextMs: times.length === 0 ? null : Math.min(...times) }
+    return { hasMore, nextMs: waitsMs.length === 0 ? null : Math.min(...waitsMs) }
   }
 
-  /** Something has ended that had been let in. */
-  freed({ queue: name, lane }: Lane): void {
-    const { store, kick, logger } = this.#parts
+  /** Handles the end of an execution that had been admitted: another one may be admitted in its place. */
+  onSlotFreed({ queue: name, lane }: FreedLane): void {
+    const { store, pollNow, logger } = this.#dependencies
     const queue = [...this.#queues().keys()].find((queue) => queue.name === name)
-    const places = queue?.limits.concurrencyPerKey
-    if (lane === null || !places) {
-      kick()
+    const slots = queue?.limits.concurrencyPerKey
+    if (lane === null || !slots) {
+      pollNow()
       return
     }
     store
-      .promote({ queue: name, lane, places })
-      .catch((error) => logger.debug('a lane is left to the next sweep', { error, lane }))
-      .finally(kick)
+      .unblockNext({ queue: name, lane, slots })
+      .catch((error) => logger.debug('unblocking a lane failed; the next sweep will unblock it', { error, lane }))
+      .finally(pollNow)
   }
 
-  /** Something was given up elsewhere: the next look is a thorough one. */
-  sweepSoon(): void {
+  /** Makes the next admission sweep first, since an execution of a dead process was parked and may hold slots. */
+  requestSweep(): void {
     this.#sweptAt = Number.NEGATIVE_INFINITY
   }
 
+  /** Creates missing gate rows and, from time to time, frees what dead processes have left blocked. */
   async #prepare(queues: ReadonlyMap<Queue, readonly string[]>): Promise<void> {
-    const { store } = this.#parts
+    const { store } = this.#dependencies
     const names = [...queues.keys()].map(({ name }) => name)
-    const sweeps = performance.now() - this.#sweptAt > SWEEP_MS
-    const missing = sweeps ? names : names.filter((name) => !this.#open.has(name))
-    if (missing.length > 0) await store.open(missing)
-    for (const name of missing) this.#open.add(name)
-    if (!sweeps) return
+    const isSweepDue = performance.now() - this.#sweptAt > SWEEP_MS
+    const missing = isSweepDue ? names : names.filter((name) => !this.#withGate.has(name))
+    if (missing.length > 0) await store.createGates(missing)
+    for (const name of missing) this.#withGate.add(name)
+    if (!isSweepDue) return
     this.#sweptAt = performance.now()
-    await store.tidy(names)
+    await store.freeOrphanedSlots(names)
     for (const { name, limits } of queues.keys()) {
       if (limits.concurrencyPerKey === null) continue
-      const stuck = await store.stuck(name, limits.concurrencyPerKey)
-      await Promise.all(stuck.map((lane) => store.promote(lane)))
+      const stuck = await store.stuckLanes(name, limits.concurrencyPerKey)
+      await Promise.all(stuck.map((lane) => store.unblockNext(lane)))
     }
   }
 
-  /** The queues of what this process runs, and what can run it. */
+  /** The queues that this process's workflows use, with the handlers of these workflows. */
   #queues(): Map<Queue, string[]> {
     const byName = new Map<string, [Queue, string[]]>()
-    for (const { queue, handler } of this.#parts.definitions()) {
+    for (const { queue, handler } of this.#dependencies.definitions()) {
       if (!queue) continue
       const known = byName.get(queue.name)
       if (known) known[1].push(handler)

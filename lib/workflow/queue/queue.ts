@@ -1,40 +1,42 @@
+/** A queue: limits that the executions of several workflows share across all processes. */
+
 import type { Duration } from '../../options/parse-options.ts'
 import type { QueueLimits, QueueStore } from '../../store/queue-store.ts'
 import type { QueueSettings } from '../option-schemas.ts'
 
-/** Options of a queue. Its limits hold over all processes. */
+/** Options of `pawl.queue()`. The limits apply across all processes. */
 export interface QueueOptions {
-  /** How many of its executions may be under way, sleeping ones too. Default: no limit. */
+  /** How many of the queue's executions may be in progress, including sleeping ones. Default: no limit. */
   concurrency?: number
-  /** The same for each `queueKey`; 1: one at a time in the order of arrival. Default: no limit. */
+  /** The same limit for each `queueKey`; 1: one at a time, in the order of arrival. Default: no limit. */
   concurrencyPerKey?: number
-  /** How many may begin within a period, any that long. Default: no limit. */
+  /** How many executions may begin within any period of this length. Default: no limit. */
   rateLimit?: { limit: number; period: Duration }
   /**
-   * How many may wait; a start beyond that is refused (`limit-exceeded`). Those that start at the same
-   * moment may exceed it by a few. Default: no limit.
+   * How many executions may wait; a start beyond that is refused (`limit-exceeded`). Concurrent starts may
+   * exceed the limit by a few. Default: no limit.
    */
   maxDepth?: number
 }
 
-/** How a queue stands. */
+/** The current counts of a queue's executions. */
 export interface Backlog {
-  /** How many wait for their turn. */
+  /** How many wait to be admitted. */
   waiting: number
-  /** How many begin later, since they were started with a `delay`. */
+  /** How many were started with a `delay` that has not passed yet. */
   delayed: number
-  /** How many are under way, sleeping ones too. */
+  /** How many are in progress, including sleeping ones. */
   running: number
-  /** Since when the first of those that wait has waited; null if none does. */
+  /** When the waiting execution that has waited longest began to wait; null if none waits. */
   oldest: Date | null
 }
 
-/** A queue, from `pawl.queue(name, options)`: workflows that name it run under its limits. */
+/** A queue, as `pawl.queue(name, options)` returns it. Its limits apply to the workflows that name it. */
 export class Queue {
   readonly name: string
   /** @internal */
   readonly limits: QueueLimits
-  /** @internal How many may wait; null: no limit. */
+  /** @internal How many executions may wait; null: no limit. */
   readonly maxDepth: number | null
   readonly #store: () => QueueStore
 
@@ -51,9 +53,9 @@ export class Queue {
     this.#store = store
   }
 
-  /** @throws PawlError `not-started`, `store-unavailable` */
+  /** Reads the current counts of the queue's executions. @throws PawlError `not-started`, `store-unavailable` */
   async backlog(): Promise<Backlog> {
-    const { oldest, ...counts } = await this.#store().backlog(this.name)
+    const { oldest, ...counts } = await this.#store().counts(this.name)
     return { ...counts, oldest: oldest === null ? null : new Date(oldest) }
   }
 }

@@ -1,3 +1,5 @@
+/** A schedule: validates its options, and computes the ticks of its cron expression. */
+
 import { Cron } from 'croner'
 import { z } from 'zod'
 import { PawlError } from '../../errors/index.ts'
@@ -5,25 +7,26 @@ import { parseOptions } from '../../options/parse-options.ts'
 import { checkName } from '../define.ts'
 import { Workflow } from '../workflow.ts'
 
-/** Options of a schedule. */
+/** Options of `pawl.schedule()`. */
 export interface ScheduleOptions<Input = unknown> {
   /**
-   * When: five fields (minute, hour, day of the month, month, day of the week), six with seconds before
-   * them, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. Also `mon-fri`, `L` (last), `1#2`.
+   * The cron expression: five fields (minute, hour, day of the month, month, day of the week), six with a
+   * field for seconds in front, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. Names (`mon-fri`),
+   * `L` (last) and `1#2` (second Monday) are supported.
    */
   cron: string
   /** An IANA time zone, such as `'Europe/Berlin'`. Default `'UTC'`, wherever the process runs. */
   timezone?: string
   /**
-   * What becomes of ticks that nobody could run at their time: `'last'` runs the latest of them, `'all'`
-   * each, `'skip'` none. Default `'last'`: what is due is done, and an outage ends in no burst.
+   * What to do about ticks that no process ran at their time: `'last'` runs the latest of them, `'all'` runs
+   * each, `'skip'` runs none. Default `'last'`: due work is done, but an outage does not end in a burst.
    */
   missed?: 'skip' | 'last' | 'all'
-  /** What the workflow is started with, or a function of the tick that gives it. Default: undefined. */
+  /** The input of the workflow, or a function that returns it for a tick. Default: undefined. */
   input?: Input | ((tick: Date) => Input | Promise<Input>)
 }
 
-/** A schedule, as `pawl.schedules()` tells it. */
+/** A schedule, as `pawl.schedules()` returns it. */
 export interface ScheduleStatus {
   name: string
   /** The name of the workflow that it starts. */
@@ -35,8 +38,8 @@ export interface ScheduleStatus {
   next: Date | null
 }
 
-/** A tick that begins later than this after its time has been missed, in ms. */
-export const GRACE_MS = 60_000
+/** A tick that begins later than this after its time counts as missed, in ms. */
+export const MISSED_AFTER_MS = 60_000
 
 const EXPRESSION = "a cron expression of 5 or 6 fields like '0 9 * * mon-fri', or '@daily'"
 const ZONE = "an IANA time zone like 'Europe/Berlin'"
@@ -45,7 +48,7 @@ const scheduleOptions = z.strictObject({
   cron: z
     .string(EXPRESSION)
     .transform((text) => text.trim().split(/\s+/).join(' '))
-    // Other forms are no schedule (a date), or mean another thing in each process ('?').
+    // croner also accepts forms that are no schedule (a date) or differ between processes ('?').
     .refine((text) => /^(@[a-z]+|[^\s@?]+( [^\s@?]+){4,5})$/i.test(text), EXPRESSION)
     .refine((text) => text.length <= 200, 'at most 200 characters'),
   timezone: z.string(ZONE).refine(isZone, ZONE).default('UTC'),
@@ -53,7 +56,7 @@ const scheduleOptions = z.strictObject({
   input: z.unknown().optional(),
 })
 
-/** A schedule as this process knows it. */
+/** A schedule with its options resolved. */
 export class Schedule {
   readonly name: string
   readonly cron: string
@@ -71,8 +74,8 @@ export class Schedule {
     if (!(workflow instanceof Workflow)) {
       throw new PawlError(
         'invalid-option',
-        `The ${what} was given no workflow.`,
-        'Call pawl.schedule(name, options, workflow) with what pawl.workflow(…) returned.',
+        `The ${what} has no workflow.`,
+        'Call pawl.schedule(name, options, workflow) with the workflow that pawl.workflow(…) returned.',
       )
     }
     this.name = name
@@ -81,39 +84,43 @@ export class Schedule {
     this.missed = missed
     this.workflow = workflow
     this.#input = input
-    this.#times = parse(what, cron, timezone)
+    this.#times = parseCron(what, cron, timezone)
   }
 
-  /** Whoever has another expression or zone has another schedule: neither runs ticks of the other. */
+  /**
+   * The version of the workflow that runs the ticks. Processes with another expression or time zone have
+   * another version, so neither runs ticks of the other.
+   */
   get version(): string {
     return `${this.cron} ${this.timezone}`
   }
 
   /** The first tick after a time. */
-  after(time: Date): Date {
+  nextAfter(time: Date): Date {
     return this.#times.nextRun(time) as Date
   }
 
   /**
-   * What to do with a tick.
-   * @param now when it begins
-   * @returns whether it starts the workflow, and which tick comes next
+   * Decides what to do at a tick.
+   * @param now the time at which the tick is run
+   * @returns whether the tick starts the workflow, and which tick comes next
    */
   plan(tick: Date, now: Date): { runs: boolean; next: Date } {
-    const next = this.after(tick)
+    const next = this.nextAfter(tick)
     const isLast = next > now
     if (this.missed === 'all') return { runs: true, next }
     if (this.missed === 'last')
       return isLast ? { runs: true, next } : { runs: false, next: this.#last(now) }
-    const isMissed = !isLast || now.getTime() - tick.getTime() > GRACE_MS
-    return { runs: !isMissed, next: isLast ? next : this.after(now) }
+    const isMissed = !isLast || now.getTime() - tick.getTime() > MISSED_AFTER_MS
+    return { runs: !isMissed, next: isLast ? next : this.nextAfter(now) }
   }
 
-  /** Whether the input has to be asked for. */
-  get asksForInput(): boolean {
+  /** Whether the `input` option is a function. */
+  get hasInputFunction(): boolean {
     return typeof this.#input === 'function'
   }
 
+  /** The input that the workflow is started with at a tick. */
   inputOf(tick: Date): unknown {
     return typeof this.#input === 'function' ? this.#input(tick) : this.#input
   }
@@ -124,12 +131,12 @@ export class Schedule {
   }
 }
 
-/** @throws PawlError `invalid-option` */
-function parse(what: string, cron: string, timezone: string): Cron {
-  let reason = 'it never comes'
+/** Parses a cron expression. @throws PawlError `invalid-option` if it is invalid or has no future tick */
+function parseCron(what: string, cron: string, timezone: string): Cron {
+  let reason = 'it has no future tick'
   try {
-    // A fixed time that a change of the clock leaves out comes right after the gap, and one that comes
-    // twice is used once; '*' and '*/n' go by the time that passes. As Vixie cron has it.
+    // At a change of the clock this follows Vixie cron: a fixed time that is skipped ticks right after the
+    // gap, and one that occurs twice ticks once; '*' and '*/n' follow elapsed time.
     const times = new Cron(cron, { timezone, mode: '5-or-6-parts', fixedTimeRule: 'no-wildcard' })
     if (times.nextRun()) return times
   } catch (error) {

@@ -1,119 +1,123 @@
-import { persist } from '../../engine/retry/retry-while-unavailable.ts'
+/** Runs the schedules of this process: keeps the next tick of each ready, and starts the workflow when it is due. */
+
+import { retryWhileUnavailable } from '../../engine/retry/retry-while-unavailable.ts'
 import { PawlError } from '../../errors/index.ts'
 import type { Logger } from '../../options/logger.ts'
 import type { ScheduleStore } from '../../store/schedule-store.ts'
-import { define } from '../define.ts'
-import { type Definition, handlerOf } from '../definition.ts'
-import type { Starter } from '../workflow-starter.ts'
+import { createDefinition } from '../define.ts'
+import { type WorkflowDefinition, handlerName } from '../definition.ts'
+import type { WorkflowStarter } from '../workflow-starter.ts'
 import type { Workflow } from '../workflow.ts'
 import type { WorkflowExecution } from '../workflow-execution.ts'
-import { GRACE_MS, Schedule, type ScheduleOptions, type ScheduleStatus } from './schedule.ts'
+import { MISSED_AFTER_MS, Schedule, type ScheduleOptions, type ScheduleStatus } from './schedule.ts'
 
-/** How often a process makes sure that there is a next tick. */
+/** How often a process makes sure that each schedule has a next tick, in ms. */
 const CHECK_MS = 60_000
 
-/** How long what is left of a tick is kept: what it started has an execution of its own. */
-const RETENTION = '1 hour'
+/** How long the execution of a tick is kept. The workflow that it started has an execution of its own. */
+const TICK_RETENTION = '1 hour'
 
-/** What schedules are made of. */
-export interface ScheduleParts {
+/** What {@link Scheduler} needs. */
+export interface SchedulerDependencies {
   store: ScheduleStore
   logger: Logger
   /** Whether Pawl has stopped. */
-  stopped: () => boolean
+  isStopped: () => boolean
 }
 
-/** A tick, as its execution is started with. */
+/** The input of a tick's execution. */
 interface Tick {
-  /** ISO 8601. */
+  /** The time of the tick in ISO 8601. */
   at: string
 }
 
 /**
- * The schedules of this process. Each tick is an execution of its own that is there in advance and begins
- * at its time: its key is made of the expression and that time, so that however many processes start it,
- * there is one. When it runs, it starts the next one, and then the workflow, under a key of that tick.
+ * The schedules of this process. Each tick is an execution of its own, which is started in advance with a
+ * delay. Its key consists of the expression and the time of the tick, so that there is one however many
+ * processes start it. When a tick runs, it starts the next tick and then the workflow, with a key of its own.
  */
-export class Schedules {
-  readonly #known = new Map<string, { schedule: Schedule; definition: Definition }>()
-  readonly #parts: () => ScheduleParts
-  readonly #starter: Starter
-  readonly #define: (definition: Definition) => void
+export class Scheduler {
+  readonly #entries = new Map<string, { schedule: Schedule; definition: WorkflowDefinition }>()
+  readonly #dependencies: () => SchedulerDependencies
+  readonly #starter: WorkflowStarter
+  readonly #register: (definition: WorkflowDefinition) => void
   #timer: NodeJS.Timeout | undefined
-  #open = false
+  #isRunning = false
 
   constructor(
-    parts: () => ScheduleParts,
-    starter: Starter,
-    define: (definition: Definition) => void,
+    dependencies: () => SchedulerDependencies,
+    starter: WorkflowStarter,
+    register: (definition: WorkflowDefinition) => void,
   ) {
-    this.#parts = parts
+    this.#dependencies = dependencies
     this.#starter = starter
-    this.#define = define
+    this.#register = register
   }
 
-  /** @throws PawlError `invalid-option` */
+  /** Adds a schedule. @throws PawlError `invalid-option` */
   add<Input>(name: string, options: ScheduleOptions<Input>, workflow: Workflow<Input>): void {
     const schedule = new Schedule(name, options, workflow)
-    if (this.#known.has(name)) {
+    if (this.#entries.has(name)) {
       throw new PawlError(
         'invalid-option',
-        `There are two schedules of the name "${name}".`,
+        `There are two schedules with the name "${name}".`,
         'Give one of them another name.',
       )
     }
     const code = (execution: WorkflowExecution, { at }: Tick) =>
-      this.#run(schedule, definition, execution, new Date(at))
-    const definition: Definition = {
-      ...define('workflow', tickName(name), { retention: RETENTION }, code),
+      this.#runTick(schedule, definition, execution, new Date(at))
+    const definition: WorkflowDefinition = {
+      ...createDefinition('workflow', tickWorkflowName(name), { retention: TICK_RETENTION }, code),
       version: schedule.version,
-      handler: handlerOf('workflow', tickName(name), schedule.version),
+      handler: handlerName('workflow', tickWorkflowName(name), schedule.version),
     }
-    this.#define(definition)
-    this.#known.set(name, { schedule, definition })
-    if (this.#open) void this.check()
+    this.#register(definition)
+    this.#entries.set(name, { schedule, definition })
+    if (this.#isRunning) void this.ensureNextTicks()
   }
 
   /**
-   * Makes sure that each schedule has its next tick, now and from time to time: somebody may have
-   * cancelled the one there was.
+   * Makes sure that each schedule has a next tick, now and regularly from then on, since a person may cancel
+   * one.
    */
-  async open(): Promise<void> {
-    this.#open = true
-    await this.check()
+  async start(): Promise<void> {
+    this.#isRunning = true
+    await this.ensureNextTicks()
   }
 
-  close(): void {
-    this.#open = false
+  /** Stops the regular checks. */
+  stop(): void {
+    this.#isRunning = false
     clearTimeout(this.#timer)
   }
 
-  async check(): Promise<void> {
-    if (!this.#open || this.#known.size === 0) return
+  /** Starts the next tick of each schedule, unless it is started already. */
+  async ensureNextTicks(): Promise<void> {
+    if (!this.#isRunning || this.#entries.size === 0) return
     clearTimeout(this.#timer)
-    const { store, logger } = this.#parts()
+    const { store, logger } = this.#dependencies()
     try {
       const now = await this.#now()
-      for (const { schedule, definition } of this.#known.values()) {
-        await this.#start(schedule, definition, schedule.after(now))
-        // Ticks of an expression that this one has replaced, and that no process has any more.
-        const prefix = handlerOf('workflow', definition.name, '')
-        const ended = await store.forgetTicks(prefix, definition.handler, GRACE_MS)
+      for (const { schedule, definition } of this.#entries.values()) {
+        await this.#startTick(schedule, definition, schedule.nextAfter(now))
+        // Deletes the ticks of an expression that was replaced by this one and that no process uses any more.
+        const prefix = handlerName('workflow', definition.name, '')
+        const ended = await store.deleteObsoleteTicks(prefix, definition.handler, MISSED_AFTER_MS)
         if (ended > 0) logger.debug('a schedule has changed', { schedule: schedule.name, ended })
       }
     } catch (error) {
-      if (this.#open) logger.warn('looking after schedules failed; trying again', { error })
+      if (this.#isRunning) logger.warn('starting the next ticks of schedules failed; trying again later', { error })
     }
     clearTimeout(this.#timer)
     const jitter = 0.75 + Math.random() / 2
-    if (this.#open) this.#timer = setTimeout(() => this.check(), CHECK_MS * jitter).unref()
+    if (this.#isRunning) this.#timer = setTimeout(() => this.ensureNextTicks(), CHECK_MS * jitter).unref()
   }
 
-  /** @throws PawlError `not-started`, `store-unavailable` */
+  /** Lists the schedules with their next ticks. @throws PawlError `not-started`, `store-unavailable` */
   async list(): Promise<ScheduleStatus[]> {
-    const known = [...this.#known.values()]
-    const keys = await this.#parts().store.nextTicks(known.map((one) => one.definition.handler))
-    return known.map(({ schedule }, i) => {
+    const entries = [...this.#entries.values()]
+    const keys = await this.#dependencies().store.nextTickKeys(entries.map((entry) => entry.definition.handler))
+    return entries.map(({ schedule }, i) => {
       const { name, workflow, cron, timezone, missed } = schedule
       const at = keys[i]?.split(' ').at(-1)
       return {
@@ -127,42 +131,45 @@ export class Schedules {
     })
   }
 
-  async #run(
+  /** The code of a tick's execution. */
+  async #runTick(
     schedule: Schedule,
-    definition: Definition,
+    definition: WorkflowDefinition,
     execution: WorkflowExecution,
     tick: Date,
   ): Promise<void> {
-    // Recorded, so that every attempt decides alike.
+    // A recorded step, so that every attempt decides the same.
     const now = await execution.step('read the clock', () => this.#now())
     const { runs, next } = schedule.plan(tick, now)
-    await this.#start(schedule, definition, next)
+    await this.#startTick(schedule, definition, next)
     if (!runs) return
     const { name, workflow } = schedule
-    const input = schedule.asksForInput
+    const input = schedule.hasInputFunction
       ? await execution.step('input', () => schedule.inputOf(tick))
       : schedule.inputOf(tick)
     const key = `${name} ${tick.toISOString()}`
     await workflow.start(input, { key }).catch((error) => {
-      // Under another expression the same moment has been a tick, with another input: it has had its run.
+      // The schedule had another expression or input before, under which this tick has already been run.
       if (!(error instanceof PawlError && error.code === 'key-reused')) throw error
     })
   }
 
-  async #start(schedule: Schedule, definition: Definition, tick: Date): Promise<void> {
+  /** Starts the execution of a tick, which begins at the tick's time. */
+  async #startTick(schedule: Schedule, definition: WorkflowDefinition, tick: Date): Promise<void> {
     const at = tick.toISOString()
     const delay = Math.max(0, tick.getTime() - (await this.#now()).getTime())
     const key = `${schedule.version} ${at}`
     await this.#starter.start(definition, { at }, { key, delay })
   }
 
-  /** The database's time. */
+  /** The current time of the database. */
   async #now(): Promise<Date> {
-    const { store, stopped } = this.#parts()
-    return persist(() => store.now(), stopped)
+    const { store, isStopped } = this.#dependencies()
+    return retryWhileUnavailable(() => store.now(), isStopped)
   }
 }
 
-function tickName(name: string): string {
+/** The name of the internal workflow that runs the ticks of a schedule. */
+function tickWorkflowName(name: string): string {
   return `schedule ${name}`
 }

@@ -220,7 +220,7 @@ describe.each(versions)('Fastify $version', ({ version, fastify }) => {
       expect((await twice(`${url}/nowhere`)).status).toBe(404)
     })
 
-    it('twice, the first that finds a key is in charge', async () => {
+    it('twice, the first that finds a key handles the request', async () => {
       const { url } = await start(async (app, protect) => {
         await protect({ key: 'X-Other-Key' })
         await protect({ scope: () => 'second' })

@@ -216,6 +216,6 @@ describe('pawl/fetch', () => {
     expect(() => idempotency(undefined as never)).toThrow(/not a Pawl/)
     expect(() => idempotency(pawl, { wait: 'soon' })).toThrow(/"wait" is "soon"/)
     const wrong = { request: 7 } as unknown as FetchIdempotencyOptions
-    expect(() => idempotency(pawl, wrong)).toThrow(/"request" is no function/)
+    expect(() => idempotency(pawl, wrong)).toThrow(/"request" is not a function/)
   })
 })

@@ -140,7 +140,7 @@ describe('pawl/hono', () => {
     expect([response.status, await response.json()]).toEqual([500, { code: 'scope-invalid' }])
   })
 
-  it('mounted twice, the first that finds a key is in charge', async () => {
+  it('mounted twice, the first that finds a key handles the request', async () => {
     const app = new Hono()
     app.use(
       idempotency(pawl, { scope: () => 'outer' }),

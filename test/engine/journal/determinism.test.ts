@@ -85,7 +85,7 @@ describe('now, random and uuid', () => {
     expect(new Set(seen).size).toBe(4)
   })
 
-  it('differ from execution to execution, and from life to life', async () => {
+  it('differ from execution to execution, and from incarnation to incarnation', async () => {
     const one = await begin(here, undefined, { retentionMs: 1 })
     const drawn = [one.execution.uuid(), one.execution.random()]
     await here.die()

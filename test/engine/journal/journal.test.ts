@@ -90,7 +90,7 @@ describe('two attempts at one execution', () => {
     await expect(fails).rejects.toEqual(superseded)
     expect(await entries(stale.key)).toEqual([])
     expect(await current.execution.step('a', () => 'fine')).toBe('fine')
-    expect(current.attempt.hasFailed).toBe(false)
+    expect(current.attempt.hasTerminalFailure).toBe(false)
   })
 
   it('a failure that comes after a recorded success is no failure', async () => {
@@ -100,7 +100,7 @@ describe('two attempts at one execution', () => {
       throw new TerminalError('done already, says the provider')
     })
     expect(await step).toBe('done already')
-    expect(current.attempt.hasFailed).toBe(false)
+    expect(current.attempt.hasTerminalFailure).toBe(false)
   })
 
   it('a success that comes after a recorded failure adopts the failure', async () => {
@@ -124,7 +124,7 @@ describe('two attempts at one execution', () => {
     })
   })
 
-  it('one of a former life of the execution cannot write into the journal of the new one', async () => {
+  it('one of a former incarnation of the execution cannot write into the journal of the new one', async () => {
     const old = await begin(here, freshKey(), { retentionMs: 1 })
     await old.execution.step('a', () => 'old')
     await here.die()
@@ -162,7 +162,7 @@ describe('atMostOnce', () => {
     const later = await next(there, current)
     const error = await later.execution.step('wire', never, once).catch((error) => error)
     expect(error).toBeInstanceOf(StepInterruptedError)
-    expect(later.attempt.hasFailed).toBe(false)
+    expect(later.attempt.hasTerminalFailure).toBe(false)
     expect(stale.key).toBe(later.key)
     inside.open()
   })

@@ -1,30 +1,30 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { Gate } from '../../../lib/engine/journal/replay-order.ts'
+import { ReplayOrder } from '../../../lib/engine/journal/replay-order.ts'
 
 /** Lets positions pass and notes the order in which their code goes on, behind some promises. */
-function passing(gate: Gate) {
+function passing(replayOrder: ReplayOrder) {
   const order: number[] = []
   const pass = async (position: number, hops = 0) => {
-    await gate.pass(position)
+    await replayOrder.waitForTurn(position)
     for (let i = 0; i < hops; i++) await null
     order.push(position)
   }
   return { order, pass }
 }
 
-describe('Gate', () => {
-  it('lets recorded positions out in their order, whatever stands around them', async () => {
-    const gate = new Gate(4)
-    const { order, pass } = passing(gate)
+describe('ReplayOrder', () => {
+  it('releases recorded positions in their order, however many promises wrap them', async () => {
+    const replayOrder = new ReplayOrder(4)
+    const { order, pass } = passing(replayOrder)
     await Promise.all([pass(4), pass(2, 100), pass(3, 1), pass(1, 50)])
     expect(order).toEqual([1, 2, 3, 4])
   })
 
-  it('lets live positions out in the order in which they were taken', async () => {
-    const gate = new Gate(0)
-    const { order, pass } = passing(gate)
-    const positions = [gate.take(), gate.take(), gate.take()] as const
+  it('releases live positions in the order in which they were reserved', async () => {
+    const replayOrder = new ReplayOrder(0)
+    const { order, pass } = passing(replayOrder)
+    const positions = [replayOrder.reserve(), replayOrder.reserve(), replayOrder.reserve()] as const
     const late = pass(positions[2])
     const second = pass(positions[1], 20)
     await sleep(5)
@@ -33,39 +33,39 @@ describe('Gate', () => {
     expect(order).toEqual([1, 2, 3])
   })
 
-  it('does not wait for positions that were withdrawn, nor long for recorded ones that nobody asks for', async () => {
-    const gate = new Gate(3)
-    const { order, pass } = passing(gate)
-    const [a, b, c] = [gate.take(), gate.take(), gate.take()] as const
+  it('does not wait for cancelled positions, nor long for recorded ones that the code does not call', async () => {
+    const replayOrder = new ReplayOrder(3)
+    const { order, pass } = passing(replayOrder)
+    const [a, b, c] = [replayOrder.reserve(), replayOrder.reserve(), replayOrder.reserve()] as const
     const passed = [pass(c), pass(b)]
-    gate.withdraw(a)
+    replayOrder.cancel(a)
     await Promise.all(passed)
     expect(order).toEqual([5, 6])
-    gate.withdraw(gate.take())
-    await pass(gate.take())
+    replayOrder.cancel(replayOrder.reserve())
+    await pass(replayOrder.reserve())
     expect(order).toEqual([5, 6, 8])
   })
 
-  it('waits for a recorded position that is not asked for only for a while, and lets it pass later', async () => {
-    const gate = new Gate(5)
-    const { order, pass } = passing(gate)
+  it('waits only a while for a recorded position that is not called, and releases it later', async () => {
+    const replayOrder = new ReplayOrder(5)
+    const { order, pass } = passing(replayOrder)
     await Promise.all([pass(5), pass(2), pass(4)])
     expect(order).toEqual([2, 4, 5])
     await Promise.all([pass(3), pass(1)])
     expect(order.slice(3).sort()).toEqual([1, 3])
   })
 
-  it('lets thousands pass', async () => {
-    const gate = new Gate(5000)
-    const { order, pass } = passing(gate)
+  it('releases thousands', async () => {
+    const replayOrder = new ReplayOrder(5000)
+    const { order, pass } = passing(replayOrder)
     await Promise.all(Array.from({ length: 5000 }, (_, i) => pass(5000 - i)))
     expect(order).toEqual(Array.from({ length: 5000 }, (_, i) => i + 1))
   })
 
-  it('lets what is new out after all that was recorded, which had happened by then', async () => {
-    const gate = new Gate(2)
-    const { order, pass } = passing(gate)
-    const fresh = pass(gate.take())
+  it('releases live positions after all recorded ones, which had happened by then', async () => {
+    const replayOrder = new ReplayOrder(2)
+    const { order, pass } = passing(replayOrder)
+    const fresh = pass(replayOrder.reserve())
     await pass(1)
     // As code does that asks for the next one a moment later.
     await sleep(50)

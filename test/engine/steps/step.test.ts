@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { z } from 'zod'
-import { runAs } from '../../../lib/engine/current-execution.ts'
-import { pauseAfter } from '../../../lib/engine/retry/backoff.ts'
+import { runInExecution } from '../../../lib/engine/current-execution.ts'
+import { delayAfter } from '../../../lib/engine/retry/backoff.ts'
 import {
   DivergenceError,
   PawlError,
@@ -59,17 +59,17 @@ describe('a step', () => {
   it('that throws is not recorded and runs again; a TerminalError is the same for ever', async () => {
     const first = await begin(here)
     await expect(first.execution.step('a', failing(1))).rejects.toThrow('not yet')
-    expect(first.attempt.hasFailed).toBe(false)
+    expect(first.attempt.hasTerminalFailure).toBe(false)
     const declined = new TerminalError('declined', { status: 402, cause: new Error('funds') })
     await expect(first.execution.step('b', failing(1, declined))).rejects.toBe(declined)
-    expect(first.attempt.hasFailed).toBe(true)
+    expect(first.attempt.hasTerminalFailure).toBe(true)
     const second = await next(here, first)
     expect(await second.execution.step('a', () => 'now')).toBe('now')
-    expect(second.attempt.hasFailed).toBe(false)
+    expect(second.attempt.hasTerminalFailure).toBe(false)
     const again = await second.execution.step('b', never).catch((error) => error)
     expect(again).toBeInstanceOf(TerminalError)
     expect(again).toMatchObject({ message: 'declined', status: 402, cause: new Error('funds') })
-    expect(second.attempt.hasFailed).toBe(true)
+    expect(second.attempt.hasTerminalFailure).toBe(true)
   })
 
   it('whose failure carries what cannot be kept is recorded without that', async () => {
@@ -163,7 +163,7 @@ describe('a step', () => {
       () => execution.transaction('outer', () => sleep(1).then(() => transaction('inner', never))),
     ]
     for (const run of nested) {
-      await expect(runAs(execution, run)).rejects.toMatchObject({
+      await expect(runInExecution(execution, run)).rejects.toMatchObject({
         code: 'step-nested',
         message: expect.stringMatching(/"inner" was started inside "outer"/),
       })
@@ -239,7 +239,7 @@ describe('retry', () => {
       [7, 10_000],
       [2000, 10_000],
     ] as const) {
-      const pauses = Array.from({ length: 500 }, () => pauseAfter(tries, backoff))
+      const pauses = Array.from({ length: 500 }, () => delayAfter(tries, backoff))
       expect(Math.min(...pauses)).toBeGreaterThanOrEqual(0)
       expect(Math.max(...pauses)).toBeLessThanOrEqual(most)
       // Full jitter: spread over all of it.

@@ -410,7 +410,7 @@ describe('Connections that break', () => {
     const key = freshKey()
     expect((await post(key)).status).toBe(500)
     expect(errors).toMatchObject([{ code: 'store-unavailable' }])
-    expect(String(errors[0])).toMatch(/not known whether transaction "record" has committed/)
+    expect(String(errors[0])).toMatch(/unknown whether transaction "record" has committed/)
     away = false
     await waitFor('the store', async () => (await post(key)).json === 'recorded')
     expect([runs, await items()]).toEqual([1, ['once']])

@@ -6,7 +6,7 @@ import { withDatabase } from '../../helpers/database.ts'
 import { withRoles } from '../../helpers/role.ts'
 import { claimNew, claimOf, openStore } from '../../helpers/store.ts'
 
-describe("a statement of Pawl's in a transaction of the app's", () => {
+describe('a statement of Pawl in a transaction of the app', () => {
   const database = withDatabase()
   const newRole = withRoles(database)
   const pools: pg.Pool[] = []
@@ -36,7 +36,7 @@ describe("a statement of Pawl's in a transaction of the app's", () => {
     onlyIfCurrent: false,
   } as const
   const recorded = {
-    won: true,
+    recorded: true,
     current: true,
     cancelling: false,
     at: expect.stringMatching(/^\d{16}$/),
@@ -46,12 +46,14 @@ describe("a statement of Pawl's in a transaction of the app's", () => {
   it('says when it has recorded, and null the second time', async () => {
     const { steps, attempt } = await begun()
     const run = over(database.url)
-    expect(await steps.recordIn(run, { ...attempt, ...step })).toEqual(recorded)
-    expect(await steps.recordIn(run, { ...attempt, ...step })).toMatchObject({ won: false })
-    expect(await steps.completeIn(run, attempt, outcome, 1000)).toBe(false)
-    expect(await steps.completeIn(run, attempt, outcome, 1000)).toBeNull()
+    expect(await steps.recordInTransaction(run, { ...attempt, ...step })).toEqual(recorded)
+    expect(await steps.recordInTransaction(run, { ...attempt, ...step })).toMatchObject({
+      recorded: false,
+    })
+    expect(await steps.completeInTransaction(run, attempt, outcome, 1000)).toBe(false)
+    expect(await steps.completeInTransaction(run, attempt, outcome, 1000)).toBeNull()
     const late = { ...attempt, ...step, name: 'late' }
-    expect(await steps.recordIn(run, late)).toMatchObject({ won: false })
+    expect(await steps.recordInTransaction(run, late)).toMatchObject({ recorded: false })
   })
 
   it('does not go by the name of the column, which a plugin of an ORM may change', async () => {
@@ -59,16 +61,20 @@ describe("a statement of Pawl's in a transaction of the app's", () => {
     const run = over(database.url)
     const renaming: RunStatement = async (sql, values) =>
       (await run(sql, values)).map((row) => ({ X: Object.values(row)[0] }))
-    expect(await steps.recordIn(renaming, { ...attempt, ...step })).toEqual(recorded)
-    expect(await steps.completeIn(renaming, attempt, outcome, 1000)).toBe(false)
+    expect(await steps.recordInTransaction(renaming, { ...attempt, ...step })).toEqual(recorded)
+    expect(await steps.completeInTransaction(renaming, attempt, outcome, 1000)).toBe(false)
   })
 
   it('a role that may not use the schema: says what to grant, and the grants are enough', async () => {
     const { steps, attempt } = await begun()
     const without = over(await newRole('select 1'))
     const refused = { code: 'store-refused', hint: expect.stringMatching(/^Grant it usage/) }
-    await expect(steps.recordIn(without, { ...attempt, ...step })).rejects.toMatchObject(refused)
-    await expect(steps.completeIn(without, attempt, outcome, 1000)).rejects.toMatchObject(refused)
+    await expect(steps.recordInTransaction(without, { ...attempt, ...step })).rejects.toMatchObject(
+      refused,
+    )
+    await expect(
+      steps.completeInTransaction(without, attempt, outcome, 1000),
+    ).rejects.toMatchObject(refused)
     const granted = over(
       await newRole(
         `grant usage on schema pawl to ROLE;
@@ -76,8 +82,8 @@ describe("a statement of Pawl's in a transaction of the app's", () => {
          grant select, insert, update, delete on all tables in schema pawl to ROLE`,
       ),
     )
-    expect(await steps.recordIn(granted, { ...attempt, ...step })).toEqual(recorded)
-    expect(await steps.completeIn(granted, attempt, outcome, 1000)).toBe(false)
+    expect(await steps.recordInTransaction(granted, { ...attempt, ...step })).toEqual(recorded)
+    expect(await steps.completeInTransaction(granted, attempt, outcome, 1000)).toBe(false)
   })
 
   it('an execution that is not there: it is the wrong database, or was deleted', async () => {
@@ -85,7 +91,11 @@ describe("a statement of Pawl's in a transaction of the app's", () => {
     await database.pool.query('delete from pawl.executions where id = $1', [attempt.id])
     const run = over(database.url)
     const gone = { code: 'execution-gone' }
-    await expect(steps.recordIn(run, { ...attempt, ...step })).rejects.toMatchObject(gone)
-    await expect(steps.completeIn(run, attempt, outcome, 1000)).rejects.toMatchObject(gone)
+    await expect(steps.recordInTransaction(run, { ...attempt, ...step })).rejects.toMatchObject(
+      gone,
+    )
+    await expect(steps.completeInTransaction(run, attempt, outcome, 1000)).rejects.toMatchObject(
+      gone,
+    )
   })
 })

@@ -2,8 +2,8 @@ import { PGlite as Engine } from '@electric-sql/pglite'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Database } from '../../../lib/store/database/database.ts'
 import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
-import { PGlite } from '../../../lib/store/database/pglite.ts'
 import { type Element, type ElementType, PgArray } from '../../../lib/store/database/pg-array.ts'
+import { PGlite } from '../../../lib/store/database/pglite.ts'
 import { withDatabase } from '../../helpers/database.ts'
 
 const database = withDatabase({ empty: true })

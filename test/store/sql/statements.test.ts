@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import type { Database, Query } from '../../../lib/store/database/database.ts'
 import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
-import { statements } from '../../../lib/store/sql/execution-statements.ts'
+import { type AttemptRef, ExecutionStore } from '../../../lib/store/execution-store.ts'
+import { executionStatements } from '../../../lib/store/sql/execution-statements.ts'
 import { StepStore } from '../../../lib/store/step-store.ts'
-import { type AttemptRef, Store } from '../../../lib/store/execution-store.ts'
 import { WakeupStore } from '../../../lib/store/wakeup-store.ts'
 import { withDatabase } from '../../helpers/database.ts'
 import { claimNew, claimOf, completionOf, storeOver } from '../../helpers/store.ts'
@@ -28,8 +28,8 @@ async function plans(): Promise<Record<string, string>> {
   const claims = Array.from({ length: 64 }, () => claimOf())
   name = 'claim'
   const attempts = await Promise.all(claims.map((claim) => claimNew(side, claim)))
-  name = 'look'
-  await Promise.all(attempts.map(({ id }) => side.store.look(id)))
+  name = 'read'
+  await Promise.all(attempts.map(({ id }) => side.store.read(id)))
   const steps = new StepStore(db, 'pawl', side.owner)
   const record = (attempt: AttemptRef, onlyIfCurrent: boolean) => ({
     ...attempt,
@@ -47,28 +47,28 @@ async function plans(): Promise<Record<string, string>> {
   await Promise.all(attempts.map((attempt) => steps.record(record(attempt, false))))
   name = 'record guarded'
   await Promise.all(attempts.map((attempt) => steps.record(record(attempt, true))))
-  name = 'journal'
-  expect(await steps.journal(attempts[0]!)).toHaveLength(2)
-  name = 'take due'
-  await new WakeupStore(db, 'pawl', side.owner, 15_000).takeDue(['requests'], 4, [])
+  name = 'read journal'
+  expect(await steps.readJournal(attempts[0]!)).toHaveLength(2)
+  name = 'lease due'
+  await new WakeupStore(db, 'pawl', side.owner, 15_000).leaseDue(['requests'], 4, [])
   name = 'release'
   await Promise.all(attempts.slice(0, 32).map((attempt) => side.store.release(attempt, 'released')))
   name = 'complete'
   await Promise.all(attempts.map((attempt) => side.store.complete(completionOf(attempt, 'x'))))
   const [first] = attempts
-  const seen = await new Store(real, 'pawl', randomUUID(), 15_000).look(first!.id)
+  const seen = await new ExecutionStore(real, 'pawl', randomUUID(), 15_000).read(first!.id)
   name = 'take over'
   await side.store.takeOver(first!.id, seen!)
-  name = 'restart'
-  await side.store.restart(claims[0]!, seen!)
-  name = 'await'
-  await side.store.await(first!.id)
-  name = 'free'
-  await side.store.free(first!.id)
-  name = 'disown'
-  await side.store.disown(first!.id, 1)
+  name = 'restart expired'
+  await side.store.restartExpired(claims[0]!, seen!)
+  name = 'mark awaited'
+  await side.store.markAwaited(first!.id)
+  name = 'release stuck'
+  await side.store.releaseStuck(first!.id)
+  name = 'undo claim'
+  await side.store.undoClaim(first!.id, 1)
   name = 'delete expired'
-  await db.query(statements('"pawl"').deleteExpired, [1000])
+  await db.query(executionStatements('"pawl"').deleteExpired, [1000])
   return found
 }
 
@@ -104,18 +104,18 @@ describe('plans of a table that grew from nothing', () => {
     const found = await plans()
     expect(Object.keys(found)).toEqual([
       'claim',
-      'look',
+      'read',
       'record',
       'record guarded',
-      'journal',
-      'take due',
+      'read journal',
+      'lease due',
       'release',
       'complete',
       'take over',
-      'restart',
-      'await',
-      'free',
-      'disown',
+      'restart expired',
+      'mark awaited',
+      'release stuck',
+      'undo claim',
       'delete expired',
     ])
     for (const [name, plan] of Object.entries(found)) {

@@ -167,7 +167,7 @@ describe('An object', () => {
     await (await plain.start(undefined)).result()
     expect(errors).toMatchObject([{ code: 'read-only' }, { code: 'no-state' }])
     expect(() => strict.of('')).toThrow(/key of 1 to 1024/)
-    expect(() => pawl.object('bad', { handlers: { state: () => 1 } })).toThrow(/name of Pawl's own/)
+    expect(() => pawl.object('bad', { handlers: { state: () => 1 } })).toThrow(/a reserved name/)
     expect(() => pawl.queue('object strict')).toThrow(/those of objects/)
   })
 

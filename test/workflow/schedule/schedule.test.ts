@@ -301,7 +301,7 @@ describe('What a schedule makes of the time', () => {
       const times: string[] = []
       let time = new Date(from)
       while (times.length < count) {
-        time = schedule.after(time)
+        time = schedule.nextAfter(time)
         times.push(time.toISOString().slice(5, 16))
       }
       return times
