@@ -21,7 +21,7 @@ export async function createApp({ pawl, pool }: AppParts): Promise<Express> {
   })
 
   const app = express()
-  servePage(app, new URL('./page/', import.meta.url))
+  servePage(app, new URL('./page/', import.meta.url), 'Expense approval')
 
   app.post(
     '/expenses',

@@ -33,7 +33,7 @@ export async function createApp({ pawl, pool }: AppParts): Promise<Express> {
   })
 
   const app = express()
-  servePage(app, new URL('./page/', import.meta.url))
+  servePage(app, new URL('./page/', import.meta.url), 'Chatbot', ['chat.css'])
 
   // The key of the request is that of the turn: however often the browser sends it, it is said once.
   const keyed = idempotency(pawl, { required: true, resumable: true })

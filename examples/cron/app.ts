@@ -17,7 +17,7 @@ export async function createApp({ pawl, pool }: AppParts): Promise<Express> {
   await createTables(pool)
   defineReports(pawl)
   const app = express()
-  servePage(app, new URL('./page/', import.meta.url))
+  servePage(app, new URL('./page/', import.meta.url), 'Schedules')
   app.get(
     '/live',
     live(async () => ({ schedules: await pawl.schedules(), reports: await listReports(pool) })),

@@ -34,7 +34,7 @@ export async function createApp({ pawl, pool }: AppParts): Promise<Express> {
   })
 
   const app = express()
-  servePage(app, new URL('./page/', import.meta.url))
+  servePage(app, new URL('./page/', import.meta.url), 'Order fulfilment')
 
   const safeToRetry = idempotency(pawl, { wait: '10s', recover: true })
   app.post('/orders', safeToRetry, express.json(), async (req, res) => {

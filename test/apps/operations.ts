@@ -6,6 +6,7 @@ import express from 'express'
 import pg from 'pg'
 import { idempotency } from '../../lib/adapters/express.ts'
 import { Pawl } from '../../lib/index.ts'
+import { serve } from './serve.ts'
 
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL as string, max: 8 })
 pool.on('error', () => {})
@@ -41,7 +42,4 @@ app.post('/orders', express.json(), async (req, res) => {
 })
 pawl.recoverRequests(app)
 
-const server = app.listen(0, '127.0.0.1', () => {
-  const { port } = server.address() as { port: number }
-  console.log(`http://127.0.0.1:${port}`)
-})
+serve(app)

@@ -7,6 +7,7 @@ import express from 'express'
 import pg from 'pg'
 import { idempotency } from '../../lib/adapters/express.ts'
 import { Pawl } from '../../lib/index.ts'
+import { serve } from './serve.ts'
 
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL as string, max: 20 })
 pool.on('error', () => {})
@@ -45,7 +46,4 @@ app.post('/whole', idempotency(pawl, { transaction: true, ...route }), async (re
   res.status(201).json({ id })
 })
 
-const server = app.listen(0, '127.0.0.1', () => {
-  const { port } = server.address() as { port: number }
-  console.log(`http://127.0.0.1:${port}`)
-})
+serve(app)

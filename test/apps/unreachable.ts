@@ -3,6 +3,7 @@ import express from 'express'
 import pg from 'pg'
 import { idempotency } from '../../lib/adapters/express.ts'
 import { Pawl } from '../../lib/index.ts'
+import { serve } from './serve.ts'
 
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL as string })
 const pawl = new Pawl({
@@ -21,6 +22,4 @@ app.post('/orders', async (req, res) => {
   ])
   res.status(201).json({ protected: req.execution !== undefined })
 })
-const server = app.listen(0, '127.0.0.1', () => {
-  console.log(`http://127.0.0.1:${(server.address() as { port: number }).port}`)
-})
+serve(app)

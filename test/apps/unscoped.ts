@@ -2,6 +2,7 @@
 import express from 'express'
 import { idempotency } from '../../lib/adapters/express.ts'
 import { Pawl } from '../../lib/index.ts'
+import { serve } from './serve.ts'
 
 const pawl = new Pawl({ database: process.env.DATABASE_URL as string })
 await pawl.start()
@@ -14,6 +15,4 @@ app.post('/secrets', (req, res) => {
     .set('X-Secret', Buffer.from(JSON.stringify(secret ?? null)).toString('base64'))
     .json({ secret })
 })
-const server = app.listen(0, '127.0.0.1', () => {
-  console.log(`http://127.0.0.1:${(server.address() as { port: number }).port}`)
-})
+serve(app)

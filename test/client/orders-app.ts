@@ -1,4 +1,5 @@
 import type { Request } from 'express'
+import { expect } from 'vitest'
 import { startApp } from '../helpers/app.ts'
 import { afterEachTest } from '../helpers/cleanup.ts'
 import type { TestDatabase } from '../helpers/database.ts'
@@ -57,4 +58,18 @@ export async function startOrders(
   })
   open.push(proxy)
   return { url: `${proxy.url}/orders`, proxy, effects, requests }
+}
+
+/** Expects that a client's order took effect once, however often the faults made the client send it. */
+export function expectOneOrder(
+  response: { attempts?: number; key?: string | undefined; replayed?: boolean },
+  { effects, requests }: OrdersApp,
+  fault: string,
+): void {
+  expect(response.attempts).toBe(requests.length)
+  expect(requests.length).toBeGreaterThan(1)
+  expect(new Set(requests.map(({ key }) => key))).toEqual(new Set([`"${response.key}"`]))
+  expect(effects).toHaveLength(1)
+  const reached = fault !== 'reset before' && fault !== '503 before'
+  expect(response.replayed).toBe(reached)
 }

@@ -160,3 +160,9 @@ export const outcome = (text: string, status = 200) => ({
   headers: Buffer.from('[]'),
   body: Buffer.from(text),
 })
+
+/** The journal of the execution of this key, as the SQL view shows it. */
+export async function journalOf(pool: pg.Pool, key: string) {
+  const sql = 'select * from pawl.step_log where key = $1 order by position, name, occurrence'
+  return (await pool.query(sql, [key])).rows
+}

@@ -6,6 +6,7 @@ import type { IdempotencyOptions } from '../../lib/adapters/express.ts'
 import type { Execution, PawlError, PawlOptions } from '../../lib/index.ts'
 import { startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { door } from '../helpers/door.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { startTap } from '../helpers/tap.ts'
 import { waitFor } from '../helpers/wait-for.ts'
@@ -65,23 +66,6 @@ const openTransactions = async () => {
   const sql = `select count(*)::int as n from pg_stat_activity
     where datname = current_database() and state like 'idle in transaction%'`
   return (await database.pool.query(sql)).rows[0].n
-}
-
-/** A handler's door: it waits there until the test lets it on. */
-function door() {
-  let open = () => {}
-  let arrive = () => {}
-  const opened = new Promise<void>((resolve) => {
-    open = resolve
-  })
-  const reached = new Promise<void>((resolve) => {
-    arrive = resolve
-  })
-  const pass = () => {
-    arrive()
-    return opened
-  }
-  return { open: () => open(), reached, pass }
 }
 
 const isCommit = (statement: string) => /^Q.{4}commit\0/s.test(statement)

@@ -80,20 +80,3 @@ export async function allSteps({ pool }: TestDatabase, key: string) {
   )
   return rows as { name: string; kind: string; attempt: number; by: string }[]
 }
-
-/** A door that is shut until it is opened, and that tells when somebody stands before it. */
-export function door() {
-  let open: () => void = () => {}
-  let arrive: () => void = () => {}
-  const opened = new Promise<void>((resolve) => {
-    open = resolve
-  })
-  const reached = new Promise<void>((resolve) => {
-    arrive = resolve
-  })
-  const pass = () => {
-    arrive()
-    return opened
-  }
-  return { open: () => open(), reached, pass }
-}

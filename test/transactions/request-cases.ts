@@ -1,7 +1,8 @@
 import { expect } from 'vitest'
 import { PawlError } from '../../lib/index.ts'
+import { door } from '../helpers/door.ts'
 import { freshKey, request } from '../helpers/request.ts'
-import { allOrders, allSteps, type Case, door } from './context.ts'
+import { allOrders, allSteps, type Case } from './context.ts'
 import { race } from './step-cases.ts'
 
 /** What a route with `transaction: { on }` does with any ORM. */

@@ -1,5 +1,5 @@
 import { el, price, showList } from './dom.js'
-import { journal, tag } from './journal.js'
+import { journal, tag, withJournals } from './journal.js'
 import { follow, post } from './live.js'
 
 const form = document.querySelector('#ask')
@@ -12,9 +12,7 @@ form.addEventListener('submit', (event) => {
 
 follow('/live', ({ pid, expenses, mails, journals }) => {
   document.querySelector('#pid').textContent = pid
-  const byExpense = new Map(journals.map((journal) => [journal.key, journal]))
-  const items = expenses.map((expense) => ({ ...expense, journal: byExpense.get(expense.id) }))
-  showList(document.querySelector('#expenses'), items, show)
+  showList(document.querySelector('#expenses'), withJournals(expenses, journals), show)
   showList(document.querySelector('#mails'), mails, ({ text }) =>
     el('li', { className: 'card', textContent: text }),
   )

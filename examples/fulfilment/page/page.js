@@ -1,5 +1,5 @@
 import { el, price, showList } from './dom.js'
-import { journal, tag } from './journal.js'
+import { journal, tag, withJournals } from './journal.js'
 import { follow, post } from './live.js'
 
 const form = document.querySelector('#order')
@@ -11,9 +11,7 @@ form.addEventListener('submit', (event) => {
 
 follow('/live', ({ pid, orders, journals }) => {
   document.querySelector('#pid').textContent = pid
-  const byOrder = new Map(journals.map((journal) => [journal.key, journal]))
-  const items = orders.map((order) => ({ ...order, journal: byOrder.get(order.id) }))
-  showList(document.querySelector('#orders'), items, show)
+  showList(document.querySelector('#orders'), withJournals(orders, journals), show)
 })
 
 function show({ id, item, amount, address, state, refunded, journal: execution }) {

@@ -5,6 +5,12 @@ const TONES = { done: 'good', failed: 'bad', cancelled: 'bad', parked: 'bad', in
 /** What has begun and is not over. */
 const WAITS = { sleep: 'asleep', signal: 'awaited', result: 'awaited' }
 
+/** Each row, with the execution whose key is the row's id as its `journal`. */
+export function withJournals(rows, journals) {
+  const byKey = new Map(journals.map((journal) => [journal.key, journal]))
+  return rows.map((row) => ({ ...row, journal: byKey.get(row.id) }))
+}
+
 /** A status, as a tag. */
 export const tag = (status) =>
   el('span', { className: `tag ${TONES[status] ?? ''}`, textContent: status })

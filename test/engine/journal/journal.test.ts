@@ -6,6 +6,7 @@ import {
   begin,
   call,
   type Fault,
+  journalOf,
   next,
   outcome,
   startProcess,
@@ -24,10 +25,7 @@ beforeEach(async () => {
   there = await startProcess(database.pool)
 })
 
-const entries = async (key: string) => {
-  const sql = 'select * from pawl.step_log where key = $1 order by position, name, occurrence'
-  return (await database.pool.query(sql, [key])).rows
-}
+const entries = (key: string) => journalOf(database.pool, key)
 const superseded = expect.objectContaining({ code: 'superseded' })
 const never = () => {
   throw new Error('this must not run')

@@ -5,6 +5,7 @@ import { withDatabase } from '../../helpers/database.ts'
 import {
   begin,
   type Fault,
+  journalOf,
   next,
   outcome,
   startProcess,
@@ -23,10 +24,7 @@ beforeEach(async () => {
 })
 
 const conflict = outcome('sold out', 409)
-const entries = async (key: string) => {
-  const sql = 'select * from pawl.step_log where key = $1 order by position, name, occurrence'
-  return (await database.pool.query(sql, [key])).rows
-}
+const entries = (key: string) => journalOf(database.pool, key)
 
 /** Steps whose compensations leave a line in `undone`. */
 async function reserve(execution: Execution, undone: string[], names = ['a', 'b', 'a']) {

@@ -12,7 +12,7 @@ import {
   transaction,
 } from '../../../lib/index.ts'
 import { withDatabase } from '../../helpers/database.ts'
-import { begin, next, startProcess, type TestProcess } from '../../helpers/engine.ts'
+import { begin, journalOf, next, startProcess, type TestProcess } from '../../helpers/engine.ts'
 
 const database = withDatabase()
 let here: TestProcess
@@ -20,10 +20,7 @@ beforeEach(async () => {
   here = await startProcess(database.pool)
 })
 
-const entries = async (key: string) => {
-  const sql = 'select * from pawl.step_log where key = $1 order by position, name, occurrence'
-  return (await database.pool.query(sql, [key])).rows
-}
+const entries = (key: string) => journalOf(database.pool, key)
 const never = () => {
   throw new Error('this must not run')
 }
