@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { afterEach } from 'vitest'
+import { afterEachTest } from '../../helpers/cleanup.ts'
 import { waitFor } from '../../helpers/wait-for.ts'
 import { descendantsOf, stillRunning } from '../processes.ts'
 import type { User } from './project-copy.ts'
@@ -80,7 +80,7 @@ export class Command {
 
 const running = new Set<Command>()
 
-afterEach(async () => {
+afterEachTest(async () => {
   for (const command of running) await command.end()
   running.clear()
 })

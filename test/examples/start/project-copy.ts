@@ -3,7 +3,7 @@ import { chown, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { afterAll } from 'vitest'
+import { afterEachFile } from '../../helpers/cleanup.ts'
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('../../../', import.meta.url))
@@ -28,11 +28,18 @@ export async function ordinaryUser(): Promise<User | undefined> {
   return { uid: await id('-u'), gid: await id('-g') }
 }
 
+const folders = new Set<string>()
+
+afterEachFile(async () => {
+  for (const folder of folders) await rm(folder, { recursive: true, force: true, maxRetries: 5 })
+  folders.clear()
+})
+
 /** Makes a temporary folder, mode 700, that is removed after the test file. */
 export async function privateFolder(owner?: User): Promise<string> {
   // Not in TMPDIR, which may be a folder that only the user who runs the tests can enter.
   const folder = await mkdtemp('/tmp/pawl-test-')
-  afterAll(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }))
+  folders.add(folder)
   if (owner) await chown(folder, owner.uid, owner.gid)
   return folder
 }
