@@ -4,6 +4,7 @@
  */
 import { Pool } from 'pg'
 import { endChild, startChild, whenReady } from '../support/child.ts'
+import { listenError, portFromEnv } from '../support/listen.ts'
 import { freePort } from '../support/ports.ts'
 import { Program } from '../support/program.ts'
 import { databaseUrl as startDatabase } from '../support/start-database.ts'
@@ -19,7 +20,6 @@ import { lieInWait } from './saboteur.ts'
 import { createTables, databaseName } from './tables.ts'
 
 const host = process.env.HOST ?? 'localhost'
-const port = Number(process.env.PORT ?? 3000)
 
 /** How often the page sees what is new in the database. */
 const LOOK_MS = 150
@@ -45,7 +45,7 @@ async function start() {
   board.update({ database: await databaseName(pool) })
 
   const provider = startChild(new URL('./provider.ts', import.meta.url), {})
-  program.atEnd(() => endChild(provider, 'SIGTERM'))
+  program.atEnd(() => endChild(provider))
   const { url: providerUrl } = await whenReady<{ url: string }>(provider)
   board.update({ providerPid: provider.pid ?? null })
 
@@ -102,10 +102,10 @@ async function start() {
 }
 
 async function listen(board: Board) {
+  const port = portFromEnv(3000)
   try {
     return await startFront({ host, port, board })
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
-    throw new Error(`port ${port} is in use. Choose another one: PORT=${port + 1} npm start`)
+    throw listenError(error, port)
   }
 }

@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { StartError } from './start-error.ts'
 
 /**
  * Starts one of the example's processes. Each gets a process group of its own, so that Ctrl-C in
@@ -17,24 +18,28 @@ export function startChild(file: URL, env: Record<string, string>): ChildProcess
   })
 }
 
-/** The child's first message, which says that it is ready. */
+/** Resolves to the child's first message, which says that it is ready. Rejects if the child could not start. */
 export function whenReady<T>(child: ChildProcess): Promise<T> {
   return new Promise((resolve, reject) => {
-    child.once('message', (message) => resolve(message as T))
+    child.once('message', (message: T & { failed?: string }) => {
+      if (message.failed === undefined) resolve(message)
+      else reject(new StartError(message.failed))
+    })
     child.once('error', reject)
-    child.once('exit', (code, signal) => reject(new Error(`it ended early (${signal ?? code})`)))
+    child.once('exit', (code, signal) => {
+      reject(new StartError(`One of its processes ended early (${signal ?? `exit code ${code}`}).`))
+    })
   })
 }
 
-/** Asks the child to end and waits until it has; one that does not is killed. */
-export async function endChild(child: ChildProcess, how: 'SIGTERM' | 'disconnect'): Promise<void> {
+/** Ends the child with SIGTERM and resolves when it has ended. It is killed if that takes longer than `patienceMs`. */
+export async function endChild(child: ChildProcess, patienceMs = 10_000): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
   const ended = once(child, 'exit')
-  if (how === 'SIGTERM') child.kill(how)
-  else if (child.connected) child.disconnect()
+  child.kill('SIGTERM')
 
   const patience = new AbortController()
-  const tooLong = sleep(10_000, undefined, { signal: patience.signal }).then(() =>
+  const tooLong = sleep(patienceMs, undefined, { signal: patience.signal }).then(() =>
     child.kill('SIGKILL'),
   )
   await ended

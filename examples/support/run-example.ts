@@ -1,4 +1,5 @@
 import { endChild, startChild, whenReady } from './child.ts'
+import { portFromEnv } from './listen.ts'
 import { Program } from './program.ts'
 import { databaseUrl } from './start-database.ts'
 import { Supervisor } from './supervisor.ts'
@@ -23,11 +24,12 @@ const DEAD_MS = 1000
 export async function runExample({ server, others = {}, hints }: Example): Promise<void> {
   const program = new Program('Ending: what runs is given back, then PostgreSQL stops.')
   await program.run(async () => {
-    const port = process.env.PORT ?? '3000'
-    const env: Record<string, string> = { PORT: port, DATABASE_URL: await databaseUrl(program) }
+    const port = portFromEnv(3000)
+    const database = await databaseUrl(program)
+    const env: Record<string, string> = { PORT: String(port), DATABASE_URL: database }
     for (const [name, file] of Object.entries(others)) {
       const other = startChild(file, { ...env, PORT: '0', INSTANCE: name })
-      program.atEnd(() => endChild(other, 'SIGTERM'))
+      program.atEnd(() => endChild(other))
       env[name] = (await whenReady<{ url: string }>(other)).url
     }
     let deaths = 0
@@ -43,11 +45,7 @@ export async function runExample({ server, others = {}, hints }: Example): Promi
       gaveUp: (error) => program.fail(`The server does not start any more: ${error.message}`),
     })
     program.atEnd(() => supervisor.stop())
-    try {
-      await supervisor.start()
-    } catch (error) {
-      throw new Error(`${(error as Error).message}. Is port ${port} in use? PORT names another one`)
-    }
-    console.log(`\n${hints(`http://localhost:${port}`)}\n\n  Ctrl-C ends everything.\n`)
+    const { url } = await supervisor.start<{ url: string }>()
+    console.log(`\n${hints(url)}\n\n  Ctrl-C ends everything.\n`)
   })
 }

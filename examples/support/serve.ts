@@ -4,7 +4,8 @@ import type { Express } from 'express'
 import { Pawl } from 'pawl'
 import { Pool } from 'pg'
 import { z } from 'zod'
-import { endWithParent, tellParent } from './parent.ts'
+import { listenError } from './listen.ts'
+import { endWithParent, reportFailure, tellParent } from './parent.ts'
 
 /** What an example's app stands on. */
 export interface AppParts {
@@ -12,8 +13,14 @@ export interface AppParts {
   pool: Pool
 }
 
+type MakeApp = (parts: AppParts) => Promise<Express>
+
 /** An example's process: what its app needs around it. */
-export async function serve(makeApp: (parts: AppParts) => Promise<Express>): Promise<void> {
+export async function serve(makeApp: MakeApp): Promise<void> {
+  await start(makeApp).catch(reportFailure)
+}
+
+async function start(makeApp: MakeApp): Promise<void> {
   const { DATABASE_URL, HOST, INSTANCE, PORT } = z
     .object({
       DATABASE_URL: z.string(),
@@ -36,7 +43,9 @@ export async function serve(makeApp: (parts: AppParts) => Promise<Express>): Pro
   const app = await makeApp({ pawl, pool })
   await pawl.start()
   const server = app.listen(PORT, HOST)
-  await once(server, 'listening')
+  await once(server, 'listening').catch((error) => {
+    throw listenError(error, PORT)
+  })
   const url = `http://localhost:${(server.address() as AddressInfo).port}`
 
   // A deployment, or Ctrl-C: workflows that are running are given back, and go on in the next process.

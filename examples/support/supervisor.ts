@@ -26,6 +26,7 @@ export class Supervisor {
   #child: ChildProcess | undefined
   #starts = 0
   #failedStarts = 0
+  #wasUp = false
   #stopping = false
   readonly #parts: SupervisorParts
 
@@ -33,21 +34,25 @@ export class Supervisor {
     this.#parts = parts
   }
 
-  /** Resolves when the server is up; from then on it is kept up. */
-  async start(): Promise<void> {
+  /** Resolves to the server's first message when it is up; from then on it is kept up. */
+  async start<T>(): Promise<T> {
+    if (this.#stopping) throw new Error('The server was stopped before it started')
     const child = startChild(this.#parts.file, this.#parts.env)
     this.#child = child
     this.#starts += 1
     this.#tell(this.#starts === 1 ? 'starting' : 'restarting')
     child.once('exit', () => this.#again())
+    let ready: T
     try {
-      await whenReady(child)
+      ready = await whenReady<T>(child)
     } catch (error) {
       this.#failedStarts += 1
       throw error
     }
     this.#failedStarts = 0
+    this.#wasUp = true
     this.#tell('up')
+    return ready
   }
 
   /** What a crash, an out-of-memory killer or a pulled plug does: no warning, no last words. */
@@ -61,11 +66,12 @@ export class Supervisor {
 
   async stop(): Promise<void> {
     this.#stopping = true
-    if (this.#child) await endChild(this.#child, 'SIGTERM')
+    if (this.#child) await endChild(this.#child)
   }
 
   async #again(): Promise<void> {
     if (this.#stopping) return this.#tell('stopped')
+    if (!this.#wasUp) return // Whoever called `start` knows.
     this.#tell('killed')
     await sleep(this.#parts.pauseMs)
     if (this.#stopping) return

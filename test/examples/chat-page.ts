@@ -3,17 +3,23 @@ import { waitFor } from '../helpers/wait-for.ts'
 
 /** The page of the example chatbot, as one who uses it. */
 export class ChatPage {
+  /** How often the page was loaded since it was opened. */
+  loads = 0
   readonly #page: Page
 
   constructor(page: Page) {
     this.#page = page
     // The tests have a time limit of their own.
     page.setDefaultTimeout(0)
+    page.on('request', (request) => {
+      if (request.isNavigationRequest()) this.loads += 1
+    })
   }
 
   /** Begins a conversation. */
   async open(url: string): Promise<void> {
     await this.#page.goto('about:blank')
+    this.loads = 0
     await this.#page.goto(url)
     await waitFor('a new conversation', () => new URL(this.#page.url()).hash.length > 1)
   }

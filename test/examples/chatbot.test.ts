@@ -36,6 +36,13 @@ async function asks(said: string): Promise<string[]> {
 const answerOf = (said: string) => answerTo([{ role: 'user', content: said }]).text
 
 describe('the chatbot example', SLOW, () => {
+  it('names a new conversation without loading the page again, so that nothing typed is lost', async () => {
+    await page.open(url)
+    // By then a reload would have begun.
+    await page.untilServedBy(example.pid)
+    expect(page.loads).toBe(1)
+  })
+
   it('goes on with an answer in the middle of which the server was killed, and asks the model once', async () => {
     const said = 'What is a pawl?'
     await page.open(url)

@@ -18,7 +18,7 @@ beforeAll(async () => {
   provider = startChild(new URL('../../examples/shop/provider.ts', import.meta.url), { PACE: '0' })
   providerUrl = (await whenReady<{ url: string }>(provider)).url
 })
-afterAll(() => endChild(provider, 'SIGTERM'))
+afterAll(() => endChild(provider))
 
 const shop: MakeApp<Pool> = async ({ database, schema }) => {
   const pawl = new Pawl({ database, schema })

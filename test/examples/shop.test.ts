@@ -1,7 +1,6 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { waitFor } from '../helpers/wait-for.ts'
@@ -10,7 +9,6 @@ import { descendantsOf, stillRunning } from './processes.ts'
 import { ShopPage } from './shop-page.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
-const tsx = fileURLToPath(import.meta.resolve('tsx/cli'))
 
 /** Processes start in each test; a busy machine takes its time. */
 const SLOW = { timeout: 120_000 }
@@ -22,11 +20,8 @@ let shopUrl: string
 let printed = ''
 
 beforeAll(async () => {
-  // The example imports Pawl as everybody does, from the package, that is, from what is built.
-  const build = promisify(execFile)('npx', ['tsc', '-p', 'tsconfig.build.json'], { cwd: root })
-  ;[browser] = await Promise.all([launchChromium(), build])
   const { DATABASE_URL: _, ...env } = process.env
-  shop = spawn(process.execPath, [tsx, 'examples/shop/main.ts'], {
+  shop = spawn(process.execPath, ['examples/support/start.js', 'shop'], {
     cwd: root,
     env: { ...env, PORT: '0', PACE: '0.2' },
   })
@@ -35,6 +30,7 @@ beforeAll(async () => {
       printed += chunk
     })
   }
+  browser = await launchChromium()
   page = new ShopPage(await browser.newPage({ viewport: { width: 1280, height: 800 } }))
   const url = await waitFor(
     'the URL',
@@ -217,7 +213,7 @@ describe('an order that fails for good', () => {
 describe('the example shop at its end', () => {
   it('ends cleanly on Ctrl-C, tells the page, and leaves no process behind', async () => {
     const processes = await descendantsOf(shop.pid as number)
-    for (const part of ['main.ts', 'shop.ts', 'provider.ts', 'database.ts', 'postgres']) {
+    for (const part of ['shop.ts', 'provider.ts', 'database.ts', 'postgres']) {
       expect(
         processes.some(({ command }) => command.includes(part)),
         part,
@@ -226,7 +222,7 @@ describe('the example shop at its end', () => {
     shop.kill('SIGINT')
     const [code] = await once(shop, 'exit')
     expect(code, printed).toBe(0)
-    await waitFor('all processes to end', async () => (await stillRunning(processes)).length === 0)
+    expect(await stillRunning(processes)).toEqual([])
     await page.waitForText('The example has ended')
   })
 

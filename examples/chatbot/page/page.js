@@ -4,8 +4,9 @@ import { follow, post } from './live.js'
 const chat = document.querySelector('#chat')
 const input = document.querySelector('#say input')
 
-// The conversation is named in the address: a reload is the same one.
-if (!location.hash) location.replace(`#${crypto.randomUUID()}`)
+// The conversation is named in the address: a reload is the same one. replaceState fires no hashchange, which
+// would reload the page, and with it what has been typed by then.
+if (!location.hash) history.replaceState(null, '', `#${crypto.randomUUID()}`)
 const conversation = `/conversations/${encodeURIComponent(location.hash.slice(1))}`
 window.addEventListener('hashchange', () => location.reload())
 
