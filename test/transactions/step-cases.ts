@@ -1,10 +1,6 @@
 import { expect } from 'vitest'
-<<<<<<< HEAD
 import { hasSqlState } from '../../lib/store/database/transaction-host.ts'
-=======
-import { failedWith } from '../../lib/store/database/transaction-host.ts'
 import { door } from '../helpers/door.ts'
->>>>>>> part-me
 import { freshKey, request } from '../helpers/request.ts'
 import { allOrders, allSteps, type Case, declareDead } from './context.ts'
 
