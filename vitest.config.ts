@@ -19,6 +19,6 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 120_000,
     // Files share one PostgreSQL, each with a database of its own.
-    maxWorkers: 3,
+    maxWorkers: 4,
   },
 })
