@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, it } from 'vitest'
 import { Pawl } from '../../../lib/index.ts'
 import { silent } from '../../helpers/app.ts'
 import { withDatabase } from '../../helpers/database.ts'
+import { skipped } from '../../helpers/skipped.ts'
 import { type Case, runCase } from './case.ts'
 import { answers } from './cases/answers.ts'
 import { asynchronous } from './cases/async.ts'
@@ -38,7 +39,8 @@ export function conform(...drivers: Driver[]): void {
     const impossible = driver.impossible ?? {}
     describe(`Conformance of ${driver.name}`, () => {
       for (const what of cases) {
-        it.skipIf(impossible[what.name])(`${what.row}: ${what.name}`, async () => {
+        const skip = skipped(`${driver.name}: ${what.name}`, impossible[what.name])
+        it.skipIf(skip)(`${what.row}: ${what.name}`, async () => {
           await runCase(what, driver, { database, pawl })
         })
       }
