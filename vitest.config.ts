@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import { SlowFirst } from './test/helpers/slow-first.ts'
 import { sources } from './test/helpers/sources.ts'
 
 export default defineConfig({
@@ -18,7 +19,8 @@ export default defineConfig({
     // Only what hangs takes as long; a busy machine may be slow.
     testTimeout: 60_000,
     hookTimeout: 120_000,
-    // Files share one PostgreSQL, each with a database of its own.
-    maxWorkers: 3,
+    // Files share one PostgreSQL, each with a database of its own. Most of their time they wait.
+    maxWorkers: 4,
+    sequence: { sequencer: SlowFirst },
   },
 })

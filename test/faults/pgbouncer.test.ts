@@ -13,12 +13,16 @@ import { silent, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freePort } from '../helpers/free-port.ts'
 import { freshKey, request } from '../helpers/request.ts'
+import { skipped } from '../helpers/skipped.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
 const PGBOUNCER = '/usr/sbin/pgbouncer'
 
-// Where it is not installed (apt-get install pgbouncer) these are skipped.
-describe.skipIf(!existsSync(PGBOUNCER))('through PgBouncer in transaction mode', () => {
+const missing = existsSync(PGBOUNCER)
+  ? undefined
+  : 'it is not installed (apt-get install pgbouncer)'
+
+describe.skipIf(skipped('PgBouncer', missing))('through PgBouncer in transaction mode', () => {
   const database = withDatabase({ empty: true })
   let bouncer: ChildProcess
   let directory: string

@@ -5,8 +5,11 @@ import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
 import { migrate } from '../../lib/store/migrate.ts'
 import { silent, startApp } from '../helpers/app.ts'
 import { startPostgres } from '../helpers/postgres.ts'
+import { cases, isProof } from '../helpers/proof.ts'
 import { freshKey, type RawResponse, request } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
+
+const CLIENTS = cases(6, { proof: 12 })
 
 let server: Awaited<ReturnType<typeof startPostgres>>
 
@@ -59,16 +62,16 @@ describe('PostgreSQL that crashes and recovers under load', () => {
         answers.set(key, first.status === 201 ? first : await persistently(order, key))
       }
     }
-    const clients = Array.from({ length: 12 }, (_, n) => client(n))
+    const clients = Array.from({ length: CLIENTS }, (_, n) => client(n))
     const moreAnswers = async (n: number) => {
       const before = answers.size
       await waitFor(`${n} more answers`, () => answers.size >= before + n, 60_000)
     }
     for (const downMs of [0, 1500]) {
-      await moreAnswers(50)
+      await moreAnswers(cases(20, { proof: 50 }))
       await server.crash(downMs)
     }
-    await moreAnswers(50)
+    await moreAnswers(cases(20, { proof: 50 }))
     loading = false
     await Promise.all(clients)
 
@@ -144,16 +147,16 @@ describe('PostgreSQL that crashes and recovers under load', () => {
         answers.set(key, await persistently(n % 2 ? urls : [...urls].reverse(), key))
       }
     }
-    const clients = Array.from({ length: 12 }, (_, n) => client(n % 3 ? steps : whole, n))
+    const clients = Array.from({ length: CLIENTS }, (_, n) => client(n % 3 ? steps : whole, n))
     const moreAnswers = async (n: number) => {
       const before = answers.size
       await waitFor(`${n} more answers`, () => answers.size >= before + n, 60_000)
     }
-    for (const downMs of [0, 0, 1500]) {
-      await moreAnswers(40)
+    for (const downMs of [0, ...(isProof ? [0] : []), 1500]) {
+      await moreAnswers(cases(20, { proof: 40 }))
       await server.crash(downMs)
     }
-    await moreAnswers(40)
+    await moreAnswers(cases(20, { proof: 40 }))
     loading = false
     await Promise.all(clients)
 
@@ -207,7 +210,7 @@ describe('PostgreSQL that crashes and recovers under load', () => {
     )
     const [one, other] = pawls as [(typeof pawls)[0], (typeof pawls)[0]]
     const handles = await one.workflow.startMany(
-      Array.from({ length: 200 }, (_, input) => ({ input })),
+      Array.from({ length: cases(60, { proof: 200 }) }, (_, input) => ({ input })),
     )
     await server.crash(0)
     // A sender does not know whether its signal has arrived, and sends it again.

@@ -26,7 +26,7 @@ export function withProcesses(database: TestDatabase, pawlOptions: Partial<PawlO
   beforeAll(async () => {
     for (const instance of ['first', 'second']) {
       const pawl = new Pawl({
-        database: database.url,
+        database: database.apps,
         logger: silent,
         instance,
         // Nobody dies by being slow.

@@ -58,6 +58,15 @@ export function withRecovery(database: TestDatabase) {
       )
     },
 
+    /** What is to be tried again later is tried again now. */
+    async hasten(): Promise<void> {
+      await database.pool.query(
+        `update pawl.wakeups w set due_at = 'epoch' from pawl.executions e
+         where e.id = w.execution_id and e.status = 'released' and w.due_at < 'infinity';
+         notify pawl, 'due'`,
+      )
+    },
+
     /** How the execution stands, with its wakeup. */
     async state(key: string) {
       const { rows } = await database.pool.query(

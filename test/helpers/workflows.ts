@@ -16,9 +16,14 @@ export function withWorkflows(database: TestDatabase) {
     return (await database.pool.query(sql, [id])).rows[0]?.status
   }
   return {
-    /** A Pawl over a connection of its own, that is not started. */
+    /** A Pawl over the pool of the file's apps, that is not started. */
     pawl(options: Partial<PawlOptions> = {}): Pawl {
-      const pawl = new Pawl({ database: database.url, logger: silent, drainTimeout: 0, ...options })
+      const pawl = new Pawl({
+        database: database.apps,
+        logger: silent,
+        drainTimeout: 0,
+        ...options,
+      })
       pawls.add(pawl)
       return pawl
     },

@@ -6,6 +6,7 @@ import {
   fingerprint,
   NotJsonError,
 } from '../../lib/http/fingerprint.ts'
+import { cases } from '../helpers/proof.ts'
 
 const raw = (text: string | Uint8Array) => ({
   raw: [typeof text === 'string' ? Buffer.from(text) : text],
@@ -96,7 +97,7 @@ describe('fingerprint', () => {
         const same = JSON.stringify(sorted(a)) === JSON.stringify(sorted(b))
         expect(of({ body: { parsed: a } }) === of({ body: { parsed: b } })).toBe(same)
       }),
-      { numRuns: 500 },
+      { numRuns: cases(150, { proof: 500 }) },
     )
   })
 
@@ -174,7 +175,7 @@ describe('fingerprint', () => {
       fc.property(parts, parts, (a, b) => {
         expect(print(a) === print(b)).toBe(a.join('\n') === b.join('\n'))
       }),
-      { numRuns: 2000 },
+      { numRuns: cases(400, { proof: 2000 }) },
     )
   })
 

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { validateKey, parseKeyHeader } from '../../lib/http/idempotency-key.ts'
+import { cases } from '../helpers/proof.ts'
 
 const printable = fc.string({
   unit: fc.integer({ min: 0x20, max: 0x7e }).map((code) => String.fromCharCode(code)),
@@ -36,7 +37,7 @@ describe('parseKeyHeader', () => {
           } else expect(parsed.brokenRule).toMatch(/must/)
         },
       ),
-      { numRuns: 1000 },
+      { numRuns: cases(250, { proof: 1000 }) },
     )
   })
 

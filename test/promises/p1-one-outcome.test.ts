@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { spawnApp } from '../helpers/child.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { cases } from '../helpers/proof.ts'
 import { freshKey, type RawResponse, request } from '../helpers/request.ts'
 import { runsByKey, withRuns } from '../helpers/runs.ts'
 
-const KEYS = 120
+const KEYS = cases(40, { proof: 120 })
 const DUPLICATES = 20
 
 describe('P1 One outcome', () => {

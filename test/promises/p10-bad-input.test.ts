@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type ChildApp, spawnApp } from '../helpers/child.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { cases } from '../helpers/proof.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { withRuns } from '../helpers/runs.ts'
 
@@ -60,7 +61,7 @@ describe('P10 Bad input gets a clear problem+json answer', () => {
           expect(answer).toMatch(/Correct the key/)
         }
       }),
-      { numRuns: 300 },
+      { numRuns: cases(80, { proof: 300 }) },
     )
   }, 120_000)
 
@@ -77,7 +78,7 @@ describe('P10 Bad input gets a clear problem+json answer', () => {
         expect(second.body).toEqual(first.body)
         expect(second.headers['idempotent-replayed']).toBe('true')
       }),
-      { numRuns: 100 },
+      { numRuns: cases(40, { proof: 100 }) },
     )
   }, 120_000)
 

@@ -2,6 +2,7 @@ import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { type ChildApp, spawnApp } from '../helpers/child.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { cases } from '../helpers/proof.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { withRuns } from '../helpers/runs.ts'
 import { isClaim, isCompletion, type Passing, startTap } from '../helpers/tap.ts'
@@ -133,7 +134,8 @@ describe('P2 Durable before visible', () => {
         DATABASE_URL: database.url,
         PAWL: JSON.stringify({ instance: 'victim' }),
       })
-    for (let round = 0; round < 6; round++) {
+    const rounds = cases(3, { proof: 6 })
+    for (let round = 0; round < rounds; round++) {
       const app = await start()
       const clients = Array.from({ length: 60 }, () => {
         const key = freshKey()
@@ -152,7 +154,7 @@ describe('P2 Durable before visible', () => {
       }
     }
     expect(seen.size).toBeGreaterThan(5)
-    expect(seen.size).toBeLessThan(6 * 60)
+    expect(seen.size).toBeLessThan(rounds * 60)
     const { rows } = await database.pool.query(
       `select key, response_status, response_body from pawl.execution_log where key = any($1) and status = 'done'`,
       [[...seen.keys()]],

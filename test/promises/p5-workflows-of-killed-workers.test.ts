@@ -1,11 +1,11 @@
 import { beforeAll, describe, expect, it } from 'vitest'
 import { type ChildApp, spawnApp } from '../helpers/child.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { cases, isProof } from '../helpers/proof.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { withWorkflows } from '../helpers/workflows.ts'
 
-// PAWL_PROOF=full runs as many as the promise says, in minutes.
-const full = process.env.PAWL_PROOF === 'full'
+const HELD = cases(100, { proof: 1000 })
 
 const database = withDatabase()
 const app = withWorkflows(database)
@@ -57,8 +57,8 @@ const untilDone = (name: string, n: number) =>
   )
 
 describe('P5 Nothing is abandoned silently: workers that are killed (kill -9)', () => {
-  it('with a thousand running workflows: others finish all of them, and nothing recorded runs again', async () => {
-    const n = full ? 1000 : 200
+  it(`with ${HELD} running workflows: others finish all of them, and nothing recorded runs again`, async () => {
+    const n = HELD
     const { held } = await starter()
     const victim = await spawn(n)
     const handles = await held.startMany(
@@ -94,26 +94,26 @@ describe('P5 Nothing is abandoned silently: workers that are killed (kill -9)', 
          (select count(*)::int from pawl.wakeups) as wakeups`,
     )
     expect([steps, wakeups]).toEqual([3 * n, 0])
-    if (full) console.log(`${lost} running workflows lost their process, and ended in others`)
+    if (isProof) console.log(`${lost} running workflows lost their process, and ended in others`)
   }, 900_000)
 
   it('at random, of four, under many workflows of five steps: each ends with one result', async () => {
-    const n = full ? 20_000 : 1500
+    const n = cases(500, { proof: 20_000 })
     const { fiveSteps } = await starter()
     const workers: ChildApp[] = await Promise.all([1, 2, 3, 4].map(() => spawn(100)))
     const began = performance.now()
     let kills = 0
     let over = false
     const killing = (async () => {
+      await waitFor('the first result', async () => (await inStatus('five steps', 'done')) > 0)
       while (!over) {
-        await new Promise((resolve) =>
-          setTimeout(resolve, 300 + Math.random() * (full ? 2500 : 700)),
-        )
-        if (over) return
         const at = Math.floor(Math.random() * workers.length)
         await workers[at]?.kill()
         kills++
         workers[at] = await spawn(100)
+        await new Promise((resolve) =>
+          setTimeout(resolve, 300 + Math.random() * (isProof ? 2500 : 700)),
+        )
       }
     })()
     for (let from = 0; from < n; from += 1000) {
@@ -139,7 +139,7 @@ describe('P5 Nothing is abandoned silently: workers that are killed (kill -9)', 
     const again = effects - least
     // What was under way in a process that died ran again: at most what it ran at a time, for each death.
     expect(again).toBeLessThanOrEqual(kills * 100)
-    if (full) {
+    if (isProof) {
       console.log(
         `${n} workflows: ${seconds.toFixed(0)} s, ${kills} kills, ${again} steps ran again`,
       )
@@ -147,7 +147,7 @@ describe('P5 Nothing is abandoned silently: workers that are killed (kill -9)', 
   }, 900_000)
 
   it('in the middle of a fan-out: the parent gets the results of all of its children', async () => {
-    const n = full ? 1000 : 300
+    const n = cases(150, { proof: 1000 })
     const { fanOut } = await starter()
     const workers = await Promise.all([spawn(50), spawn(50)])
     const handle = await fanOut.start(n, { key: 'fan' })

@@ -3,6 +3,7 @@ import { type Pawl, TerminalError, WorkflowFailedError } from '../../lib/index.t
 import type { WorkflowHandle } from '../../lib/workflow/workflow-handle.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { faultyPool, holdFirst, isStatement, type Mishap } from '../helpers/faulty-pool.ts'
+import { cases } from '../helpers/proof.ts'
 import { freshKey } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { withWorkflows } from '../helpers/workflows.ts'
@@ -223,7 +224,7 @@ describe('P7 Two replicas of one workflow whose statements alternate at random',
     }
     const [one, two] = [await replica('one'), await replica('two')]
     let both = 0
-    for (let seed = 1; seed <= 10; seed++) {
+    for (let seed = 1; seed <= cases(4, { proof: 10 }); seed++) {
       effects = []
       await database.pool.query(`update pawl.processes set expires_at = 'infinity'`)
       const steps = lockstep(seed)

@@ -5,6 +5,7 @@ import type { Database } from '../../lib/store/database/database.ts'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
 import { type QueueLimits, QueueStore } from '../../lib/store/queue-store.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { cases } from '../helpers/proof.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
 const database = withDatabase()
@@ -258,7 +259,7 @@ describe('The plan of an admission, with 50,000 waiting', () => {
     await pool.query(
       `insert into pawl.wakeups (execution_id, handler, due_at, max_attempts, admitted, queue, lane)
        select gen_random_uuid(), 'workflow job', pawl.now(), 3, false, 'q', 'lane ' || n % 1000
-       from generate_series(1, 50000) as n`,
+       from generate_series(1, ${cases(20_000, { proof: 50_000 })}) as n`,
     )
     if (when === 'analyzed') await pool.query('analyze pawl.wakeups')
     const plans: string[] = []

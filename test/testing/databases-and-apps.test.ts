@@ -1,5 +1,5 @@
 import { createServer } from 'node:http'
-import { PGlite } from '@electric-sql/pglite'
+import type { PGlite } from '@electric-sql/pglite'
 import express from 'express'
 import fastify from 'fastify'
 import { Pool } from 'pg'
@@ -12,15 +12,16 @@ import { migrate } from '../../lib/store/migrate.ts'
 import { crashTest, type ProcessResources } from '../../lib/testing/index.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freePort } from '../helpers/free-port.ts'
+import { openPglite } from '../helpers/pglite.ts'
 import { appWith, insertOrder, itemsOf, ORDERS, SLOW } from './handlers.ts'
 
 const { pool, url } = withDatabase()
 const REQUEST = { path: '/orders', body: { item: 'book' } }
 
-/** PGlite takes its time to start. */
-const pglite = new PGlite()
+let pglite: PGlite
 beforeAll(async () => {
   await pool.query(ORDERS)
+  pglite = await openPglite()
   await pglite.exec('create table books (key text not null)')
   await migrate(new OwnPGlite(pglite), 'safe')
 })

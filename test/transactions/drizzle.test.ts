@@ -1,4 +1,3 @@
-import { PGlite } from '@electric-sql/pglite'
 import { drizzle as overNodePostgres } from 'drizzle-orm/node-postgres'
 import { drizzle as overPglite } from 'drizzle-orm/pglite'
 import { drizzle as overPostgresJs } from 'drizzle-orm/postgres-js'
@@ -6,6 +5,7 @@ import pg from 'pg'
 import postgres from 'postgres'
 import { describe, expect, it } from 'vitest'
 import { startApp } from '../helpers/app.ts'
+import { openPglite } from '../helpers/pglite.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { conform } from './conform.ts'
 import { overDrizzle } from './orms/drizzle.ts'
@@ -23,7 +23,7 @@ conform('drizzle over postgres.js', async (url) => {
 
 describe('drizzle over PGlite, which is the database of Pawl too', () => {
   it('commits with the journal, rolls back with it, and is replayed', async () => {
-    const pglite = new PGlite()
+    const pglite = await openPglite()
     await pglite.exec(ORDERS)
     const orm = overDrizzle(overPglite({ client: pglite }), () => pglite.close())
     let runs = 0

@@ -5,9 +5,8 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { bundle } from '../helpers/bundle.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { cases, isProof } from '../helpers/proof.ts'
 import { withWorkflows } from '../helpers/workflows.ts'
-
-const full = process.env.PAWL_PROOF === 'full'
 
 const database = withDatabase()
 const app = withWorkflows(database)
@@ -27,7 +26,7 @@ describe('Workflows that sleep', () => {
       const [, heap, alive] = (await line()).split(' ').map(Number) as [number, number, number]
       return { heap, alive }
     }
-    const more = full ? 99_000 : 2000
+    const more = cases(1000, { proof: 99_000 })
     const began = performance.now()
     const few = await sleep(1000)
     const all = await sleep(more)
@@ -39,7 +38,7 @@ describe('Workflows that sleep', () => {
     expect([few.alive, all.alive]).toEqual([0, 0])
     const grown = all.heap - few.heap
     expect(grown).toBeLessThan(Math.max(2 ** 21, more * 20))
-    if (full) {
+    if (isProof) {
       console.log(
         `1,000 sleep: heap ${(few.heap / 2 ** 20).toFixed(1)} MiB; ${1000 + more}: ${(all.heap / 2 ** 20).toFixed(1)} MiB, after ${seconds.toFixed(0)} s`,
       )
@@ -67,6 +66,7 @@ describe('Workflows that sleep', () => {
       ).rows[0].n
     while ((await left()) > 0) await new Promise((resolve) => setTimeout(resolve, 200))
     expect(woken).toBe(1000 + more)
-    if (full) console.log(`all woke within ${((performance.now() - waking) / 1000).toFixed(0)} s`)
+    if (isProof)
+      console.log(`all woke within ${((performance.now() - waking) / 1000).toFixed(0)} s`)
   }, 900_000)
 })

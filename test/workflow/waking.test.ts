@@ -63,9 +63,14 @@ describe('A worker', () => {
     await starting.start()
     const before = looked
     const handle = await late.start(undefined)
-    await waitFor('it to look', () => looked > before + 1)
+    await waitFor('it to look', async () => {
+      await query(`notify pawl, 'due'`)
+      return looked > before + 1
+    })
     expect(await app.status(handle.id)).toBe('waiting')
-    await query(`update pawl.processes set expires_at = now() + interval '1 minute'`)
+    await query(
+      `update pawl.processes set expires_at = now() + interval '1 minute'; notify pawl, 'due'`,
+    )
     expect(await handle.result({ timeout: '20s' })).toBe('found')
   })
 

@@ -2,6 +2,7 @@ import pg from 'pg'
 import { afterAll, describe, expect, it } from 'vitest'
 import type { PawlOptions } from '../../lib/index.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { cases } from '../helpers/proof.ts'
 import { withWorkflows } from '../helpers/workflows.ts'
 
 const database = withDatabase()
@@ -11,7 +12,7 @@ const app = withWorkflows(database)
 const tiny = new pg.Pool({ connectionString: database.url, max: 2 })
 afterAll(() => tiny.end())
 
-const STARTS = 8
+const STARTS = cases(3, { proof: 8 })
 
 /** How long workflows take that one process starts and another runs, one after the other, in ms. */
 async function handedOver(name: string, worker: Partial<PawlOptions>): Promise<number> {

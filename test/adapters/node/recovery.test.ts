@@ -13,12 +13,19 @@ import { startTap } from '../../helpers/tap.ts'
 import { waitFor } from '../../helpers/wait-for.ts'
 
 const database = withDatabase()
-const { start, bury, state } = withRecovery(database)
+const { start, bury, hasten, state } = withRecovery(database)
 
 beforeEach(() => database.pool.query('truncate pawl.executions, pawl.wakeups, pawl.steps'))
 
 const settled = (key: string, status: string) =>
   waitFor(`${key} to be ${status}`, async () => (await state(key))?.status === status)
+
+/** The same where it is given back, to be tried again a second later and more. */
+const settledSoon = (key: string, status: string) =>
+  waitFor(`${key} to be ${status}`, async () => {
+    await hasten()
+    return (await state(key))?.status === status
+  })
 
 /** What a handler sees of a request. */
 interface Seen {
@@ -442,7 +449,7 @@ describe('Recovery', () => {
       },
     })
     expect((await request(`${app.url}/`, { key })).status).toBe(504)
-    await settled(key, 'done')
+    await settledSoon(key, 'done')
     expect(await state(key)).toMatchObject({ attempt: 3 })
   })
 
@@ -453,7 +460,7 @@ describe('Recovery', () => {
     ],
     ['a large body that never ends', (res) => void res.write(Buffer.alloc(5000))],
   ])('%s has its outcome, and does not keep the worker', async (_, answer) => {
-    const keys = Array.from({ length: 9 }, freshKey) // More than a worker does at a time.
+    const keys = Array.from({ length: 5 }, freshKey) // More than a worker does at a time.
     const victim = await start({ handler: hang })
     for (const key of keys) silently(request(`${victim.url}/`, { key }))
     await waitFor('the claims', async () => {
@@ -491,7 +498,7 @@ describe('Recovery', () => {
     for (const each of [key, other]) {
       expect((await request(`${app.url}/`, { key: each })).status).toBe(500)
     }
-    for (const each of [key, other]) await settled(each, 'done')
+    for (const each of [key, other]) await settledSoon(each, 'done')
     expect([...runs.values()]).toEqual([3, 3])
   })
 
@@ -519,7 +526,10 @@ describe('Recovery', () => {
     const dues = new Set<number>()
     await waitFor('parking', async () => {
       const { status, due_at } = await state(key)
-      if (status === 'released') dues.add(Number(due_at))
+      if (status === 'released' && due_at > new Date(1) && !dues.has(Number(due_at))) {
+        dues.add(Number(due_at))
+        await hasten()
+      }
       return status === 'parked'
     })
     expect(dues.size).toBeGreaterThanOrEqual(2)

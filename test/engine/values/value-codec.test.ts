@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { decodeValue, encodeError, encodeValue } from '../../../lib/engine/values/value-codec.ts'
 import { StepInterruptedError, TerminalError } from '../../../lib/index.ts'
+import { cases } from '../../helpers/proof.ts'
 
 function roundTrip<T>(value: T): T {
   return decodeValue(encodeValue(value)) as T
@@ -91,12 +92,12 @@ describe('values', () => {
         expect(bytes.toString()).toBe(JSON.stringify(value))
         expectKept(value)
       }),
-      { numRuns: 300 },
+      { numRuns: cases(100, { proof: 300 }) },
     )
   })
 
   it('every keepable value comes back equal', () => {
-    fc.assert(fc.property(rich.value, expectKept), { numRuns: 1000 })
+    fc.assert(fc.property(rich.value, expectKept), { numRuns: cases(250, { proof: 1000 }) })
   })
 
   it('orders are kept: of keys, of a Set, of a Map', () => {

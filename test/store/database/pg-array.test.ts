@@ -1,15 +1,18 @@
-import { PGlite as Engine } from '@electric-sql/pglite'
+import type { PGlite as Engine } from '@electric-sql/pglite'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Database } from '../../../lib/store/database/database.ts'
 import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
 import { type Element, type ElementType, PgArray } from '../../../lib/store/database/pg-array.ts'
 import { PGlite } from '../../../lib/store/database/pglite.ts'
 import { withDatabase } from '../../helpers/database.ts'
+import { openPglite } from '../../helpers/pglite.ts'
 
 const database = withDatabase({ empty: true })
-const engine = new Engine()
+let engine: Engine
 // It keeps the event loop busy for seconds while it starts.
-beforeAll(() => engine.waitReady)
+beforeAll(async () => {
+  engine = await openPglite()
+})
 afterAll(() => engine.close())
 
 const bytes = Uint8Array.from({ length: 256 }, (_, n) => n)

@@ -1,18 +1,21 @@
-import { PGlite } from '@electric-sql/pglite'
+import type { PGlite } from '@electric-sql/pglite'
 import type { Request, Response } from 'express'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { IdempotencyOptions } from '../../../lib/adapters/express.ts'
 import { type Execution, Pawl } from '../../../lib/index.ts'
 import { openDatabase } from '../../../lib/store/database/open-database.ts'
 import { silent, startApp } from '../../helpers/app.ts'
+import { openPglite } from '../../helpers/pglite.ts'
 import { freshKey, request } from '../../helpers/request.ts'
 
 type Handler = (execution: Execution, res: Response) => unknown
 type Tx = Pick<PGlite, 'query'>
 
-const engine = new PGlite()
+let engine: PGlite
 // A whole PostgreSQL in WebAssembly is compiled: on a busy machine that takes a minute.
-beforeAll(() => engine.waitReady, 240_000)
+beforeAll(async () => {
+  engine = await openPglite()
+}, 240_000)
 afterAll(() => engine.close())
 
 /** Each test in a schema of its own: PGlite takes its time to start. */

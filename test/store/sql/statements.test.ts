@@ -7,6 +7,7 @@ import { executionStatements } from '../../../lib/store/sql/execution-statements
 import { StepStore } from '../../../lib/store/step-store.ts'
 import { WakeupStore } from '../../../lib/store/wakeup-store.ts'
 import { withDatabase } from '../../helpers/database.ts'
+import { cases } from '../../helpers/proof.ts'
 import { claimNew, claimOf, completionOf, storeOver } from '../../helpers/store.ts'
 
 const database = withDatabase()
@@ -72,59 +73,66 @@ async function plans(): Promise<Record<string, string>> {
   return found
 }
 
+const EXECUTIONS = cases(20_000, { proof: 50_000 })
+
 describe('plans of a table that grew from nothing', () => {
   it.each([
     ['was never analyzed', async () => {}],
     ['was analyzed when it was empty', () => database.pool.query('analyze pawl.executions')],
     ['was analyzed now', () => database.pool.query('analyze pawl.executions')],
-  ])('reach 64 of 50,000 executions by their primary key when it %s', async (when, analyze) => {
-    await database.pool.query(
-      'truncate pawl.executions, pawl.steps, pawl.wakeups; alter table pawl.executions set (autovacuum_enabled = false)',
-    )
-    if (when.endsWith('empty')) await analyze()
-    // As a process does whose connections live from the first day on.
-    await plans()
-    await database.pool.query(
-      `insert into pawl.executions
+  ])(
+    `reach 64 of ${EXECUTIONS} executions by their primary key when it %s`,
+    async (when, analyze) => {
+      await database.pool.query(
+        'truncate pawl.executions, pawl.steps, pawl.wakeups; alter table pawl.executions set (autovacuum_enabled = false)',
+      )
+      if (when.endsWith('empty')) await analyze()
+      // As a process does whose connections live from the first day on.
+      await plans()
+      await database.pool.query(
+        `insert into pawl.executions
          (id, scope, key, kind, name, fingerprint, status, attempt, response_status,
           response_headers, response_body, created_at, expires_at)
        select gen_random_uuid(), 'tenant', n::text, 'request', 'POST /orders', '\\x01', 'done', 1, 200,
          '[]', convert_to(repeat('x', 300), 'UTF8'), pawl.now(), pawl.now() + interval '1 day'
-       from generate_series(1, 50000) as n`,
-    )
-    await database.pool.query(
-      `insert into pawl.steps (execution_id, life, name, occurrence, position, kind, attempt, started_at)
+       from generate_series(1, ${EXECUTIONS}) as n`,
+      )
+      await database.pool.query(
+        `insert into pawl.steps (execution_id, life, name, occurrence, position, kind, attempt, started_at)
        select id, created_at, 'earlier', 1, 1, 'step', 1, created_at from pawl.executions`,
-    )
-    await database.pool.query(
-      `insert into pawl.wakeups (execution_id, handler, due_at, max_attempts)
+      )
+      await database.pool.query(
+        `insert into pawl.wakeups (execution_id, handler, due_at, max_attempts)
        select id, 'requests', 'infinity', 5 from pawl.executions`,
-    )
-    if (when.endsWith('now')) await analyze()
-    const found = await plans()
-    expect(Object.keys(found)).toEqual([
-      'claim',
-      'read',
-      'record',
-      'record guarded',
-      'read journal',
-      'lease due',
-      'release',
-      'complete',
-      'take over',
-      'restart expired',
-      'mark awaited',
-      'release stuck',
-      'undo claim',
-      'delete expired',
-    ])
-    for (const [name, plan] of Object.entries(found)) {
-      expect(plan, name).not.toMatch(/Seq Scan on (executions|steps|wakeups)/)
-      if (name !== 'claim') expect(plan, name).toMatch(/executions_pkey/)
-    }
-    expect(found.claim).toMatch(/Index Scan using executions_pkey on executions e/)
-    // A range of the index, and not all of it behind a filter.
-    expect(found['delete expired']).toMatch(/Index Cond: \(expires_at <=/)
-    await database.pool.query('truncate pawl.executions, pawl.steps, pawl.wakeups, pawl.processes')
-  })
+      )
+      if (when.endsWith('now')) await analyze()
+      const found = await plans()
+      expect(Object.keys(found)).toEqual([
+        'claim',
+        'read',
+        'record',
+        'record guarded',
+        'read journal',
+        'lease due',
+        'release',
+        'complete',
+        'take over',
+        'restart expired',
+        'mark awaited',
+        'release stuck',
+        'undo claim',
+        'delete expired',
+      ])
+      for (const [name, plan] of Object.entries(found)) {
+        expect(plan, name).not.toMatch(/Seq Scan on (executions|steps|wakeups)/)
+        if (name !== 'claim') expect(plan, name).toMatch(/executions_pkey/)
+      }
+      expect(found.claim).toMatch(/Index Scan using executions_pkey on executions e/)
+      // A range of the index, and not all of it behind a filter.
+      expect(found['delete expired']).toMatch(/Index Cond: \(expires_at <=/)
+      await database.pool.query(
+        'truncate pawl.executions, pawl.steps, pawl.wakeups, pawl.processes',
+      )
+    },
+  )
 })

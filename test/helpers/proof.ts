@@ -1,0 +1,19 @@
+/**
+ * Whether this run is `npm run test:proofs`, which proves the promises with as many cases as they name. It takes
+ * minutes; `npm test` runs the same tests with fewer.
+ */
+export const isProof = process.env.PAWL_PROOF === 'full'
+
+/**
+ * How many cases a test runs.
+ *
+ * ```ts
+ * const calls = cases(150, { proof: 1200 })
+ * ```
+ *
+ * @param few in `npm test`
+ * @param options.proof in `npm run test:proofs`
+ */
+export function cases(few: number, { proof }: { proof: number }): number {
+  return isProof ? proof : few
+}

@@ -1,0 +1,23 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { defineConfig } from 'vitest/config'
+import config from './vitest.config.ts'
+
+// Whatever has more cases for a proof.
+const include = readdirSync('test', { recursive: true, encoding: 'utf8' })
+  .filter((file) => file.endsWith('.test.ts'))
+  .map((file) => join('test', file))
+  .filter((file) => readFileSync(file, 'utf8').includes('helpers/proof.ts'))
+
+/** `npm run test:proofs`: the promises with as many cases as they name. See test/helpers/proof.ts. */
+export default defineConfig({
+  ...config,
+  test: {
+    ...config.test,
+    include,
+    env: { PAWL_PROOF: 'full' },
+    // Each has the machine for itself: some print how long they took.
+    fileParallelism: false,
+    testTimeout: 900_000,
+  },
+})
