@@ -1,6 +1,6 @@
 /** Prints the public interface of each subpath as the type checker sees it, comments stripped. */
 import { relative, resolve } from 'node:path'
-import ts from 'typescript-api'
+import ts from '@typescript/typescript6'
 
 const root = resolve(import.meta.dirname, '../..')
 const lib = resolve(root, 'lib')
