@@ -21,7 +21,7 @@ import { ChangeListener } from './store/change-listener.ts'
 import type { Database } from './store/database/database.ts'
 import { openDatabase } from './store/database/open-database.ts'
 import type { TransactionHost } from './store/database/transaction-host.ts'
-import { describe } from './store/execution-identity.ts'
+import { ExecutionReader } from './store/execution-reader.ts'
 import { ExecutionStore, WORK_DUE } from './store/execution-store.ts'
 import { Heartbeat } from './store/heartbeat.ts'
 import { checkSchema, migrate } from './store/migrate.ts'
@@ -129,12 +129,8 @@ export class Pawl extends WorkflowApi implements PawlLike {
       limits: this.#options.limits,
       logger,
     })
-    const observer = new Observer({
-      store,
-      watch: changeListener,
-      encryptor,
-      describe: (id) => describe(db, schema, id),
-    })
+    const reader = new ExecutionReader(db, schema)
+    const observer = new Observer({ store, reader, changeListener, encryptor })
     const retention = new Retention(db, schema, this.#options.retentionInterval, logger)
     retention.start()
     const wakeups = new WakeupStore(db, schema, id, this.#options.processTimeout)
@@ -153,6 +149,7 @@ export class Pawl extends WorkflowApi implements PawlLike {
     this.workflows.start({
       engine,
       store,
+      reader,
       workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
       queues: new QueueStore(db, schema),
       schedules: new ScheduleStore(db, schema),

@@ -6,6 +6,7 @@ import { type EncryptionKey, Encryptor } from '../engine/values/encryptor.ts'
 import { PawlError } from '../errors/index.ts'
 import { ChangeListener } from '../store/change-listener.ts'
 import type { Database } from '../store/database/database.ts'
+import { ExecutionReader } from '../store/execution-reader.ts'
 import { ExecutionStore } from '../store/execution-store.ts'
 import { checkSchema } from '../store/migrate.ts'
 import { WorkflowStore } from '../store/workflow-store.ts'
@@ -59,6 +60,7 @@ function createControl(
   const owner = randomUUID()
   const dependencies = {
     store: new ExecutionStore(db, schema, owner, 0),
+    reader: new ExecutionReader(db, schema),
     workflows: new WorkflowStore(db, schema, owner, 0),
     changeListener: new ChangeListener(db, schema),
     encryptor: new Encryptor(encryptionKeys),

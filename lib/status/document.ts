@@ -1,6 +1,6 @@
 /** Builds the JSON documents and HTTP responses that show a client the state or the outcome of an execution. */
 
-import type { Description, ExecutionSnapshot } from '../engine/observer.ts'
+import type { ExecutionDescription, ExecutionSnapshot } from '../engine/observer.ts'
 import { decodeValue, toPlainJson } from '../engine/values/value-codec.ts'
 import { RETRY_AFTER_S } from '../http/async-response.ts'
 import { decodeHeaders } from '../http/headers.ts'
@@ -12,7 +12,7 @@ const WORKFLOW_STATUS: Record<number, string> = { 200: 'done', 499: 'cancelled',
 
 /** The document of an execution that has no outcome yet. */
 export function unfinishedDocument(
-  description: Description,
+  description: ExecutionDescription,
   { status, attempt }: ExecutionSnapshot,
 ): object {
   const { id, kind, name, createdAt } = description
@@ -25,7 +25,7 @@ export function unfinishedDocument(
  * section 3), in ms; undefined: the client sent no such header
  */
 export function unfinishedResponse(
-  description: Description,
+  description: ExecutionDescription,
   snapshot: ExecutionSnapshot,
   waitedMs: number | undefined,
 ): PawlResponse {
@@ -37,7 +37,7 @@ export function unfinishedResponse(
 }
 
 /** The response for a finished execution: of a request its stored response, of a workflow a JSON document. */
-export function finalResponse(description: Description, outcome: Outcome): PawlResponse {
+export function finalResponse(description: ExecutionDescription, outcome: Outcome): PawlResponse {
   if (description.kind !== 'request') {
     return jsonResponse(200, workflowDocument(description, outcome))
   }
@@ -50,7 +50,7 @@ export function finalResponse(description: Description, outcome: Outcome): PawlR
 }
 
 /** The outcome of a finished execution as a JSON document, for event streams, which cannot carry a response. */
-export function finalDocument(description: Description, outcome: Outcome): object {
+export function finalDocument(description: ExecutionDescription, outcome: Outcome): object {
   const { id, kind, name } = description
   if (kind !== 'request') return workflowDocument(description, outcome)
   const { status, body } = outcome
@@ -60,7 +60,10 @@ export function finalDocument(description: Description, outcome: Outcome): objec
   return { id, kind, name, status: 'done', response: { status, headers, ...encodeBody(body) } }
 }
 
-function workflowDocument({ id, kind, name }: Description, { status, body }: Outcome): object {
+function workflowDocument(
+  { id, kind, name }: ExecutionDescription,
+  { status, body }: Outcome,
+): object {
   const common = { id, kind, name, status: WORKFLOW_STATUS[status] ?? 'failed' }
   if (status === 200) return { ...common, result: toPlainJson(body) }
   const error = decodeValue(body)

@@ -1,6 +1,6 @@
 /** Produces the server-sent events that report the status changes and the outcome of an execution. */
 
-import type { Description, ExecutionSnapshot, Observer } from '../engine/observer.ts'
+import type { ExecutionDescription, ExecutionSnapshot, Observer } from '../engine/observer.ts'
 import { finalDocument, unfinishedDocument } from './document.ts'
 
 /** How long an EventSource waits before it reconnects, in ms. */
@@ -16,7 +16,7 @@ export const EVENT_STREAM_HEADERS: [name: string, value: string][] = [
 
 /** The id of an event. A client that reconnects sends the last one, so that it gets no event twice. */
 export function eventId(
-  { incarnation }: Description,
+  { incarnation }: ExecutionDescription,
   { attempt, status }: ExecutionSnapshot,
 ): string {
   return `${incarnation}.${attempt}.${status}`
@@ -33,7 +33,7 @@ export function eventId(
  */
 export async function* statusEvents(
   observer: Observer,
-  description: Description,
+  description: ExecutionDescription,
   seen: ExecutionSnapshot,
   lastId: string | undefined,
   heartbeatMs: number,

@@ -6,7 +6,7 @@ import type { Database } from './database/database.ts'
 import { column, type Element, PgArray } from './database/pg-array.ts'
 import { withStoreErrors } from './database/store-errors.ts'
 import type { RunStatement } from './database/transaction-host.ts'
-import { type AttemptRef, type ExecutionKind, type Outcome, WORK_DUE } from './execution-store.ts'
+import { type AttemptRef, type ExecutionKind, WORK_DUE } from './execution-store.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type WorkflowStatements, workflowStatements } from './sql/workflow-statements.ts'
 import type { RecordResult, StepId } from './step-store.ts'
@@ -73,23 +73,6 @@ export interface SignalRecord extends AttemptRef, StepId {
   /** The signal's name, and the id of its sender. */
   signal: string
   sender: string
-}
-
-/** What is known of an execution. */
-export interface Description {
-  kind: ExecutionKind
-  scope: string
-  key: string
-  name: string
-  version: string | null
-  status: 'running' | 'interrupted' | 'waiting' | 'released' | 'unknown' | 'parked' | 'done'
-  attempt: number
-  cancelling: boolean
-  lastError: Buffer | null
-  outcome: Outcome | null
-  /** In microseconds since 1970. */
-  createdAt: string
-  completedAt: string | null
 }
 
 /** Reads and writes executions that outlive a request; steps and outcomes have stores of their own. */
@@ -231,34 +214,6 @@ export class WorkflowStore {
   async cancel(id: string): Promise<string[]> {
     const rows = await withStoreErrors(this.#db.query(this.#sql.cancel, [id]))
     return rows.map(([id]) => id as string)
-  }
-
-  async describe(id: string): Promise<Description | null> {
-    const [row] = await withStoreErrors(this.#db.query(this.#sql.describe, [id]))
-    if (!row) return null
-    const [kind, scope, key, name, version, status, attempt, cancelling, lastError] = row
-    const [code, headers, body, createdAt, completedAt] = row.slice(9)
-    return {
-      kind: kind as ExecutionKind,
-      scope: scope as string,
-      key: key as string,
-      name: name as string,
-      version: version as string | null,
-      status: status as Description['status'],
-      attempt: attempt as number,
-      cancelling: cancelling as boolean,
-      lastError: toBufferOrNull(lastError),
-      outcome:
-        status === 'done'
-          ? {
-              status: code as number,
-              headers: toBuffer(headers as Uint8Array),
-              body: toBufferOrNull(body),
-            }
-          : null,
-      createdAt: createdAt as string,
-      completedAt: completedAt as string | null,
-    }
   }
 
   async #start(batch: NewExecution[]): Promise<(StartResult | null)[]> {

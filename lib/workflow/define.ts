@@ -2,9 +2,9 @@
 
 import { PawlError } from '../errors/index.ts'
 import { parseOptions } from '../options/parse-options.ts'
-import type { QueueStore } from '../store/queue-store.ts'
 import type { ExecutionKind } from '../store/execution-store.ts'
-import { type WorkflowDefinition, handlerName, type WorkflowOptions } from './definition.ts'
+import type { QueueStore } from '../store/queue-store.ts'
+import { handlerName, type WorkflowDefinition, type WorkflowOptions } from './definition.ts'
 import { nameSchema, queueOptions, workflowOptions } from './option-schemas.ts'
 import { Queue, type QueueOptions } from './queue/queue.ts'
 

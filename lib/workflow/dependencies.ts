@@ -3,18 +3,20 @@
 import type { Engine } from '../engine/engine.ts'
 import type { Encryptor } from '../engine/values/encryptor.ts'
 import type { Logger } from '../options/logger.ts'
+import type { ChangeListener } from '../store/change-listener.ts'
+import type { ExecutionReader } from '../store/execution-reader.ts'
+import type { ExecutionStore } from '../store/execution-store.ts'
 import type { QueueStore } from '../store/queue-store.ts'
 import type { ScheduleStore } from '../store/schedule-store.ts'
 import type { StateStore } from '../store/state-store.ts'
-import type { ExecutionStore } from '../store/execution-store.ts'
 import type { WakeupStore } from '../store/wakeup-store.ts'
-import type { ChangeListener } from '../store/change-listener.ts'
 import type { WorkflowStore } from '../store/workflow-store.ts'
 
 /** What Pawl passes to the workflow service when it starts. */
 export interface WorkflowDependencies {
   engine: Engine
   store: ExecutionStore
+  reader: ExecutionReader
   workflows: WorkflowStore
   queues: QueueStore
   schedules: ScheduleStore

@@ -1,20 +1,27 @@
-/** Cancels executions, sends them signals, reads their status and waits for their outcome, in whatever process they run. */
+/** Cancels, signals, describes and awaits executions, whichever process runs them. */
 
 import { randomUUID } from 'node:crypto'
 import { LAST_ERROR_PURPOSE } from '../engine/attempt.ts'
+import { waitForExecution } from '../engine/execution-snapshot.ts'
 import { decryptOutcome } from '../engine/outcome-encryption.ts'
 import { withTimeout } from '../engine/retry/with-timeout.ts'
 import { decodeValue, encodeValue } from '../engine/values/value-codec.ts'
 import { CancelledError, PawlError } from '../errors/index.ts'
-import { WORK_DUE, type Outcome } from '../store/execution-store.ts'
-import type { Description } from '../store/workflow-store.ts'
-import { checkSize } from './workflow-outcome.ts'
+import type { ExecutionDetails } from '../store/execution-reader.ts'
+import { type Outcome, WORK_DUE } from '../store/execution-store.ts'
 import type { WorkflowDependencies } from './dependencies.ts'
+import { checkSize } from './workflow-outcome.ts'
 
 /** What the control needs; no worker, so a process that runs no workflows can control them too. */
-type ControlDependencies = Pick<WorkflowDependencies, 'store' | 'workflows' | 'changeListener' | 'encryptor' | 'limits'> & {
+type ControlDependencies = Pick<
+  WorkflowDependencies,
+  'store' | 'reader' | 'workflows' | 'changeListener' | 'encryptor' | 'limits'
+> & {
   engine: Pick<WorkflowDependencies['engine'], 'activeAttempt'>
 }
+
+/** The longest delay that setTimeout supports, in ms. */
+const MAX_TIMER_MS = 2 ** 31 - 1
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
@@ -29,12 +36,16 @@ export class ExecutionControl {
     this.#pollNow = pollNow
   }
 
-  /** How an execution ended; null if it has not within that time. @throws PawlError */
+  /**
+   * Waits until an execution has ended; null: it has not within that time.
+   * @throws PawlError `execution-missing`, `execution-parked`, `store-unavailable`, `decryption-failed`
+   */
   async waitForOutcome(id: string, timeoutMs: number): Promise<Outcome | null> {
-    const { engine, store, changeListener, encryptor, workflows } = this.#dependencies()
+    const dependencies = this.#dependencies()
+    const { engine } = dependencies
     const deadline = performance.now() + timeoutMs
     for (;;) {
-      const left = Math.min(deadline - performance.now(), 2 ** 31 - 1)
+      const left = Math.min(deadline - performance.now(), MAX_TIMER_MS)
       const attempt = engine.activeAttempt(id)
       if (!attempt) break
       const settled = await withTimeout(left, attempt.settled)
@@ -42,31 +53,39 @@ export class ExecutionControl {
       if (settled.kind === 'done') return settled.outcome
       if (engine.activeAttempt(id) === attempt) break
     }
-    await store.markAwaited(id)
-    const look = async (): Promise<Outcome | null> => {
-      const found = await store.read(id)
-      if (!found) throw executionMissing(id)
-      if (found.outcome) return decryptOutcome(encryptor, id, found.outcome)
-      if (found.status !== 'parked') return null
-      const { name, lastError } = (await workflows.describe(id)) ?? {}
-      const error = lastError ? decodeValue(encryptor.decrypt(lastError, id, LAST_ERROR_PURPOSE)) : undefined
-      throw new PawlError(
-        'execution-parked',
-        `Workflow "${name}" (${id}) is parked: it has used up its attempts, or no further attempt can succeed.`,
-        'Find the cause with pawl show, correct it, and resume the workflow with pawl release.',
-        error,
-      )
-    }
-    return changeListener.waitFor(id, look, Math.max(deadline - performance.now(), 1))
+    const snapshot = await waitForExecution(
+      dependencies,
+      { id },
+      ({ status, outcome }) => outcome !== null || status === 'parked',
+      deadline - performance.now(),
+    )
+    if (!snapshot) throw executionMissing(id)
+    if (snapshot.status === 'parked') throw await this.#executionParked(id)
+    return snapshot.outcome
+  }
+
+  /** The error for an execution that is parked, with its last error as the cause. */
+  async #executionParked(id: string): Promise<PawlError> {
+    const { reader, encryptor } = this.#dependencies()
+    const { name, lastError } = (await reader.describeInFull(id)) ?? {}
+    const error = lastError
+      ? decodeValue(encryptor.decrypt(lastError, id, LAST_ERROR_PURPOSE))
+      : undefined
+    return new PawlError(
+      'execution-parked',
+      `Workflow "${name}" (${id}) is parked: it has used up its attempts, or no further attempt can succeed.`,
+      'Find the cause with pawl show, correct it, and resume the workflow with pawl release.',
+      error,
+    )
   }
 
   /**
    * Reads an execution's current state, with its outcome and last error decrypted.
    * @throws PawlError `execution-missing`, `decryption-failed`
    */
-  async describe(id: string): Promise<Description> {
-    const { workflows, encryptor } = this.#dependencies()
-    const found = UUID.test(id) ? await workflows.describe(id) : null
+  async describe(id: string): Promise<ExecutionDetails> {
+    const { reader, encryptor } = this.#dependencies()
+    const found = UUID.test(id) ? await reader.describeInFull(id) : null
     if (!found) throw executionMissing(id)
     const { outcome, lastError } = found
     return {

@@ -116,4 +116,3 @@ export interface QueueSettings {
   rateLimit?: { limit: number; period: number } | undefined
   maxDepth?: number | undefined
 }
-

@@ -1,11 +1,11 @@
-/** Keeps what a workflow attempt waits for (times, signals, results), and suspends the execution when only waits are left. */
+/** Keeps the waits of a workflow attempt, and suspends the execution when only waits are left. */
 
 import type { Attempt } from '../engine/attempt.ts'
 import type { Journal } from '../engine/journal/journal.ts'
 import { retryWhileUnavailable } from '../engine/retry/retry-while-unavailable.ts'
 import { CancelledError } from '../errors/index.ts'
-import type { AttemptRef } from '../store/execution-store.ts'
 import type { ChangeListener } from '../store/change-listener.ts'
+import type { AttemptRef } from '../store/execution-store.ts'
 import type { WorkflowStore } from '../store/workflow-store.ts'
 
 /** How long a wait for a signal or result is kept in memory before the execution is suspended, in ms. */
@@ -120,7 +120,12 @@ export class PendingWaits {
           await this.#check(wait)
           return this.#pending.has(wait) ? null : true
         }
-        await changeListener.waitFor(wait.topic, check, Math.min(Math.max(left, 1), MAX_TIMER_MS), signal)
+        await changeListener.waitFor(
+          wait.topic,
+          check,
+          Math.min(Math.max(left, 1), MAX_TIMER_MS),
+          signal,
+        )
       } else {
         await abortableDelay(Math.min(left, MAX_TIMER_MS), signal)
       }
@@ -192,11 +197,16 @@ export class PendingWaits {
 
   /** For how long the execution should stay in memory, in ms, since one of its waits may end soon. */
   #msToKeepInMemory(): number {
-    const msToDeadlines = [...this.#pending].map(({ deadline }) => deadline && this.#msUntil(deadline))
+    const msToDeadlines = [...this.#pending].map(
+      ({ deadline }) => deadline && this.#msUntil(deadline),
+    )
     if (msToDeadlines.some((ms) => ms !== null && ms < NEAR_DEADLINE_MS)) return NEAR_DEADLINE_MS
     if (this.#dependencies.isWorkerFull()) return 0
     const waitsForChanges = [...this.#pending].filter(({ topic }) => topic !== null)
-    return Math.max(0, ...waitsForChanges.map(({ startedAt }) => startedAt + LINGER_MS - performance.now()))
+    return Math.max(
+      0,
+      ...waitsForChanges.map(({ startedAt }) => startedAt + LINGER_MS - performance.now()),
+    )
   }
 
   async #suspend(): Promise<void> {

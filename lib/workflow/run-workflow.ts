@@ -16,7 +16,7 @@ import {
 import type { Logger } from '../options/logger.ts'
 import type { Outcome } from '../store/execution-store.ts'
 import type { LeasedExecution } from '../store/wakeup-store.ts'
-import { type WorkflowDefinition, parseWithSchema } from './definition.ts'
+import { parseWithSchema, type WorkflowDefinition } from './definition.ts'
 import { checkSize, errorOutcome, resultOutcome } from './workflow-outcome.ts'
 
 /** How long unawaited branches of code that has returned may take to reach their recorded steps, in ms. */
@@ -42,7 +42,8 @@ export async function runWorkflow(dependencies: RunDependencies): Promise<void> 
   if (leased.cancelling) attempt.halt(new CancelledError())
   try {
     // Cancelled or timed out before the code first ran: there is nothing to compensate.
-    if (journal.haltReason && journal.isEmpty) return await recordOutcome(dependencies, errorOutcome(journal.haltReason))
+    if (journal.haltReason && journal.isEmpty)
+      return await recordOutcome(dependencies, errorOutcome(journal.haltReason))
     const code = definition.code as (execution: unknown, input: unknown) => unknown
     const running = Promise.resolve(
       runInExecution(attempt.execution, async () => code(attempt.execution, dependencies.input)),
@@ -67,7 +68,11 @@ const wrap = (value: unknown) => ({ value })
  * the code does not await (the loser of a race) may still be on its way to its steps, so this waits a little.
  * @throws DivergenceError
  */
-async function checkNoStepSkipped({ attempt, journal, definition }: RunDependencies): Promise<void> {
+async function checkNoStepSkipped({
+  attempt,
+  journal,
+  definition,
+}: RunDependencies): Promise<void> {
   if (attempt.isGivingUp) return // An earlier attempt has recorded how the execution ends.
   const deadline = performance.now() + SKIPPED_STEPS_GRACE_MS
   while (journal.isReplaying && performance.now() < deadline) {
@@ -96,7 +101,12 @@ class SkippedStepsError extends DivergenceError {
 /** Validates and encodes the code's return value. @throws PawlError `value-invalid`, `limit-exceeded` */
 async function outcomeOf(dependencies: RunDependencies, returned: unknown): Promise<Outcome> {
   const { name, output } = dependencies.definition
-  const result = await parseWithSchema('value-invalid', `The result of workflow "${name}"`, output, returned)
+  const result = await parseWithSchema(
+    'value-invalid',
+    `The result of workflow "${name}"`,
+    output,
+    returned,
+  )
   const outcome = resultOutcome(result)
   checkSize(outcome.body, dependencies.maxOutputBytes, `The result of workflow "${name}"`)
   return outcome
@@ -174,7 +184,10 @@ async function park(
 }
 
 /** Gives the execution back for a later attempt, or parks it if its attempts are used up. */
-async function releaseForRetry({ attempt, definition, leased }: RunDependencies, error: Error): Promise<void> {
+async function releaseForRetry(
+  { attempt, definition, leased }: RunDependencies,
+  error: Error,
+): Promise<void> {
   const { attempts, backoff, maxBackoff } = definition.retry
   const attemptsLeft = leased.maxAttempts - leased.attempt
   if (attemptsLeft <= 0) return void (await attempt.release('parked', { error }))
@@ -192,7 +205,12 @@ async function releaseForRetry({ attempt, definition, leased }: RunDependencies,
  * Halts the attempt when the workflow's `timeout` is over. No timer is set for a deadline beyond the range of
  * setTimeout (24 days): the attempt that runs when it is reached is halted at once.
  */
-function startTimeout({ attempt, journal, definition, leased }: RunDependencies): NodeJS.Timeout | undefined {
+function startTimeout({
+  attempt,
+  journal,
+  definition,
+  leased,
+}: RunDependencies): NodeJS.Timeout | undefined {
   const { deadline } = leased
   if (deadline === null) return undefined
   const { name, timeoutMs } = definition

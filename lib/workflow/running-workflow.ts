@@ -8,13 +8,13 @@ import { PawlError } from '../errors/index.ts'
 import { type Duration, parseOptions } from '../options/parse-options.ts'
 import type { Outcome } from '../store/execution-store.ts'
 import type { PendingSignal, WorkflowStore } from '../store/workflow-store.ts'
-import type { WorkflowHandle } from './workflow-handle.ts'
 import { signalOptions, sleepOptions } from './option-schemas.ts'
-import { unwrapOutcome } from './workflow-outcome.ts'
+import type { PendingWaits, WaitResult } from './pending-waits.ts'
 import type { StartOptions } from './start-options.ts'
-import type { WaitResult, PendingWaits } from './pending-waits.ts'
 import type { Workflow } from './workflow.ts'
 import type { SignalOptions, WorkflowExecution } from './workflow-execution.ts'
+import type { WorkflowHandle } from './workflow-handle.ts'
+import { unwrapOutcome } from './workflow-outcome.ts'
 
 /** What the execution of a workflow needs in addition to that of a request. */
 export interface RunningWorkflowDependencies {
@@ -53,7 +53,11 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
 
   async sleepUntil(date: Date): Promise<void> {
     if (!(date instanceof Date) || Number.isNaN(date.getTime())) {
-      throw new PawlError('invalid-option', 'sleepUntil() was given no valid date.', 'Pass a valid Date.')
+      throw new PawlError(
+        'invalid-option',
+        'sleepUntil() was given no valid date.',
+        'Pass a valid Date.',
+      )
     }
     await this.#sleep({ until: date.getTime() })
   }
@@ -62,18 +66,25 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     const { journal } = this.dependencies
     this.validateCall('sleep', noop, 'sleep')
     const call = journal.call('sleep', 'sleep')
-    if (call.entry?.completed) return void (await this.trackActive(journal.replay(call, call.entry)))
+    if (call.entry?.completed)
+      return void (await this.trackActive(journal.replay(call, call.entry)))
     const start = await this.trackActive(journal.recordStart(call, end))
     if ('ended' in start) return void journal.adopt(start.ended)
     const recorded = start.known as typeof end
     const deadline =
-      'until' in recorded ? BigInt(recorded.until) * 1000n : BigInt(start.at) + BigInt(recorded.ms) * 1000n
+      'until' in recorded
+        ? BigInt(recorded.until) * 1000n
+        : BigInt(start.at) + BigInt(recorded.ms) * 1000n
     await this.#workflow.waits.wait({
       deadline,
       topic: null,
       check: async () => {
         if (journal.databaseTime < deadline) return null
-        return waitResultOf(journal, await journal.record(call, { output: undefined }, 0), undefined)
+        return waitResultOf(
+          journal,
+          await journal.record(call, { output: undefined }, 0),
+          undefined,
+        )
       },
     })
   }
@@ -83,7 +94,8 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     const { timeout, schema } = parseOptions(signalOptions, options, `signal "${name}"`)
     this.validateCall(name, noop, 'signal')
     const call = journal.call(name, 'signal')
-    if (call.entry?.completed) return (await this.trackActive(journal.replay(call, call.entry))) as T
+    if (call.entry?.completed)
+      return (await this.trackActive(journal.replay(call, call.entry))) as T
     let deadline: bigint | null = null
     if (timeout !== undefined) {
       const start = await this.trackActive(journal.recordStart(call, { ms: timeout }))
@@ -134,8 +146,11 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     for (const { sender, value } of await this.#workflow.unreadSignals(name)) {
       const claim = `${name}\0${sender}`
       const earlierWaits = queue.slice(0, queue.indexOf(refusedSenders))
-      const belongsToEarlierWait = earlierWaits.some((refusedByOther) => !refusedByOther.has(sender))
-      if (this.#claimedSignals.has(claim) || refusedSenders.has(sender) || belongsToEarlierWait) continue
+      const belongsToEarlierWait = earlierWaits.some(
+        (refusedByOther) => !refusedByOther.has(sender),
+      )
+      if (this.#claimedSignals.has(claim) || refusedSenders.has(sender) || belongsToEarlierWait)
+        continue
       const decoded = this.#workflow.decodeSignal(name, value)
       this.#claimedSignals.add(claim)
       if (!schema) return { sender, value: decoded }

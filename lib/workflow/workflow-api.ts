@@ -2,7 +2,6 @@
 
 import { createDefinition, defineQueue } from './define.ts'
 import type { WorkflowOptions } from './definition.ts'
-import { readStatus, type WorkflowStatus } from './workflow-handle.ts'
 import {
   defineObject,
   type Handlers,
@@ -15,6 +14,7 @@ import type { Queue, QueueOptions } from './queue/queue.ts'
 import type { ScheduleOptions, ScheduleStatus } from './schedule/schedule.ts'
 import { Workflow } from './workflow.ts'
 import type { WorkflowCode } from './workflow-execution.ts'
+import { readStatus, type WorkflowStatus } from './workflow-handle.ts'
 import { WorkflowService } from './workflow-service.ts'
 
 /** The part of Pawl's interface that deals with workflows. */

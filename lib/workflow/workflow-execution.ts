@@ -3,9 +3,9 @@
 import type { z } from 'zod'
 import type { Execution } from '../engine/execution.ts'
 import type { Duration } from '../options/parse-options.ts'
-import type { WorkflowHandle } from './workflow-handle.ts'
 import type { StartOptions } from './start-options.ts'
 import type { Workflow } from './workflow.ts'
+import type { WorkflowHandle } from './workflow-handle.ts'
 
 /** Options of {@link WorkflowExecution.signal}. */
 export interface SignalOptions<T> {

@@ -145,11 +145,7 @@ export async function readStatus(control: ExecutionControl, id: string): Promise
     attempt,
     ...(ended?.status === 'done' && { result: ended.result }),
     ...(error instanceof Error && { error }),
-    createdAt: dateOf(createdAt),
-    completedAt: completedAt === null ? null : dateOf(completedAt),
+    createdAt,
+    completedAt,
   }
-}
-
-function dateOf(micros: string): Date {
-  return new Date(Number(BigInt(micros) / 1000n))
 }

@@ -1,24 +1,24 @@
 /** Keeps the workflow definitions of this process, and runs their executions with a worker. */
 
 import type { Attempt, AttemptOptions } from '../engine/attempt.ts'
+import { readExecution } from '../engine/execution-snapshot.ts'
 import type { Journal } from '../engine/journal/journal.ts'
-import { decryptOutcome } from '../engine/outcome-encryption.ts'
 import { retryWhileUnavailable } from '../engine/retry/retry-while-unavailable.ts'
 import { decodeValue } from '../engine/values/value-codec.ts'
 import { type Reservation, Worker } from '../engine/worker.ts'
 import { CancelledError, PawlError } from '../errors/index.ts'
 import { WORK_DUE } from '../store/execution-store.ts'
 import type { ExecutionSummary, LeasedExecution } from '../store/wakeup-store.ts'
-import { ExecutionControl, executionMissing } from './execution-control.ts'
-import { type WorkflowDefinition, handlerName } from './definition.ts'
-import { RunningObjectHandler } from './object/object-execution.ts'
+import { handlerName, type WorkflowDefinition } from './definition.ts'
 import type { WorkflowDependencies } from './dependencies.ts'
+import { ExecutionControl, executionMissing } from './execution-control.ts'
+import { RunningObjectHandler } from './object/object-execution.ts'
+import { PendingWaits } from './pending-waits.ts'
 import { AdmissionControl } from './queue/admission-control.ts'
 import { runWorkflow } from './run-workflow.ts'
 import { RunningWorkflow } from './running-workflow.ts'
 import { Scheduler } from './schedule/scheduler.ts'
 import { WorkflowStarter } from './workflow-starter.ts'
-import { PendingWaits } from './pending-waits.ts'
 
 /** Everything about workflows in one process: definitions, worker, queue admission, scheduler. */
 export class WorkflowService {
@@ -110,7 +110,13 @@ export class WorkflowService {
 
   #startWorker(): void {
     const dependencies = this.#dependencies
-    if (!dependencies || this.#worker || this.#definitions.size === 0 || dependencies.concurrency === 0) return
+    if (
+      !dependencies ||
+      this.#worker ||
+      this.#definitions.size === 0 ||
+      dependencies.concurrency === 0
+    )
+      return
     const { engine, wakeups, changeListener, logger, concurrency } = dependencies
     const worker = new Worker({
       engine,
@@ -125,7 +131,8 @@ export class WorkflowService {
         admit: this.#admission.admit.bind(this.#admission),
         onParked: this.#admission.requestSweep.bind(this.#admission),
       }),
-      onCancelling: ({ id }: ExecutionSummary) => engine.activeAttempt(id)?.halt(new CancelledError()),
+      onCancelling: ({ id }: ExecutionSummary) =>
+        engine.activeAttempt(id)?.halt(new CancelledError()),
       logger,
     })
     this.#worker = worker
@@ -156,7 +163,10 @@ export class WorkflowService {
     if (!definition) return
     const { id, incarnation, attempt: number, scope, key, fingerprint } = leased
     let journal: Journal | undefined
-    const createExecution: NonNullable<AttemptOptions['createExecution']> = (executionDependencies, attempt) => {
+    const createExecution: NonNullable<AttemptOptions['createExecution']> = (
+      executionDependencies,
+      attempt,
+    ) => {
       journal = executionDependencies.journal
       journal.synchronizeClock(leased.at)
       return this.#createExecution(definition, leased, executionDependencies, attempt)
@@ -197,7 +207,8 @@ export class WorkflowService {
     executionDependencies: ConstructorParameters<typeof RunningWorkflow>[0],
     attempt: Attempt,
   ): RunningWorkflow {
-    const { engine, store, workflows, state, changeListener, encryptor, limits, logger } = this.#requireStarted()
+    const { engine, store, workflows, state, changeListener, encryptor, limits, logger } =
+      this.#requireStarted()
     const { id, incarnation, attempt: number, inbox, deadline } = leased
     const isStopped = () => engine.isStopped
     const waits = new PendingWaits({
@@ -215,12 +226,16 @@ export class WorkflowService {
       version: definition.version,
       waits,
       store: workflows,
-      unreadSignals: (name: string) => retryWhileUnavailable(() => workflows.readPendingSignals(id, name), isStopped),
+      unreadSignals: (name: string) =>
+        retryWhileUnavailable(() => workflows.readPendingSignals(id, name), isStopped),
       readOutcome: async (id: string) => {
-        const found = await retryWhileUnavailable(() => store.read(id), isStopped)
+        const snapshot = await retryWhileUnavailable(
+          () => readExecution({ store, encryptor }, { id }),
+          isStopped,
+        )
         // The execution was deleted when its retention was over, so its outcome can never arrive.
-        if (!found) throw executionMissing(id)
-        return found.outcome ? decryptOutcome(encryptor, id, found.outcome) : null
+        if (!snapshot) throw executionMissing(id)
+        return snapshot.outcome
       },
       onInvalidSignal: (signal: string, error: unknown) =>
         logger.warn('a signal does not match its schema, and is left unread', {

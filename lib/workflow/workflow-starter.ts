@@ -12,14 +12,14 @@ import type { Reservation } from '../engine/worker.ts'
 import { PawlError } from '../errors/index.ts'
 import { parseOptions } from '../options/parse-options.ts'
 import { runStatementOf } from '../store/database/app-transaction.ts'
-import { WORK_DUE, type ExecutionKind } from '../store/execution-store.ts'
+import { type ExecutionKind, WORK_DUE } from '../store/execution-store.ts'
 import type { LeasedExecution } from '../store/wakeup-store.ts'
 import type { NewExecution } from '../store/workflow-store.ts'
-import { type WorkflowDefinition, parseWithSchema } from './definition.ts'
-import { startOptions } from './option-schemas.ts'
-import { checkSize } from './workflow-outcome.ts'
+import { parseWithSchema, type WorkflowDefinition } from './definition.ts'
 import type { WorkflowDependencies } from './dependencies.ts'
+import { startOptions } from './option-schemas.ts'
 import type { StartOptions } from './start-options.ts'
+import { checkSize } from './workflow-outcome.ts'
 
 /** The validated options and input of an execution to be started. */
 interface ValidatedStart {
@@ -92,7 +92,12 @@ export class WorkflowStarter {
     const { limits } = this.#dependencies()
     const what = `Workflow "${definition.name}"`
     const options = parseOptions(startOptions, given, `${what}.start()`)
-    const value = await parseWithSchema('input-invalid', `The input of ${what}`, definition.input, input)
+    const value = await parseWithSchema(
+      'input-invalid',
+      `The input of ${what}`,
+      definition.input,
+      input,
+    )
     // Undefined encodes to null. An execution without input is one that workers cannot run, so it is stored
     // as an empty input.
     const bytes = encodeValue(value) ?? Buffer.alloc(0)
@@ -101,7 +106,11 @@ export class WorkflowStarter {
   }
 
   /** @param isDepthChecked whether the caller has checked that the queue has room */
-  async #startValidated(definition: WorkflowDefinition, start: ValidatedStart, isDepthChecked = false): Promise<string> {
+  async #startValidated(
+    definition: WorkflowDefinition,
+    start: ValidatedStart,
+    isDepthChecked = false,
+  ): Promise<string> {
     const { options } = start
     const current = currentExecution()
     const parent = current?.id ?? null
@@ -123,7 +132,10 @@ export class WorkflowStarter {
   }
 
   /** Checks the queue's `maxDepth`. @throws PawlError `limit-exceeded` if it would be exceeded */
-  async #checkQueueDepth({ kind, name, queue }: WorkflowDefinition, starts: ValidatedStart[]): Promise<void> {
+  async #checkQueueDepth(
+    { kind, name, queue }: WorkflowDefinition,
+    starts: ValidatedStart[],
+  ): Promise<void> {
     const { queues, store } = this.#dependencies()
     const maxDepth = queue?.maxDepth ?? null
     if (queue === null || maxDepth === null) return
@@ -189,7 +201,10 @@ export class WorkflowStarter {
     try {
       for (;;) {
         const runsHere = Boolean(reservation)
-        const started = await retryWhileUnavailable(() => workflows.start({ ...start, runsHere }), giveUp)
+        const started = await retryWhileUnavailable(
+          () => workflows.start({ ...start, runsHere }),
+          giveUp,
+        )
         if (started?.kind === 'started') {
           const { ref, at } = started
           if (reservation) reservation.run(leasedExecutionOf({ ...start, ...ref, at }))
@@ -199,7 +214,8 @@ export class WorkflowStarter {
           }
           return
         }
-        if (started?.expired) await retryWhileUnavailable(() => workflows.deleteIfExpired(start.id), giveUp)
+        if (started?.expired)
+          await retryWhileUnavailable(() => workflows.deleteIfExpired(start.id), giveUp)
         else if (started && !started.fingerprint.equals(start.fingerprint)) throw keyReused(start)
         else if (started) return
       }
@@ -211,7 +227,9 @@ export class WorkflowStarter {
 }
 
 /** An execution that this process has just started, in the form that a worker gets from the database. */
-function leasedExecutionOf(started: NewExecution & { incarnation: string; attempt: number; at: string }): LeasedExecution {
+function leasedExecutionOf(
+  started: NewExecution & { incarnation: string; attempt: number; at: string },
+): LeasedExecution {
   const { timeoutMs, maxAttempts, at } = started
   return {
     ...started,
@@ -226,7 +244,12 @@ function leasedExecutionOf(started: NewExecution & { incarnation: string; attemp
  * The id of the execution with this key. It does not depend on the version: a key identifies one execution of
  * a workflow. It cannot equal the id of a request, since no request's scope begins with NUL.
  */
-export function workflowExecutionId(kind: ExecutionKind, name: string, key: string, scope = ''): string {
+export function workflowExecutionId(
+  kind: ExecutionKind,
+  name: string,
+  key: string,
+  scope = '',
+): string {
   const path = scope === '' ? key : `${scope}\0${key}`
   return derivedUuid(`\0${kind}\0${name}\0${path}`)
 }

@@ -1,10 +1,10 @@
 /** A workflow that the app has defined: starts its executions and returns their handles. */
 
-import type { ExecutionControl } from './execution-control.ts'
 import type { WorkflowDefinition } from './definition.ts'
-import { WorkflowHandle } from './workflow-handle.ts'
+import type { ExecutionControl } from './execution-control.ts'
 import type { StartOptions } from './start-options.ts'
-import { workflowExecutionId, type WorkflowStarter } from './workflow-starter.ts'
+import { WorkflowHandle } from './workflow-handle.ts'
+import { type WorkflowStarter, workflowExecutionId } from './workflow-starter.ts'
 
 /** What a workflow uses of the Pawl instance that defined it. */
 export interface WorkflowRuntime {
@@ -51,6 +51,11 @@ export class Workflow<Input = unknown, Output = unknown> {
   /** Returns the handle of the execution that was started with this key. */
   handle(key: string): WorkflowHandle<Output> {
     const { kind, name } = this.#definition
-    return new WorkflowHandle(this.#runtime.control, workflowExecutionId(kind, name, key), key, name)
+    return new WorkflowHandle(
+      this.#runtime.control,
+      workflowExecutionId(kind, name, key),
+      key,
+      name,
+    )
   }
 }

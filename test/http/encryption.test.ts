@@ -119,7 +119,7 @@ describe('encryption at rest', () => {
     }
     expect(ran).toBe(0)
     const told = JSON.stringify(log, (_, v) => (v instanceof Error ? [v.stack, v.cause] : v))
-    expect(told).toContain('Give the key it was stored with in encryptionKeys')
+    expect(told).toContain('Add the key that it was stored with to encryptionKeys')
     for (const { key } of [a, b]) {
       expect(told).not.toContain(key)
       expect(told).not.toContain(Buffer.from(key, 'base64').toString('hex'))

@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
-  fingerprintValue,
   type FingerprintInput,
   fingerprint,
+  fingerprintValue,
   NotJsonError,
 } from '../../lib/http/fingerprint.ts'
 import { cases } from '../helpers/proof.ts'

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { validateKey, parseKeyHeader } from '../../lib/http/idempotency-key.ts'
+import { parseKeyHeader, validateKey } from '../../lib/http/idempotency-key.ts'
 import { cases } from '../helpers/proof.ts'
 
 const printable = fc.string({

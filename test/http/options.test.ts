@@ -30,7 +30,7 @@ describe.each(expressVersions)('What options do, Express $version', ({ express }
         }) as import('express').ErrorRequestHandler)
       })
       expect((await request(url, { key: freshKey() })).status).toBe(500)
-      expect(message).toMatch(/^scope-invalid: .*behind authentication/)
+      expect(message).toMatch(/^scope-invalid: .*after authentication/)
     }
   })
 

@@ -89,7 +89,7 @@ describe.each(expressVersions)('Whose key it is (P6), Express $version', ({ expr
       const { url, runs, error } = await start({ scope: () => scope as string })
       expect((await request(url, { key: freshKey() })).status).toBe(500)
       expect(error().code).toBe('scope-invalid')
-      expect(error().message).toMatch(/behind authentication/)
+      expect(error().message).toMatch(/after authentication/)
       expect(runs()).toBe(0)
     },
   )

@@ -29,7 +29,8 @@ describe('Keys as structured-field strings (RFC 8941, section 3.3.3)', () => {
   it.each(named)('%s', (_, { raw, expected, must_fail, key_fails, key_accepts }) => {
     const parsed = parseKeyHeader(raw, true)
     if (key_accepts !== undefined) expect(parsed).toEqual({ key: key_accepts })
-    else if (must_fail || key_fails) expect(parsed).toEqual({ brokenRule: expect.stringMatching(/must/) })
+    else if (must_fail || key_fails)
+      expect(parsed).toEqual({ brokenRule: expect.stringMatching(/must/) })
     else expect(parsed).toEqual({ key: expected?.[0] })
   })
 

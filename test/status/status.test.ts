@@ -153,7 +153,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     expect((await asked).json).toEqual({ done: true })
   })
 
-  it('does not wait where nobody is at work: that may be news for its client', async () => {
+  it('does not wait for an execution that no process runs: its client may have to act', async () => {
     const gate = new Gate()
     const { post, get, key } = await start(async (_req, res) => {
       await gate.pass()
@@ -167,7 +167,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     expect((await get({ headers: { Prefer: 'wait=30' } })).json.status).toBe('released')
   })
 
-  it('waits no longer than maxWait, and says what it granted', async () => {
+  it('waits no longer than maxWait, and reports how long it waited', async () => {
     const { post, get, url } = await start(() => {}, { maxWait: '1s' })
     await post()
     const started = performance.now()
@@ -183,7 +183,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     }
   })
 
-  it("somebody else's, an unknown and a malformed id look the same: 404", async () => {
+  it('the id of another client, an unknown and a malformed id get the same answer: 404', async () => {
     const { post, get, url, base } = await start()
     await post()
     await waitFor('the end', async () => (await get()).status === 200)
@@ -210,7 +210,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     expect((await get({}, `${base}/operations/${id.toUpperCase()}/`)).status).toBe(200)
   })
 
-  it('anything but true from authorize is no', async () => {
+  it('any result of authorize other than true is a refusal', async () => {
     let says: unknown
     const { post, get } = await start(undefined, { authorize: () => says as boolean })
     await post()
@@ -240,7 +240,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     expect([status, headers.allow]).toEqual([405, 'GET, HEAD'])
   })
 
-  it('an execution that has expired is not there', async () => {
+  it('an expired execution does not exist', async () => {
     const { post, get, key } = await start()
     await post()
     await waitFor('the end', async () => (await get()).status === 200)
@@ -249,7 +249,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     expect((await get()).status).toBe(404)
   })
 
-  it('a dead process, and a request that was given back, can be told from one that runs', async () => {
+  it('a dead process and a released request can be told from a running one', async () => {
     const gate = new Gate()
     const { post, get, key, events } = await start(async (_req, res) => {
       await gate.pass()
@@ -273,7 +273,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     expect((await get()).json.status).toBe('released')
   })
 
-  it('a body that was not kept is told so', async () => {
+  it('a body that was not stored is reported as such', async () => {
     const { post, get, key } = await start()
     await post()
     await waitFor('the end', async () => (await get()).status === 200)
@@ -284,7 +284,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     expect([answer.status, answer.json.type]).toEqual([200, 'urn:pawl:problem:body-not-kept'])
   })
 
-  it('opens what is stored encrypted', async () => {
+  it('decrypts stored responses', async () => {
     const encryptionKeys = [{ id: 'k', key: Buffer.alloc(32, 7) }]
     const { post, get, events } = await start(undefined, {}, { encryptionKeys })
     await post()
@@ -347,7 +347,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
   })
 
   describe('Server-sent events', () => {
-    it('tell each change, then the outcome, and end', async () => {
+    it('report each change, then the outcome, and end', async () => {
       const gate = new Gate()
       const { post, events, id } = await start(async (req, res) => {
         await gate.pass()
@@ -387,7 +387,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
       expect(new Set(ids).size).toBe(2)
     })
 
-    it('who connects again is told only what is new', async () => {
+    it('a client that reconnects gets only new events', async () => {
       const gate = new Gate()
       const { post, events } = await start(async (_req, res) => {
         await gate.pass()
@@ -420,7 +420,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
       for (let i = 0; i < 3; i++) expect((await stream.next())?.event).toBe('comment')
     })
 
-    it('are refused like everything else', async () => {
+    it('are refused like other requests', async () => {
       const { post, events } = await start()
       await post()
       const stream = await events({ 'X-User': 'bob' })
@@ -428,7 +428,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
       expect(stream.headers.get('content-type')).toBe('application/problem+json; charset=utf-8')
     })
 
-    it('end when the process stops, and so do those who wait', async () => {
+    it('end when the process stops, and so do waiting requests', async () => {
       const { app, post, get, events, key } = await start(() => {})
       await post()
       const polling = get({ headers: { Prefer: 'wait=30' } })
@@ -441,7 +441,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     })
   })
 
-  it('nobody waits for a client that has hung up', async () => {
+  it('stops waiting when the client disconnects', async () => {
     const { post, get, events } = await start(() => {})
     await post()
     const client = new AbortController()

@@ -33,7 +33,7 @@ function deployments(name: string) {
 }
 
 describe('Code that has changed under an execution', () => {
-  it('parks it if a step is of another kind now, and harms nothing: put back, it finishes', async () => {
+  it('parks the workflow if a step has another kind now, and changes nothing: with the old code it finishes', async () => {
     const ran: string[] = []
     const original: Code = async (execution) => {
       const charge = await execution.step('charge', () => ran.push('charge'))
@@ -60,7 +60,7 @@ describe('Code that has changed under an execution', () => {
     expect(await app.journal(first.id)).toContain('step charge')
   })
 
-  it('parks it if it ends without running a recorded step, and names that; put back, it finishes', async () => {
+  it('parks the workflow if it ends without running a recorded step, and names the step; with the old code it finishes', async () => {
     const ran: string[] = []
     const original: Code = async (execution) => {
       await execution.step('charge', () => ran.push('charge'))
@@ -89,7 +89,7 @@ describe('Code that has changed under an execution', () => {
     expect(ran).toEqual(['charge', 'mail', 'send mail', 'ship'])
   })
 
-  it('parks it as well if it fails for good without running steps that could be compensated', async () => {
+  it('parks the workflow too if it fails for good without running steps that have compensations', async () => {
     const undone: string[] = []
     const { deploy } = deployments('fails')
     const first = await deploy(async (execution) => {
@@ -111,7 +111,7 @@ describe('Code that has changed under an execution', () => {
     expect(undone).toEqual(['book'])
   })
 
-  it('ends without those steps once somebody has looked, and released it under the same code', async () => {
+  it('ends without those steps after a release under the same code', async () => {
     const { deploy } = deployments('accepted')
     const first = await deploy(async (execution) => {
       await execution.step('old', () => 1)
@@ -128,7 +128,7 @@ describe('Code that has changed under an execution', () => {
     expect(await changed.handle.result()).toBe('without')
   })
 
-  it('does not mistake the loser of a race for a step that is gone', async () => {
+  it('does not mistake the loser of a race for a skipped step', async () => {
     const raced: Code = async (execution) => {
       const slow = async () => {
         await execution.step('a', () => 1)
@@ -151,7 +151,7 @@ describe('Code that has changed under an execution', () => {
     expect((await handle.status()).status).toBe('done')
   })
 
-  it('does not mistake for that what the code did about a step that had failed', async () => {
+  it('does not mistake the handling of a failed step for skipped steps', async () => {
     const ran: string[] = []
     let isDown = true
     const { deploy } = deployments('falls back')
@@ -183,7 +183,7 @@ describe('Code that has changed under an execution', () => {
     expect(ran).toEqual(['before', 'notify', 'fall back', 'after'])
   })
 
-  it('gives up all the same if it was about to when it is run again', async () => {
+  it('gives up if an earlier attempt had begun to, also when it runs again', async () => {
     const undone: string[] = []
     let failing = true
     const pawl = app.pawl()
@@ -213,7 +213,7 @@ describe('Code that has changed under an execution', () => {
 })
 
 describe('A version', () => {
-  it('is run by processes that have it, and waits for one where there is none', async () => {
+  it('is run by processes that define it, and waits until there is one', async () => {
     const old = app.pawl()
     const oldCode = old.workflow('order', { version: '1' }, async (execution) => {
       await execution.signal('go')
@@ -271,7 +271,7 @@ describe('A version', () => {
 })
 
 describe('execution.patched', () => {
-  it('is false for those that are past it, true for the others, and the same in every attempt', async () => {
+  it('is false for executions that are past it, true for others, and the same in every attempt', async () => {
     const seen: unknown[] = []
     const { deploy } = deployments('patched')
     const first = await deploy(async (execution) => {

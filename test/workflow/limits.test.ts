@@ -45,7 +45,7 @@ describe('Limits of an execution', () => {
     expect(await again.handle(key).result()).toBe('x'.repeat(99))
   })
 
-  it('name the step that gave too much, and lose nothing that is recorded', async () => {
+  it('name the step whose result is too large, and lose nothing that is recorded', async () => {
     const ran: string[] = []
     const code = async (execution: WorkflowExecution) => {
       await execution.step('small', () => ran.push('small'))
@@ -74,7 +74,7 @@ describe('Limits of an execution', () => {
     expect(ran).toEqual(['small', 'large', 'large'])
   })
 
-  it('roll back a transaction that gave too much', async () => {
+  it('roll back a transaction whose result is too large', async () => {
     await database.pool.query('create table rows (n integer)')
     const pawl = app.pawl({ limits: { step: 100 } })
     const workflow = pawl.workflow('transaction', (execution) =>
@@ -86,7 +86,9 @@ describe('Limits of an execution', () => {
     await pawl.start()
     const { id } = await workflow.start(undefined)
     await app.until(id, 'parked')
-    expect((await pawl.status(id)).error?.message).toMatch(/transaction "insert" returned 202 bytes/)
+    expect((await pawl.status(id)).error?.message).toMatch(
+      /transaction "insert" returned 202 bytes/,
+    )
     expect((await database.pool.query('select from rows')).rows).toHaveLength(0)
   })
 
@@ -119,7 +121,7 @@ describe('Limits of an execution', () => {
     await waitFor('nothing to be undone', () => !ran.includes(-1))
   })
 
-  it('hold for requests as well: what is recorded stays, and a later attempt goes on behind it', async () => {
+  it('apply to requests too: recorded steps stay, and a later attempt continues after them', async () => {
     const ran: string[] = []
     let size = 200
     const { url } = await startApp(
@@ -155,7 +157,7 @@ describe('Limits of an execution', () => {
     expect(ran).toEqual(['small', 'large', 'large', 'many'])
   })
 
-  it('are checked when Pawl is made', () => {
+  it('are checked when Pawl is created', () => {
     expect(() => app.pawl({ limits: { steps: 0 } })).toThrow(/Option "limits.steps" is 0/)
     expect(() => app.pawl({ limits: { step: 'big' } })).toThrow(/Option "limits.step" is "big"/)
   })

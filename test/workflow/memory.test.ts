@@ -12,7 +12,7 @@ const database = withDatabase()
 const app = withWorkflows(database)
 
 describe('Workflows that sleep', () => {
-  it('cost a row each and no memory, and all of them wake', async () => {
+  it('take up a row each and no memory, and all of them wake', async () => {
     const file = await bundle(fileURLToPath(new URL('../apps/sleepers.ts', import.meta.url)))
     const child = spawn(process.execPath, ['--expose-gc', file], {
       env: { ...process.env, DATABASE_URL: database.url },

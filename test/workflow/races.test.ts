@@ -20,7 +20,7 @@ const moments = [
   ['when it is suspended and does not know it yet', 'after'],
 ] as const
 
-describe.each(moments)('What arrives for a workflow %s is not slept through:', (_, where) => {
+describe.each(moments)('An event that arrives for a workflow %s wakes it:', (_, where) => {
   const suspending = () => {
     const hold = holdFirst(isStatement.suspend, where)
     return { ...hold, pawl: app.pawl({ database: faultyPool(database.url, hold.mishap).pool }) }
@@ -84,7 +84,7 @@ describe.each(moments)('What arrives for a workflow %s is not slept through:', (
   })
 })
 
-describe('A signal and the end of its time', () => {
+describe('A signal and its timeout', () => {
   const define = (pawl: ReturnType<typeof app.pawl>) =>
     pawl.workflow('race', async (execution) => {
       const first = await execution.signal<number>('x', { timeout: 60 })
@@ -96,7 +96,7 @@ describe('A signal and the end of its time', () => {
     return (sql: string) => isStatement.record(sql) && ++records === 2
   }
 
-  it('the time is up first: the signal is there for the next wait, in every attempt', async () => {
+  it('the timeout comes first: the signal is received by the next wait, in every attempt', async () => {
     const hold = holdFirst(isTimeOut(), 'after')
     const pawl = app.pawl({ database: faultyPool(database.url, hold.mishap).pool })
     const race = define(pawl)
@@ -108,7 +108,7 @@ describe('A signal and the end of its time', () => {
     expect(await handle.result()).toEqual(['late', 1])
   })
 
-  it('the signal is recorded first, by another: whoever says that the time is up adopts it', async () => {
+  it('another attempt records the signal first: the attempt that times out adopts it', async () => {
     const hold = holdFirst(isTimeOut(), 'before')
     const stale = app.pawl({
       database: faultyPool(database.url, hold.mishap).pool,
@@ -154,7 +154,7 @@ describe('A signal and the end of its time', () => {
     ])
   })
 
-  it('of two with one sender the first one counts', async () => {
+  it('of two signals with one sender id the first one counts', async () => {
     const pawl = app.pawl()
     const one = pawl.workflow('one of two', (execution) => execution.signal('x'))
     await pawl.start()
@@ -214,7 +214,7 @@ describe('P3 A workflow whose process does not get the reply', () => {
 })
 
 describe('P3, P7 Two that run one workflow', () => {
-  it('a stale replica takes no signal that its heir waits for', async () => {
+  it('a superseded attempt consumes no signal that its successor waits for', async () => {
     const takes = holdFirst(isStatement.takeSignal, 'before')
     const stale = app.pawl({
       database: faultyPool(database.url, takes.mishap).pool,
@@ -244,7 +244,7 @@ describe('P3, P7 Two that run one workflow', () => {
     expect(await two!.handle(handle.key).result({ timeout: '20s' })).toBe('taken once')
   })
 
-  it('a worker leaves to its own process what that is about to hear of', async () => {
+  it('a worker does not lease what its own process is just starting', async () => {
     const start = holdFirst(isStatement.start, 'after')
     let looked = 0
     const { pool } = faultyPool(database.url, (sql) => {

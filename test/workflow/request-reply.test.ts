@@ -75,7 +75,7 @@ describe('A request that starts a workflow', () => {
     },
   )
 
-  it('that is a transaction itself starts it with its commit, or not at all', async () => {
+  it('that is a transaction starts the workflow with its commit, or not at all', async () => {
     const pawl = workflows.pawl()
     const ran: string[] = []
     const mail = pawl.workflow('mail', (_, to: string) => void ran.push(to))

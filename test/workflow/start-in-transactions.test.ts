@@ -20,7 +20,7 @@ async function twoClients() {
 }
 
 describe('A workflow that is started in a transaction of the app', () => {
-  it('exists if that commits, and does not if it is rolled back', async () => {
+  it('exists if the transaction commits, and does not if it is rolled back', async () => {
     const pawl = app.pawl()
     const echo = pawl.workflow('echo', (_, said: string) => said)
     await pawl.start()
@@ -35,7 +35,7 @@ describe('A workflow that is started in a transaction of the app', () => {
     await Promise.all([one.end(), two.end()])
   })
 
-  it('is the one of a concurrent transaction that commits first, and no reused key', async () => {
+  it('is that of a concurrent transaction that commits first, without a key-reused error', async () => {
     const pawl = app.pawl()
     const echo = pawl.workflow('echo', (_, said: string) => said)
     await pawl.start()
@@ -52,7 +52,7 @@ describe('A workflow that is started in a transaction of the app', () => {
     await Promise.all([one.end(), two.end()])
   })
 
-  it('is a new one where the outcome under its key has expired', async () => {
+  it('is a new execution if the outcome under its key has expired', async () => {
     const pawl = app.pawl()
     const echo = pawl.workflow('echo', (_, said: string) => said)
     await pawl.start()
@@ -97,7 +97,7 @@ describe('A workflow that is started in a transaction of the app', () => {
     await Promise.all([pool.end(), kysely.close()])
   })
 
-  it('by a request is journaled: its retry starts no other', async () => {
+  it('is journaled in a request: a retry starts no second one', async () => {
     const started = new Set<string>()
     const pawl = app.pawl()
     const work = pawl.workflow('work of a request', () => 'done')
@@ -118,7 +118,7 @@ describe('A workflow that is started in a transaction of the app', () => {
 })
 
 describe('A process that stops', () => {
-  it('gives back what runs: another goes on at once, and it was no attempt', async () => {
+  it('gives back its executions: another process continues them at once, and no attempt is counted', async () => {
     const ran: number[] = []
     const define = (pawl: ReturnType<typeof app.pawl>) =>
       pawl.workflow('long', { retry: 1 }, (execution) =>
@@ -143,7 +143,7 @@ describe('A process that stops', () => {
 })
 
 describe('Workers that cannot listen', () => {
-  it('find by asking what others start', async () => {
+  it('find by polling what other processes start', async () => {
     const pool = new pg.Pool({ connectionString: database.url, max: 2 })
     const deaf = app.pawl({ database: pool })
     deaf.workflow('polled', (_, n: number) => n * 2)

@@ -24,7 +24,7 @@ async function now(): Promise<number> {
 }
 
 describe('A day of timers, by the clock of the database', () => {
-  it('each goes off once, in order, and not too early', async () => {
+  it('each fires once, in order, and not too early', async () => {
     // Nobody dies of a jump of the clock.
     const pawl = app.pawl({ processTimeout: '20 days' })
     const fired: { name: string; at: number }[] = []

@@ -6,7 +6,7 @@ const database = withDatabase()
 const app = withWorkflows(database)
 
 describe('Durable waiting', () => {
-  it('sleeps over a restart, and goes on behind its steps', async () => {
+  it('sleeps across a restart, and continues after its recorded steps', async () => {
     const ran: string[] = []
     const define = (pawl: ReturnType<typeof app.pawl>) =>
       pawl.workflow('sleeper', async (execution) => {
@@ -33,7 +33,7 @@ describe('Durable waiting', () => {
     expect(await app.journal(id)).toEqual(['step before', 'sleep sleep', 'step after'])
   })
 
-  it('gets a signal, one that came before too, and undefined when its time is up', async () => {
+  it('receives a signal, also one that arrived before the wait, and undefined after the timeout', async () => {
     const pawl = app.pawl()
     const asking = pawl.workflow('asking', async (execution) => {
       const early = await execution.signal('early')
@@ -55,7 +55,7 @@ describe('Durable waiting', () => {
     })
   })
 
-  it('waits for its children, asleep, and for many of them at once', async () => {
+  it('waits for its children while it is suspended, and for many of them at once', async () => {
     const pawl = app.pawl({ workers: { concurrency: 10 } })
     const child = pawl.workflow('square', async (execution, n: number) => {
       if (n % 10 === 0) await execution.sleep(1500)

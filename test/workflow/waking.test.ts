@@ -13,7 +13,7 @@ const app = withWorkflows(database)
 const query = (sql: string, values?: unknown[]) => database.pool.query(sql, values)
 
 describe('A worker', () => {
-  it('never runs more than its concurrency, also if they are started while it asks', async () => {
+  it('never runs more than its concurrency, also if executions are started while it polls', async () => {
     const starting = app.pawl({ workers: false })
     const taken = latch()
     const go = latch()
@@ -48,7 +48,7 @@ describe('A worker', () => {
     expect(warnings).toEqual([])
   })
 
-  it('takes nothing while its process seems dead to the others, which would take it over at once', async () => {
+  it('leases nothing while its process seems dead to the others, which would take it over at once', async () => {
     let looked = 0
     const { pool } = faultyPool(database.url, (sql) => {
       if (isStatement.take(sql)) looked++
@@ -74,7 +74,7 @@ describe('A worker', () => {
     expect(await handle.result({ timeout: '20s' })).toBe('found')
   })
 
-  it('finds what it can run behind any number of executions that others run', async () => {
+  it('finds what it can run behind any number of executions that only others can run', async () => {
     const pawl = app.pawl({ workers: { concurrency: 1 } })
     const behind = pawl.workflow('behind', () => 'found')
     // They run in a live process, and it is time to look whether it still lives.
@@ -99,7 +99,7 @@ describe('A worker', () => {
       where expires_at = 'infinity'`)
   })
 
-  it('waits for nobody who is writing to an execution that is due', async () => {
+  it('does not wait for transactions that are writing to a due execution', async () => {
     const pawl = app.pawl()
     const sleeper = pawl.workflow('locked', async (execution) => {
       await execution.signal('go')
@@ -138,7 +138,7 @@ describe('A worker', () => {
     expect(await result()).toBe('woken')
   })
 
-  it('leaves a parked execution alone that something has arrived for', async () => {
+  it('leaves a parked execution alone, also when a signal arrives for it', async () => {
     const pawl = app.pawl()
     const parked = pawl.workflow('parked', { retry: 1 }, async () => {
       throw new Error('broken')
@@ -156,7 +156,7 @@ describe('A worker', () => {
 })
 
 describe('A sleeping parent', () => {
-  it('is due as soon as its child has ended, and workers are told', async () => {
+  it('is due as soon as its child has ended, and workers are notified', async () => {
     const pawl = app.pawl()
     const child = pawl.workflow('napping', async (execution) => {
       await execution.sleep(1500)
@@ -177,7 +177,7 @@ describe('A sleeping parent', () => {
     await listener.end()
   })
 
-  it('learns that there is no execution whose end it could wait for', async () => {
+  it('gets an error if the execution it waits for does not exist', async () => {
     const pawl = app.pawl()
     const child = pawl.workflow('nobody', () => 1)
     const parent = pawl.workflow('waits for nobody', () =>
@@ -222,7 +222,7 @@ describe('A sleeping parent', () => {
 })
 
 describe('A signal', () => {
-  it('arrives once, also if it is sent again after it was taken', async () => {
+  it('arrives once, also if it is sent again after it was consumed', async () => {
     const pawl = app.pawl()
     const twice = pawl.workflow('twice', async (execution) => {
       const first = await execution.signal<number>('n')
@@ -238,7 +238,7 @@ describe('A signal', () => {
     expect(await handle.result()).toEqual([1, 2])
   })
 
-  it('that one wait refuses is there for another', async () => {
+  it('that one wait refuses can be received by another', async () => {
     const pawl = app.pawl()
     const picky = pawl.workflow('picky', async (execution) => {
       const number = await execution.signal('x', { schema: z.number(), timeout: 50 })

@@ -26,7 +26,7 @@ async function handedOver(name: string, worker: Partial<PawlOptions>): Promise<n
 }
 
 describe('A worker of another process', () => {
-  it('is told that something is due; where it cannot listen, it finds that out later', async () => {
+  it('is notified of due executions; if it cannot listen, it finds them later by polling', async () => {
     const listening = await handedOver('told', {})
     const polling = await handedOver('polled', { database: tiny })
     expect(listening).toBeLessThan(polling / 2)

@@ -32,7 +32,7 @@ describe('A workflow', () => {
     await expect(add.start({ a: 2, b: 2 }, { key })).rejects.toMatchObject({ code: 'key-reused' })
   })
 
-  it('that throws a TerminalError fails, after what it did is undone', async () => {
+  it('that throws a TerminalError fails, after its compensations have run', async () => {
     const pawl = app.pawl()
     const undone: unknown[] = []
     const pay = pawl.workflow('pay', async (execution) => {
@@ -49,7 +49,7 @@ describe('A workflow', () => {
     expect(await app.status(handle.id)).toBe('failed')
   })
 
-  it('that throws anything else is tried again, behind what it recorded; then it is parked, and resumed', async () => {
+  it('that throws another error is retried after its recorded steps; then it is parked, and released', async () => {
     const pawl = app.pawl()
     const ran: string[] = []
     let broken = true
@@ -75,7 +75,7 @@ describe('A workflow', () => {
     expect(ran.filter((what) => what === 'first')).toHaveLength(1)
   })
 
-  it('refuses an input that does not fit, and starts nothing', async () => {
+  it('refuses an input that does not match its schema, and starts nothing', async () => {
     const pawl = app.pawl()
     const strict = pawl.workflow('strict', { input: z.object({ n: z.number() }) }, () => 1)
     await pawl.start()
@@ -84,7 +84,7 @@ describe('A workflow', () => {
     expect(rows).toHaveLength(0)
   })
 
-  it('is cancelled: what it did is undone, and its children are cancelled with it', async () => {
+  it('is cancelled: its compensations run, and its children are cancelled too', async () => {
     const pawl = app.pawl()
     const undone: string[] = []
     const child = pawl.workflow('a child', async (execution) => {
@@ -108,7 +108,7 @@ describe('A workflow', () => {
     expect(undone.sort()).toEqual(['child', 'parent'])
   })
 
-  it('is cancelled, whatever its code makes of the error that tells it so', async () => {
+  it('is cancelled even if its code handles the CancelledError in another way', async () => {
     const pawl = app.pawl()
     const stubborn = pawl.workflow('stubborn', async (execution) => {
       try {

@@ -100,6 +100,6 @@ function warnNotReached(
   runtime.logger.warn('a recovered request was answered before idempotency() saw it', {
     execution: execution.id,
     status: response.statusCode,
-    hint: 'Let requests with req.execution.recovering pass authentication.',
+    hint: 'Let requests with req.execution.recovering pass your authentication.',
   })
 }

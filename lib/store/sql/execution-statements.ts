@@ -14,7 +14,7 @@ export type ExecutionStatements = ReturnType<typeof executionStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function executionStatements(schema: string) {
-  const { now, clock, incarnation, milliseconds, afterEnd } = sqlFragments(schema)
+  const { now, clock, incarnation, milliseconds, toMicros, afterEnd } = sqlFragments(schema)
   // Not "exists": the planner may evaluate that for all rows at once, with a scan of the whole table.
   const hasSteps = `(select true from ${schema}.steps s
         where s.execution_id = e.id and s.life = e.created_at limit 1)`
@@ -74,6 +74,25 @@ export function executionStatements(schema: string) {
       cross join clock
       join ${schema}.executions e on e.id = input.id
       left join ${schema}.processes p on p.id = e.owner`,
+
+    /**
+     * Describes an execution. Only if $2 is true: its state, also after it has expired, and the last error and
+     * the outcome, which may be large. Safe: it only reads.
+     */
+    describe: `
+      with ${clock}
+      select ${incarnation('e')}::text, e.kind, e.name, e.scope, e.key, e.version,
+        case when e.status = 'running' and not coalesce(p.expires_at > clock.now, false)
+          then 'interrupted' else e.status end,
+        e.attempt, e.cancelling and e.status <> 'done', ${toMicros('e.completed_at')}::text,
+        case when $2::bool then e.last_error end,
+        case when $2::bool then e.response_status end,
+        case when $2::bool then e.response_headers end,
+        case when $2::bool then e.response_body end
+      from ${schema}.executions e
+      cross join clock
+      left join ${schema}.processes p on $2::bool and p.id = e.owner
+      where e.id = $1::uuid and ($2::bool or e.expires_at > clock.now or e.status = 'running')`,
 
     /**
      * Begins a new attempt at an execution whose last one has ended. Safe: a compare-and-set on the attempt's

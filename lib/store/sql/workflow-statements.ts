@@ -261,18 +261,5 @@ export function workflowStatements(schema: string) {
         where w.execution_id = any (array(select id from marked)) and w.execution_id = marked.id
       )
       select id from marked`,
-
-    /** What is known of an execution. Safe: reads. */
-    describe: `
-      with ${clock}
-      select e.kind, e.scope, e.key, e.name, e.version,
-        case when e.status = 'running' and not coalesce(p.expires_at > clock.now, false)
-          then 'interrupted' else e.status end,
-        e.attempt, e.cancelling and e.status <> 'done', e.last_error, e.response_status, e.response_headers,
-        e.response_body, ${toMicros('e.created_at')}::text, ${toMicros('e.completed_at')}::text
-      from ${schema}.executions e
-      cross join clock
-      left join ${schema}.processes p on p.id = e.owner
-      where e.id = $1::uuid`,
   }
 }

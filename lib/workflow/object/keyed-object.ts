@@ -8,21 +8,24 @@ import { parseOptions } from '../../options/parse-options.ts'
 import type { StateKey } from '../../store/state-store.ts'
 import { checkName, createDefinition, OBJECT_QUEUE } from '../define.ts'
 import type { WorkflowDefinition, WorkflowOptions } from '../definition.ts'
-import { WorkflowHandle } from '../workflow-handle.ts'
-import { objectKey, objectOptions } from '../option-schemas.ts'
 import type { WorkflowDependencies } from '../dependencies.ts'
+import { objectKey, objectOptions } from '../option-schemas.ts'
 import { Queue } from '../queue/queue.ts'
 import { RunningWorkflow } from '../running-workflow.ts'
 import type { StartOptions } from '../start-options.ts'
-import { workflowExecutionId } from '../workflow-starter.ts'
 import type { WorkflowRuntime } from '../workflow.ts'
+import { WorkflowHandle } from '../workflow-handle.ts'
+import { workflowExecutionId } from '../workflow-starter.ts'
 import type { ObjectExecution, ReaderExecution } from './object-execution.ts'
 import { readState } from './object-state.ts'
 
 /** What an object uses of the Pawl instance that defined it. */
 interface ObjectRuntime extends WorkflowRuntime {
   /** @throws PawlError `not-started` */
-  readonly dependencies: Pick<WorkflowDependencies, 'queues' | 'state' | 'encryptor' | 'storeTimeoutMs'>
+  readonly dependencies: Pick<
+    WorkflowDependencies,
+    'queues' | 'state' | 'encryptor' | 'storeTimeoutMs'
+  >
   /** @throws PawlError `invalid-option` if the name is already defined */
   register(definition: WorkflowDefinition): void
 }
@@ -98,7 +101,11 @@ export class KeyedObject<All extends Record<string, Code>> {
   readonly #definitions: ReadonlyMap<string, WorkflowDefinition>
 
   /** @internal */
-  constructor(runtime: ObjectRuntime, name: string, definitions: ReadonlyMap<string, WorkflowDefinition>) {
+  constructor(
+    runtime: ObjectRuntime,
+    name: string,
+    definitions: ReadonlyMap<string, WorkflowDefinition>,
+  ) {
     this.#runtime = runtime
     this.name = name
     this.#definitions = definitions
@@ -125,7 +132,8 @@ export class KeyedObject<All extends Record<string, Code>> {
     return Object.assign(Object.fromEntries(calls), {
       key,
       start,
-      handle: (name: string, callKey: string) => this.#handle(stateKey, this.#definition(name), callKey),
+      handle: (name: string, callKey: string) =>
+        this.#handle(stateKey, this.#definition(name), callKey),
       state: () => this.#state(stateKey),
     })
   }
@@ -152,7 +160,11 @@ export class KeyedObject<All extends Record<string, Code>> {
     return this.#handle(stateKey, definition, key)
   }
 
-  #handle(stateKey: StateKey, { kind, name, queue }: WorkflowDefinition, key: string): WorkflowHandle {
+  #handle(
+    stateKey: StateKey,
+    { kind, name, queue }: WorkflowDefinition,
+    key: string,
+  ): WorkflowHandle {
     const id = workflowExecutionId(kind, name, key, stateKey.key)
     const beforeWaiting = queue ? () => assertNoDeadlock(stateKey) : undefined
     return new WorkflowHandle(this.#runtime.control, id, key, name, beforeWaiting)
@@ -205,7 +217,13 @@ export function defineObject(
       }
       const workflowOptions = readOnly ? rest : { ...rest, queue }
       const object = { name, readOnly }
-      const definition = createDefinition('object', `${name}.${handler}`, workflowOptions, code as never, object)
+      const definition = createDefinition(
+        'object',
+        `${name}.${handler}`,
+        workflowOptions,
+        code as never,
+        object,
+      )
       definitions.set(handler, definition)
     }
   }

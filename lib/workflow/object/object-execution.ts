@@ -1,4 +1,4 @@
-/** The execution object of an object's handlers: a workflow execution that also reads and changes the object's state. */
+/** The execution object of an object's handlers: that of a workflow, with access to the object's state. */
 
 import type { ExecutionDependencies } from '../../engine/running-execution.ts'
 import type { Encryptor } from '../../engine/values/encryptor.ts'
@@ -7,10 +7,10 @@ import { PawlError } from '../../errors/index.ts'
 import { parseOptions } from '../../options/parse-options.ts'
 import type { StateKey, StateStore } from '../../store/state-store.ts'
 import { stateNameSchema } from '../option-schemas.ts'
-import { checkSize } from '../workflow-outcome.ts'
 import { RunningWorkflow, type RunningWorkflowDependencies } from '../running-workflow.ts'
 import type { WorkflowExecution } from '../workflow-execution.ts'
-import { type ObjectState, type ReadonlyState, readState, encryptState } from './object-state.ts'
+import { checkSize } from '../workflow-outcome.ts'
+import { encryptState, type ObjectState, type ReadonlyState, readState } from './object-state.ts'
 
 /** The execution object that a handler of an object receives as its first argument. */
 export interface ObjectExecution extends WorkflowExecution {
@@ -46,7 +46,11 @@ export class RunningObjectHandler extends RunningWorkflow implements ObjectExecu
   /** The last state operation; the next one runs after it. */
   #lastTurn: Promise<unknown> = Promise.resolve()
 
-  constructor(dependencies: ExecutionDependencies, workflow: RunningWorkflowDependencies, object: ObjectDependencies) {
+  constructor(
+    dependencies: ExecutionDependencies,
+    workflow: RunningWorkflowDependencies,
+    object: ObjectDependencies,
+  ) {
     super(dependencies, workflow)
     this.#object = object
   }
@@ -67,9 +71,9 @@ export class RunningObjectHandler extends RunningWorkflow implements ObjectExecu
   readonly #state: ObjectState = {
     get: async <T>(name: string) => {
       const stateName = parseStateName('get', name)
-      return (await this.#read(`state.get ${stateName}`, (values) => decodeValue(values.get(stateName) ?? null))) as
-        | T
-        | undefined
+      return (await this.#read(`state.get ${stateName}`, (values) =>
+        decodeValue(values.get(stateName) ?? null),
+      )) as T | undefined
     },
     keys: async () =>
       (await this.#read('state.keys', (values) => [...values.keys()].sort())) as string[],
@@ -117,18 +121,22 @@ export class RunningObjectHandler extends RunningWorkflow implements ObjectExecu
     const bytes = encodeValue(value)
     checkSize(bytes, maxBytes, `The state "${name}" of object "${stateKey.object}"`)
     const call = journal.call(entry, 'state')
-    if (call.entry?.completed) return void (await this.trackActive(journal.replay(call, call.entry)))
+    if (call.entry?.completed)
+      return void (await this.trackActive(journal.replay(call, call.entry)))
     await this.#serialize(async () => {
       const started = performance.now()
-      const existing = await journal.recordWith(call, undefined, ({ name: _, occurrence, ...record }) =>
-        store.change({
-          ...record,
-          ...stateKey,
-          entry: { name: entry, occurrence },
-          name,
-          value: encryptState(encryptor, stateKey, name, bytes),
-          tookMs: performance.now() - started,
-        }),
+      const existing = await journal.recordWith(
+        call,
+        undefined,
+        ({ name: _, occurrence, ...record }) =>
+          store.change({
+            ...record,
+            ...stateKey,
+            entry: { name: entry, occurrence },
+            name,
+            value: encryptState(encryptor, stateKey, name, bytes),
+            tookMs: performance.now() - started,
+          }),
       )
       if (existing) journal.adopt(existing)
       if (bytes === null) this.#values?.delete(name)

@@ -52,7 +52,10 @@ export async function readState(
 ): Promise<Map<string, Buffer>> {
   const stored = await retryWhileUnavailable(() => store.read(stateKey), giveUp)
   return new Map(
-    [...stored].map(([name, value]) => [name, encryptor.decrypt(value, STATE, purposeOf(stateKey, name))]),
+    [...stored].map(([name, value]) => [
+      name,
+      encryptor.decrypt(value, STATE, purposeOf(stateKey, name)),
+    ]),
   )
 }
 

@@ -2,8 +2,8 @@
 
 import type { AdmissionResult } from '../../engine/worker.ts'
 import type { Logger } from '../../options/logger.ts'
-import type { QueueStore } from '../../store/queue-store.ts'
 import type { FreedLane } from '../../store/execution-store.ts'
+import type { QueueStore } from '../../store/queue-store.ts'
 import type { WorkflowDefinition } from '../definition.ts'
 import type { Queue } from './queue.ts'
 
@@ -79,7 +79,9 @@ export class AdmissionControl {
     }
     store
       .unblockNext({ queue: name, lane, slots })
-      .catch((error) => logger.debug('unblocking a lane failed; the next sweep will unblock it', { error, lane }))
+      .catch((error) =>
+        logger.debug('unblocking a lane failed; the next sweep will unblock it', { error, lane }),
+      )
       .finally(pollNow)
   }
 

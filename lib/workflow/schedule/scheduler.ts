@@ -5,10 +5,10 @@ import { PawlError } from '../../errors/index.ts'
 import type { Logger } from '../../options/logger.ts'
 import type { ScheduleStore } from '../../store/schedule-store.ts'
 import { createDefinition } from '../define.ts'
-import { type WorkflowDefinition, handlerName } from '../definition.ts'
-import type { WorkflowStarter } from '../workflow-starter.ts'
+import { handlerName, type WorkflowDefinition } from '../definition.ts'
 import type { Workflow } from '../workflow.ts'
 import type { WorkflowExecution } from '../workflow-execution.ts'
+import type { WorkflowStarter } from '../workflow-starter.ts'
 import { MISSED_AFTER_MS, Schedule, type ScheduleOptions, type ScheduleStatus } from './schedule.ts'
 
 /** How often a process makes sure that each schedule has a next tick, in ms. */
@@ -106,17 +106,21 @@ export class Scheduler {
         if (ended > 0) logger.debug('a schedule has changed', { schedule: schedule.name, ended })
       }
     } catch (error) {
-      if (this.#isRunning) logger.warn('starting the next ticks of schedules failed; trying again later', { error })
+      if (this.#isRunning)
+        logger.warn('starting the next ticks of schedules failed; trying again later', { error })
     }
     clearTimeout(this.#timer)
     const jitter = 0.75 + Math.random() / 2
-    if (this.#isRunning) this.#timer = setTimeout(() => this.ensureNextTicks(), CHECK_MS * jitter).unref()
+    if (this.#isRunning)
+      this.#timer = setTimeout(() => this.ensureNextTicks(), CHECK_MS * jitter).unref()
   }
 
   /** Lists the schedules with their next ticks. @throws PawlError `not-started`, `store-unavailable` */
   async list(): Promise<ScheduleStatus[]> {
     const entries = [...this.#entries.values()]
-    const keys = await this.#dependencies().store.nextTickKeys(entries.map((entry) => entry.definition.handler))
+    const keys = await this.#dependencies().store.nextTickKeys(
+      entries.map((entry) => entry.definition.handler),
+    )
     return entries.map(({ schedule }, i) => {
       const { name, workflow, cron, timezone, missed } = schedule
       const at = keys[i]?.split(' ').at(-1)

@@ -73,7 +73,7 @@ describe('An object', () => {
     expect(rows[0].value).toMatch(/encrypted with key k/)
   })
 
-  it('takes no change of an attempt that is not the current one any more', async () => {
+  it('refuses a change by an attempt that is superseded', async () => {
     const pawl = app.pawl()
     let goOn = () => {}
     const stale = new Promise<void>((resolve) => {
@@ -141,7 +141,7 @@ describe('An object', () => {
     }
   })
 
-  it('keeps readers from writing, and workflows from keeping anything', async () => {
+  it('keeps readers from changing state, and workflows from having any', async () => {
     const pawl = app.pawl()
     const errors: unknown[] = []
     const strict = pawl.object('strict', {
@@ -168,10 +168,10 @@ describe('An object', () => {
     expect(errors).toMatchObject([{ code: 'read-only' }, { code: 'no-state' }])
     expect(() => strict.of('')).toThrow(/key of 1 to 1024/)
     expect(() => pawl.object('bad', { handlers: { state: () => 1 } })).toThrow(/a reserved name/)
-    expect(() => pawl.queue('object strict')).toThrow(/those of objects/)
+    expect(() => pawl.queue('object strict')).toThrow(/reserved for objects/)
   })
 
-  it('lets readers run beside a handler that is under way', async () => {
+  it('runs readers concurrently with a handler', async () => {
     const pawl = app.pawl()
     const door = pawl.object('door', {
       handlers: {

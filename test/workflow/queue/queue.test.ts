@@ -18,7 +18,7 @@ async function processes<T>(count: number, define: (pawl: Pawl) => T): Promise<T
 }
 
 describe('A queue', () => {
-  it('holds its limits over all processes, and starts many in few statements', async () => {
+  it('keeps its limits across all processes, and starts many executions in few statements', async () => {
     let running = 0
     let most = 0
     const byKey = new Map<string, number>()
@@ -58,7 +58,7 @@ describe('A queue', () => {
     expect(rows).toEqual([])
   })
 
-  it('runs those of one key one at a time, in the order in which they arrived', async () => {
+  it('runs the executions of one key one at a time, in the order of arrival', async () => {
     const order: string[] = []
     const workflows = await processes(3, (pawl) => {
       const queue = pawl.queue('in line', { concurrencyPerKey: 1 })
@@ -108,7 +108,7 @@ describe('A queue', () => {
     expect(log.rows[0].oldest).toEqual((await queue.backlog()).oldest)
   })
 
-  it('lets no more begin within a period than its rate', async () => {
+  it('begins no more executions within a period than its rate limit', async () => {
     const [first] = await processes(2, (pawl) => {
       const queue = pawl.queue('slow', { rateLimit: { limit: 3, period: 700 } })
       return pawl.workflow('slow', { queue }, () => 1)
@@ -137,7 +137,7 @@ describe('A queue', () => {
     }
   })
 
-  it('lets the highest priority begin first, and nobody before its time', async () => {
+  it('begins the highest priority first, and none before its delay has passed', async () => {
     const ran: string[] = []
     const pawl = app.pawl({ workers: { concurrency: 1 } })
     const queue = pawl.queue('one', { concurrency: 1 })
@@ -159,7 +159,7 @@ describe('A queue', () => {
     expect(await queue.backlog()).toEqual({ waiting: 0, delayed: 1, running: 0, oldest: null })
   })
 
-  it('refuses what would exceed its depth, but not what was started before', async () => {
+  it('refuses starts beyond its maxDepth, but not of executions that exist', async () => {
     const pawl = app.pawl({ workers: false })
     const queue = pawl.queue('shallow', { maxDepth: 3 })
     const job = pawl.workflow('shallow', { queue }, () => 1)
@@ -175,7 +175,7 @@ describe('A queue', () => {
     expect((await queue.backlog()).waiting).toBe(3)
   })
 
-  it('gives the slot of what is parked to the next; released, it waits for its turn again', async () => {
+  it('gives the slot of a parked execution to the next one; released, the parked one is queued again', async () => {
     const pawl = app.pawl()
     let broken = true
     const queue = pawl.queue('parking', { concurrency: 1, concurrencyPerKey: 1 })
@@ -199,7 +199,7 @@ describe('A queue', () => {
     expect(await bad.result()).toBe('bad')
   })
 
-  it('lets go of one that is cancelled while it waits, wherever in the line it is', async () => {
+  it('drops an execution that is cancelled while it waits, at any position', async () => {
     const pawl = app.pawl()
     const queue = pawl.queue('leaving', { concurrencyPerKey: 1 })
     const ran: string[] = []
@@ -226,7 +226,7 @@ describe('A queue', () => {
     expect(ran).toEqual(['holder', 'a', 'c'])
   })
 
-  it('keeps the slots of a process that died with what it ran, until another has gone on with it', async () => {
+  it("keeps the slots of a dead process's executions until another process has continued them", async () => {
     const pawl = app.pawl()
     const queue = pawl.queue('dying', { concurrency: 1 })
     const ran: string[] = []

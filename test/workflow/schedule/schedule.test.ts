@@ -182,7 +182,7 @@ describe('A schedule', () => {
     expect(asked).toHaveLength(2)
   })
 
-  it('whose expression was changed goes by the new one alone', async () => {
+  it('whose expression was changed follows only the new one', async () => {
     await clock.set('2027-03-01T00:00:00Z')
     const old = processWith('changed', { cron: '0 9 * * *' })
     await old.start()
@@ -203,7 +203,7 @@ describe('A schedule', () => {
     expect(await ticks('changed')).toEqual(['2027-03-01T09:00:00Z'])
   })
 
-  it('runs each expression where it is while a change is being deployed, and a common tick once', async () => {
+  it('runs each expression in the processes that have it during a deployment, and a common tick once', async () => {
     await clock.set('2027-04-01T00:00:00Z')
     const old = processWith('rolling', { cron: '0 9,10 * * *', input: 'old' })
     const changed = processWith('rolling', { cron: '0 10,11 * * *', input: 'new' })
@@ -224,7 +224,7 @@ describe('A schedule', () => {
     ])
   })
 
-  it('goes on after somebody has cancelled a tick', async () => {
+  it('continues after a tick was cancelled', async () => {
     await clock.set('2027-05-01T00:00:00Z')
     const pawl = processWith('cancelled', { cron: '0 9 * * *' })
     await pawl.start()
@@ -252,7 +252,7 @@ describe('A schedule', () => {
     await waitFor('its tick', async () => (await next(pawl)) === '2027-06-01T09:00:00.000Z')
   })
 
-  it('refuses what is no schedule, at definition', () => {
+  it('refuses invalid schedules when they are defined', () => {
     const pawl = app.pawl()
     const workflow = pawl.workflow('any', () => 1)
     const define = (options: unknown) => () =>
@@ -281,13 +281,13 @@ describe('A schedule', () => {
     expect(define({ cron: '@daily', missed: 'some' })).toThrow(/'skip', 'last' or 'all'/)
     expect(define({ cron: '@daily', every: 5 })).toThrow(/no option "every"/)
     expect(() => pawl.schedule('', { cron: '@daily' }, workflow)).toThrow(/name of the schedule/)
-    expect(() => pawl.schedule('bad', { cron: '@daily' }, {} as never)).toThrow(/given no workflow/)
+    expect(() => pawl.schedule('bad', { cron: '@daily' }, {} as never)).toThrow(/has no workflow/)
     pawl.schedule('once', { cron: '@daily' }, workflow)
     expect(() => pawl.schedule('once', { cron: '@hourly' }, workflow)).toThrow(/two schedules/)
   })
 })
 
-describe('What a schedule makes of the time', () => {
+describe('The ticks of a schedule when the clock changes', () => {
   const workflow = app.pawl().workflow('plan', () => 1)
   const plan = (options: object, tick: string, now: string) => {
     const schedule = new Schedule('plan', options, workflow)
@@ -295,7 +295,7 @@ describe('What a schedule makes of the time', () => {
     return [runs, next.toISOString().replace('.000Z', 'Z')]
   }
 
-  it('is by the hours that pass where the expression has a star, and by the wall clock where it has none', () => {
+  it('follow elapsed time if the expression has a star, and the wall clock otherwise', () => {
     const after = (cron: string, from: string, count: number) => {
       const schedule = new Schedule('dst', { cron, timezone: 'Europe/Berlin' }, workflow)
       const times: string[] = []
