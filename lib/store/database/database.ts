@@ -4,7 +4,10 @@ import type { Value } from './values.ts'
 /** A row as an array of column values, in the order of the select list. */
 export type Row = readonly unknown[]
 
-/** Runs one statement. */
+/**
+ * Runs one statement. It may be sent more than once, where a connection broke or it lost against concurrent
+ * ones: a driver cannot know whether a lost reply meant a lost commit.
+ */
 export type Query = (sql: string, values?: readonly Value[]) => Promise<Row[]>
 
 /**
@@ -51,15 +54,27 @@ export type Failure =
 // a session that a timeout of the server has ended.
 const UNAVAILABLE = /^(08|53|57|58|28|25006|25P0[34]|55P03)/
 const CONFLICT = /^40/
+const STATE = /^[0-9A-Z]{5}$/
 
 /** Sorts an error of a driver into what to do about it. */
 export function classify(error: unknown): Failure {
   const { code, syscall } = (error ?? {}) as { code?: unknown; syscall?: unknown }
   // Only Postgres itself sends five-character SQLSTATEs; everything else is the way to it. Errors of
   // the operating system can look like one (EPIPE).
-  if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code) || syscall) return 'unavailable'
+  if (typeof code !== 'string' || !STATE.test(code) || syscall) return 'unavailable'
   if (CONFLICT.test(code)) return 'conflict'
   return UNAVAILABLE.test(code) ? 'unavailable' : 'refused'
+}
+
+// Connection exceptions, and a server that ends the session (administrator, crash, idle session timeout).
+const BROKEN = /^(08|57P0[125])/
+
+/** Whether the connection failed rather than the statement, so that another connection may carry it. */
+export function isBroken(error: unknown): boolean {
+  if (classify(error) !== 'unavailable') return false
+  const { code, syscall } = (error ?? {}) as { code?: unknown; syscall?: unknown }
+  const isState = typeof code === 'string' && STATE.test(code) && !syscall
+  return !isState || BROKEN.test(code)
 }
 
 /** Runs work again that lost against concurrent work. */

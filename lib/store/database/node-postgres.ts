@@ -1,7 +1,16 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Pool } from 'pg'
 import { PawlError } from '../../errors/index.ts'
-import { classify, type Database, type Query, type Row, retryConflicts } from './database.ts'
+import {
+  classify,
+  type Database,
+  isBroken,
+  type Query,
+  type Row,
+  retryConflicts,
+} from './database.ts'
 import { Slots } from './slots.ts'
+import { StaleConnections } from './stale-connections.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
 import { encodeArray, PgArray, type Value } from './values.ts'
 
@@ -18,6 +27,8 @@ export interface PgPool {
 }
 
 interface PgClient {
+  /** Of node-postgres in JavaScript; its pool ends connections in the same way. */
+  connection?: { stream?: { destroy?(): unknown } }
   query(config: object): Promise<unknown>
   release(destroy?: Error | boolean): void
   // biome-ignore lint/suspicious/noExplicitAny: as node-postgres types its listeners
@@ -45,14 +56,21 @@ const RESERVED = 2
 /** How long what is urgent waits for the pool, in ms. */
 const PATIENCE_MS = 250
 
-/** Pools whose idle connections may break. */
-const guarded = new WeakSet<PgPool>()
+/** How often a statement is sent if connections break under it: the second time on a new connection. */
+const SENDS = 3
+
+/** The longest pause before it is sent again, in ms; it doubles. */
+const RESEND_MS = 20
+
+/** Pools whose idle connections may break, and what is known of those. */
+const guarded = new WeakMap<PgPool, StaleConnections<PgClient>>()
 
 /** The Database behind a node-postgres pool. */
 export class NodePostgres implements Database {
   readonly #pool: PgPool
   readonly #owned: boolean
   readonly #timeoutMs: number
+  readonly #stale: StaleConnections<PgClient>
   /**
    * Of transactions of the app. While one that is a whole request is open, its handler may record steps
    * through a second connection: if each had its first, none would get its second.
@@ -64,21 +82,25 @@ export class NodePostgres implements Database {
     this.#timeoutMs = timeoutMs
     this.#owned = owned
     this.#slots = new Slots(Math.max(1, this.connections - RESERVED))
-    // The pool has already dropped an idle connection that it reports here. Without a listener, a
-    // restart of Postgres would end the process.
-    if (!guarded.has(pool)) pool.on('error', ignore)
-    guarded.add(pool)
+    this.#stale = guarded.get(pool) ?? guard(pool)
   }
 
   query: Query = (sql, values) =>
     // A role's default may be a stricter isolation than the statements need.
-    retryConflicts(() => this.#with((client) => this.#send(client, sql, values)))
+    retryConflicts(() =>
+      this.#resend(async () => {
+        const client = await this.#connect()
+        return this.#use(client, () => this.#send(client, sql, values))
+      }),
+    )
 
   get connections(): number {
     return this.#pool.options?.max ?? 10
   }
 
-  urgent: Query = async (sql, values) => {
+  urgent: Query = (sql, values) => this.#resend(() => this.#sendUrgently(sql, values))
+
+  async #sendUrgently(sql: string, values?: readonly Value[]): Promise<Row[]> {
     const client = await this.#connect(PATIENCE_MS).catch(() => null)
     if (client) return this.#use(client, () => this.#send(client, sql, values))
     const { Client, options } = this.#pool
@@ -105,10 +127,11 @@ export class NodePostgres implements Database {
       }
     },
   }
-  transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
-    return this.#with(async (client) => {
-      // Whatever the role's default is: what waits for a lock must then see what it waited for.
-      await this.#send(client, 'begin isolation level read committed')
+
+  async transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
+    // Whatever the role's default is: what waits for a lock must then see what it waited for.
+    const client = await this.#begin('begin isolation level read committed')
+    return this.#use(client, async () => {
       try {
         const result = await work((sql, values) => this.#send(client, sql, values))
         await this.#send(client, 'commit')
@@ -159,11 +182,10 @@ export class NodePostgres implements Database {
     work: (tx: PgClient, run: RunStatement) => Promise<T>,
     isolation: IsolationLevel | undefined,
   ): Promise<T> {
-    const client = await this.#connect()
+    const client = await this.#begin(begin(isolation))
     client.on('error', ignore) // The query that is under way reports it.
     let broken = true
     try {
-      await this.#send(client, begin(isolation))
       try {
         const result = await work(unreleasable(client), async (text, values) => {
           const { rows } = (await client.query({ text, values })) as {
@@ -187,9 +209,44 @@ export class NodePostgres implements Database {
     }
   }
 
-  async #with<T>(work: (client: PgClient) => Promise<T>): Promise<T> {
-    const client = await this.#connect()
-    return this.#use(client, () => work(client))
+  /**
+   * Sends a statement again if its connection broke, or could not be opened. Safe for Pawl's own statements,
+   * all of which may be sent twice, and for the beginning of a transaction. Not for longer than half of the
+   * timeout: whoever sends it has a deadline, and goes on trying until then. What ran into the timeout has
+   * used it up.
+   */
+  async #resend<T>(send: () => Promise<T>): Promise<T> {
+    const deadline = performance.now() + this.#timeoutMs / 2
+    for (let sends = 1; ; sends++) {
+      try {
+        return await send()
+      } catch (error) {
+        if (!isBroken(error) || sends >= SENDS || performance.now() >= deadline) throw error
+      }
+      // Full jitter, so that the connections of all processes are not opened in step.
+      await sleep(RESEND_MS * 2 ** (sends - 1) * Math.random())
+    }
+  }
+
+  /**
+   * A connection with a transaction open. Beginning one again is safe: what was begun on a connection that
+   * broke has written nothing. From here on nothing is sent again: only the journal knows what a lost
+   * commit did.
+   */
+  #begin(sql: string): Promise<PgClient> {
+    return this.#resend(async () => {
+      const client = await this.#connect()
+      client.on('error', ignore)
+      try {
+        await this.#send(client, sql)
+      } catch (error) {
+        client.off('error', ignore)
+        client.release(true)
+        throw error
+      }
+      client.off('error', ignore)
+      return client
+    })
   }
 
   async #use<T>(client: PgClient, work: () => Promise<T>): Promise<T> {
@@ -224,8 +281,19 @@ export class NodePostgres implements Database {
     )
   }
 
-  /** A client of the pool, or an error after the timeout; a client that comes later goes back. */
+  /** A client of the pool that is not known to be stale, or an error after the timeout. */
   async #connect(timeoutMs = this.#timeoutMs): Promise<PgClient> {
+    const deadline = performance.now() + timeoutMs
+    // It ends: each turn takes one idle connection out of the pool, and a new one is not stale.
+    for (;;) {
+      const client = await this.#checkOut(Math.ceil(deadline - performance.now()))
+      if (!this.#stale.isStale(client)) return client
+      discard(client)
+    }
+  }
+
+  /** A client of the pool, or an error after the timeout; a client that comes later goes back. */
+  async #checkOut(timeoutMs: number): Promise<PgClient> {
     const connecting = this.#pool.connect()
     try {
       return await inTime(timeoutMs, connecting)
@@ -236,15 +304,45 @@ export class NodePostgres implements Database {
   }
 
   async #send(client: PgClient, text: string, values?: readonly Value[]): Promise<Row[]> {
-    const result = (await client.query({
-      text,
-      // Without values node-postgres uses the simple protocol, which takes several statements.
-      ...(values && { values: values.map(encode) }),
-      rowMode: 'array',
-      query_timeout: this.#timeoutMs,
-    })) as { rows: Row[] } | { rows: Row[] }[]
+    const sentAt = performance.now()
+    let result: { rows: Row[] } | { rows: Row[] }[]
+    try {
+      result = (await client.query({
+        text,
+        // Without values node-postgres uses the simple protocol, which takes several statements.
+        ...(values && { values: values.map(encode) }),
+        rowMode: 'array',
+        query_timeout: this.#timeoutMs,
+      })) as typeof result
+    } catch (error) {
+      if (isBroken(error)) this.#stale.broke(sentAt)
+      else this.#stale.answered(client)
+      throw error
+    }
+    this.#stale.answered(client)
     return Array.isArray(result) ? (result.at(-1)?.rows ?? []) : result.rows
   }
+}
+
+/** Begins to note which connections of a pool break. */
+function guard(pool: PgPool): StaleConnections<PgClient> {
+  const stale = new StaleConnections<PgClient>()
+  guarded.set(pool, stale)
+  // The pool has already dropped an idle connection that it reports here. Without a listener, a
+  // restart of Postgres would end the process.
+  pool.on('error', ignore)
+  const events = pool as unknown as {
+    on(event: 'connect', listener: (client: PgClient) => void): unknown
+  }
+  events.on('connect', (client) => stale.answered(client))
+  return stale
+}
+
+/** Takes a connection out of its pool that nobody may answer on any more. */
+function discard(client: PgClient): void {
+  client.release(true)
+  // Saying goodbye in order would wait for a peer that is gone, and keep the process alive meanwhile.
+  client.connection?.stream?.destroy?.()
 }
 
 /** The client of a transaction: the pool gets it back at the end, and not before. */
