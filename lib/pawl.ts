@@ -5,6 +5,7 @@ import { replayRequest } from './adapters/node/recovery.ts'
 import { Engine } from './engine/engine.ts'
 import { type ExecutionName, type ExecutionState, idOf } from './engine/execution-name.ts'
 import { Observer } from './engine/observer.ts'
+import { after, persist } from './engine/retry/persist.ts'
 import { Sealer } from './engine/values/seal.ts'
 import { Worker } from './engine/worker.ts'
 import { PawlError } from './errors/index.ts'
@@ -133,6 +134,7 @@ export class Pawl extends WorkflowApi {
       watch,
       sealer,
       describe: (id) => describe(db, schema, id),
+      storeTimeoutMs: storeTimeout,
     })
     const retention = new Retention(db, schema, this.#options.retentionInterval, logger)
     retention.start()
@@ -202,7 +204,8 @@ export class Pawl extends WorkflowApi {
    */
   async find(name: ExecutionName): Promise<ExecutionState | null> {
     const id = idOf(name)
-    const found = await this.#started().store.look(id)
+    const { store } = this.#started()
+    const found = await persist(() => store.look(id), after(this.storeTimeoutMs))
     if (!found) return null
     const interrupted = found.status === 'running' && !found.ownerAlive
     return {
@@ -221,7 +224,8 @@ export class Pawl extends WorkflowApi {
    * @throws PawlError `not-started`, `store-unavailable`
    */
   async release(name: ExecutionName): Promise<boolean> {
-    const freed = await this.#started().store.free(idOf(name))
+    const { store } = this.#started()
+    const freed = await persist(() => store.free(idOf(name)), after(this.storeTimeoutMs))
     if (freed) this.workflows.kick()
     return freed
   }

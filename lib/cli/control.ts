@@ -53,6 +53,7 @@ function controlOf(db: Database, schema: string, { encryptionKeys, limits }: Sto
     watch: new Watch(db, schema),
     sealer: new Sealer(encryptionKeys),
     limits,
+    storeTimeoutMs: 0, // Whoever sits at the command line decides whether to try again.
     engine: { attemptAt: () => undefined }, // Nothing runs here.
   }
   return new Control(

@@ -346,9 +346,11 @@ export class Engine {
   /** Waits for an execution that another process runs; null if it is still running after that. */
   async #waitElsewhere(call: Call, timeoutMs: number): Promise<Verdict | null> {
     const { id } = call.claim
-    await this.#store.await(id)
+    // A long wait may see a database restart: each question has the time that a claim has.
+    const ask = <T>(operation: () => Promise<T>) => persist(operation, after(this.#storeTimeoutMs))
+    await ask(() => this.#store.await(id))
     const look = async (): Promise<Verdict | null> => {
-      const found = await this.#store.look(id)
+      const found = await ask(() => this.#store.look(id))
       if (!found) return { kind: 'free' }
       const verdict = this.#judge(found, call)
       return verdict.kind === 'running' && !this.#attempts.has(id) ? null : verdict

@@ -2,6 +2,7 @@ import type { Description } from '../store/describe.ts'
 import type { Found, Outcome, Store } from '../store/store.ts'
 import type { Watch } from '../store/watch.ts'
 import { openOutcome } from './outcome.ts'
+import { after, persist } from './retry/persist.ts'
 import type { Sealer } from './values/seal.ts'
 
 export type { Description } from '../store/describe.ts'
@@ -21,6 +22,8 @@ export interface ObserverParts {
   watch: Watch
   sealer: Sealer
   describe: (id: string) => Promise<Description | null>
+  /** How long a question may wait for a store that cannot be reached, in ms. */
+  storeTimeoutMs: number
 }
 
 /** Looks at executions, and waits for what becomes of them, without taking part. */
@@ -35,7 +38,7 @@ export class Observer {
 
   /** @throws PawlError `store-unavailable`, `store-refused` */
   describe(id: string): Promise<Description | null> {
-    return this.#parts.describe(id)
+    return this.#ask(() => this.#parts.describe(id))
   }
 
   /**
@@ -43,7 +46,7 @@ export class Observer {
    * @throws PawlError `store-unavailable`, `store-refused`, `decryption-failed`
    */
   async look({ id, born }: Description): Promise<Sight | null> {
-    const found = await this.#parts.store.look(id)
+    const found = await this.#ask(() => this.#parts.store.look(id))
     // Under an expired key there may be another execution by now.
     if (found?.born !== born || found.expired) return null
     return this.#sight(id, found)
@@ -64,7 +67,7 @@ export class Observer {
     const { id } = description
     let seen = await this.look(description)
     if (!seen || wanted(seen) || timeoutMs <= 0 || this.#stopped || signal.aborted) return seen
-    await store.await(id)
+    await this.#ask(() => store.await(id))
     const controller = new AbortController()
     const stop = () => controller.abort()
     signal.addEventListener('abort', stop)
@@ -95,6 +98,11 @@ export class Observer {
   /** Whether nobody may wait any more. */
   get isStopped(): boolean {
     return this.#stopped
+  }
+
+  #ask<T>(operation: () => Promise<T>): Promise<T> {
+    const isOver = after(this.#parts.storeTimeoutMs)
+    return persist(operation, () => this.#stopped || isOver())
   }
 
   #sight(id: string, { status, ownerAlive, attempt, outcome }: Found): Sight {

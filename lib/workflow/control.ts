@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { LAST_ERROR } from '../engine/attempt.ts'
 import { openOutcome } from '../engine/outcome.ts'
+import { after, persist } from '../engine/retry/persist.ts'
 import { within } from '../engine/retry/within.ts'
 import { decodeValue, encodeValue } from '../engine/values/value.ts'
 import { CancelledError, PawlError } from '../errors/index.ts'
@@ -10,7 +11,10 @@ import { checkSize } from './outcome.ts'
 import type { WorkflowParts } from './parts.ts'
 
 /** What is asked of a process: it need not run anything itself. */
-type ControlParts = Pick<WorkflowParts, 'store' | 'workflows' | 'watch' | 'sealer' | 'limits'> & {
+type ControlParts = Pick<
+  WorkflowParts,
+  'store' | 'workflows' | 'watch' | 'sealer' | 'limits' | 'storeTimeoutMs'
+> & {
   engine: Pick<WorkflowParts['engine'], 'attemptAt'>
 }
 
@@ -40,13 +44,13 @@ export class Control {
       if (settled.kind === 'done') return settled.outcome
       if (engine.attemptAt(id) === attempt) break
     }
-    await store.await(id)
+    await this.#ask(() => store.await(id))
     const look = async (): Promise<Outcome | null> => {
-      const found = await store.look(id)
+      const found = await this.#ask(() => store.look(id))
       if (!found) throw missing(id)
       if (found.outcome) return openOutcome(sealer, id, found.outcome)
       if (found.status !== 'parked') return null
-      const { name, lastError } = (await workflows.describe(id)) ?? {}
+      const { name, lastError } = (await this.#ask(() => workflows.describe(id))) ?? {}
       const error = lastError ? decodeValue(sealer.open(lastError, id, LAST_ERROR)) : undefined
       throw new PawlError(
         'execution-parked',
@@ -61,7 +65,7 @@ export class Control {
   /** @throws PawlError `execution-missing`, `decryption-failed` */
   async describe(id: string): Promise<Description> {
     const { workflows, sealer } = this.#parts()
-    const found = UUID.test(id) ? await workflows.describe(id) : null
+    const found = UUID.test(id) ? await this.#ask(() => workflows.describe(id)) : null
     if (!found) throw missing(id)
     const { outcome, lastError } = found
     return {
@@ -75,7 +79,7 @@ export class Control {
   async cancel(id: string): Promise<string[]> {
     const { workflows, engine, store } = this.#parts()
     if (!UUID.test(id)) throw missing(id)
-    const ids = await workflows.cancel(id)
+    const ids = await this.#ask(() => workflows.cancel(id))
     for (const id of ids) engine.attemptAt(id)?.halt(new CancelledError())
     store.notify([...ids, DUE])
     this.#kick()
@@ -96,10 +100,17 @@ export class Control {
     checkSize(bytes, limits.input, `Signal "${name}"`)
     const sealed = bytes && sealer.seal(bytes, id, `signal ${name}`)
     const sender = options?.id ?? randomUUID()
-    const sent = UUID.test(id) && (await workflows.signal(id, name, sender, sealed))
+    // Sent again, it is the same signal: it has its sender's id.
+    const send = () => workflows.signal(id, name, sender, sealed)
+    const sent = UUID.test(id) && (await this.#ask(send))
     if (!sent) throw missing(id)
     store.notify([id, DUE])
     this.#kick()
+  }
+
+  /** Asks again while the store is away, for as long as a request would wait for it. */
+  #ask<T>(operation: () => Promise<T>): Promise<T> {
+    return persist(operation, after(this.#parts().storeTimeoutMs))
   }
 }
 

@@ -28,6 +28,8 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
   const sockets = new Set<Socket>()
   const forgotten = new WeakMap<Socket, 'reset' | 'silence'>()
   const apps = new Set<Socket>()
+  /** Connections of the app on which it waits for a reply. */
+  const waiting = new WeakSet<Socket>()
   let held: (() => void)[] = []
   let frozen = false
   /** In order: what arrives while others are held waits behind them. */
@@ -47,7 +49,10 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
       from.on('data', (chunk) => {
         const answer = forgotten.get(from)
         if (answer === 'reset') from.resetAndDestroy()
-        if (!answer) pass(() => to.write(chunk))
+        if (answer) return
+        if (apps.has(from)) waiting.add(from)
+        else waiting.delete(to)
+        pass(() => to.write(chunk))
       })
       from.on('close', () => {
         sockets.delete(from)
@@ -71,7 +76,11 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
     url: url.href,
     cut,
     forget: (answer) => {
-      for (const socket of apps) forgotten.set(socket, answer)
+      for (const socket of apps) {
+        forgotten.set(socket, answer)
+        // Its statement arrives nowhere, and is answered like one that is sent a moment later.
+        if (answer === 'reset' && waiting.has(socket)) socket.resetAndDestroy()
+      }
       // Only now: closing the database's side of one that is not forgotten would end the app's.
       for (const socket of sockets) if (!apps.has(socket)) socket.destroy()
     },

@@ -59,8 +59,12 @@ const PATIENCE_MS = 250
 /** How often a statement is sent if connections break under it: the second time on a new connection. */
 const SENDS = 3
 
-/** The longest pause before it is sent again, in ms; it doubles. */
+/** The longest pause before it is sent again, in ms: at first, and after it has doubled a few times. */
 const RESEND_MS = 20
+const MAX_RESEND_MS = 1000
+
+/** Timers may be this early, in ms. */
+const EARLY_MS = 2
 
 /** Pools whose idle connections may break, and what is known of those. */
 const guarded = new WeakMap<PgPool, StaleConnections<PgClient>>()
@@ -182,7 +186,8 @@ export class NodePostgres implements Database {
     work: (tx: PgClient, run: RunStatement) => Promise<T>,
     isolation: IsolationLevel | undefined,
   ): Promise<T> {
-    const client = await this.#begin(begin(isolation))
+    // Nobody above would try again: a step that is a transaction fails with the error.
+    const client = await this.#begin(begin(isolation), Number.POSITIVE_INFINITY)
     client.on('error', ignore) // The query that is under way reports it.
     let broken = true
     try {
@@ -211,20 +216,21 @@ export class NodePostgres implements Database {
 
   /**
    * Sends a statement again if its connection broke, or could not be opened. Safe for Pawl's own statements,
-   * all of which may be sent twice, and for the beginning of a transaction. Not for longer than half of the
-   * timeout: whoever sends it has a deadline, and goes on trying until then. What ran into the timeout has
-   * used it up.
+   * all of which may be sent twice, and for the beginning of a transaction. What ran into the timeout is not
+   * sent again.
+   * @param sends how often, at most. By default, few times: whoever sends has a deadline, and goes on until
+   * then if it is worth it
    */
-  async #resend<T>(send: () => Promise<T>): Promise<T> {
-    const deadline = performance.now() + this.#timeoutMs / 2
-    for (let sends = 1; ; sends++) {
+  async #resend<T>(send: () => Promise<T>, sends = SENDS): Promise<T> {
+    const deadline = performance.now() + this.#timeoutMs - EARLY_MS
+    for (let sent = 1; ; sent++) {
       try {
         return await send()
       } catch (error) {
-        if (!isBroken(error) || sends >= SENDS || performance.now() >= deadline) throw error
+        if (!isBroken(error) || sent >= sends || performance.now() >= deadline) throw error
       }
       // Full jitter, so that the connections of all processes are not opened in step.
-      await sleep(RESEND_MS * 2 ** (sends - 1) * Math.random())
+      await sleep(Math.min(RESEND_MS * 2 ** (sent - 1), MAX_RESEND_MS) * Math.random())
     }
   }
 
@@ -233,7 +239,7 @@ export class NodePostgres implements Database {
    * broke has written nothing. From here on nothing is sent again: only the journal knows what a lost
    * commit did.
    */
-  #begin(sql: string): Promise<PgClient> {
+  #begin(sql: string, sends?: number): Promise<PgClient> {
     return this.#resend(async () => {
       const client = await this.#connect()
       client.on('error', ignore)
@@ -246,7 +252,7 @@ export class NodePostgres implements Database {
       }
       client.off('error', ignore)
       return client
-    })
+    }, sends)
   }
 
   async #use<T>(client: PgClient, work: () => Promise<T>): Promise<T> {
