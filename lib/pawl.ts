@@ -7,6 +7,7 @@ import { redeliverRequest } from './adapters/node/recovery.ts'
 import { Engine } from './engine/engine.ts'
 import { type ExecutionName, type ExecutionState, executionIdOf } from './engine/execution-name.ts'
 import { Observer } from './engine/observer.ts'
+import { deadlineAfter, retryWhileUnavailable } from './engine/retry/retry-while-unavailable.ts'
 import { startedInstances } from './engine/started-instances.ts'
 import { Encryptor } from './engine/values/encryptor.ts'
 import { Worker } from './engine/worker.ts'
@@ -130,7 +131,10 @@ export class Pawl extends WorkflowApi implements PawlLike {
       logger,
     })
     const reader = new ExecutionReader(db, schema)
-    const observer = new Observer({ store, reader, changeListener, encryptor })
+    const observer = new Observer({
+      ...{ store, reader, changeListener, encryptor },
+      storeTimeoutMs: storeTimeout,
+    })
     const retention = new Retention(db, schema, this.#options.retentionInterval, logger)
     retention.start()
     const wakeups = new WakeupStore(db, schema, id, this.#options.processTimeout)
@@ -200,7 +204,8 @@ export class Pawl extends WorkflowApi implements PawlLike {
    */
   async find(name: ExecutionName): Promise<ExecutionState | null> {
     const id = executionIdOf(name)
-    const found = await this.#requireStarted().store.read(id)
+    const { store } = this.#requireStarted()
+    const found = await this.#untilAvailable(() => store.read(id))
     if (!found) return null
     const interrupted = found.status === 'running' && !found.ownerAlive
     return {
@@ -219,7 +224,8 @@ export class Pawl extends WorkflowApi implements PawlLike {
    * @throws PawlError `not-started`, `store-unavailable`
    */
   async release(name: ExecutionName): Promise<boolean> {
-    const freed = await this.#requireStarted().store.releaseStuck(executionIdOf(name))
+    const { store } = this.#requireStarted()
+    const freed = await this.#untilAvailable(() => store.releaseStuck(executionIdOf(name)))
     if (freed) this.workflows.pollNow()
     return freed
   }
@@ -371,6 +377,11 @@ export class Pawl extends WorkflowApi implements PawlLike {
   abandon(): void {
     this.#state = 'abandoned'
     startedInstances.delete(this)
+  }
+
+  /** Repeats an operation while the database is unavailable, for at most `storeTimeout`. */
+  #untilAvailable<T>(operation: () => Promise<T>): Promise<T> {
+    return retryWhileUnavailable(operation, deadlineAfter(this.storeTimeoutMs))
   }
 
   #requireStarted(): Components {

@@ -65,6 +65,7 @@ function createControl(
     changeListener: new ChangeListener(db, schema),
     encryptor: new Encryptor(encryptionKeys),
     limits,
+    storeTimeoutMs: 0, // The command fails at once; the person who called it decides whether to retry.
     engine: { activeAttempt: () => undefined }, // Nothing runs here.
   }
   return new ExecutionControl(

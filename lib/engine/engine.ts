@@ -346,9 +346,12 @@ export class Engine {
   /** Waits for an execution that another process runs; resolves to null if it is still running after that. */
   async #waitForOtherProcess(call: BeginOptions, timeoutMs: number): Promise<Decision | null> {
     const { id } = call.claim
-    await this.#store.markAwaited(id)
+    // A long wait may outlive a restart of the database: each operation has the time that a claim has.
+    const ask = <T>(operation: () => Promise<T>) =>
+      retryWhileUnavailable(operation, deadlineAfter(this.#storeTimeoutMs))
+    await ask(() => this.#store.markAwaited(id))
     const look = async (): Promise<Decision | null> => {
-      const found = await this.#store.read(id)
+      const found = await ask(() => this.#store.read(id))
       if (!found) return { kind: 'free' }
       const decision = this.#decide(found, call)
       return decision.kind === 'running' && !this.#attempts.has(id) ? null : decision

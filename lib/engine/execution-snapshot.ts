@@ -3,6 +3,7 @@
 import type { ChangeListener } from '../store/change-listener.ts'
 import type { ExecutionStore, Outcome } from '../store/execution-store.ts'
 import { decryptOutcome } from './outcome-encryption.ts'
+import { deadlineAfter, retryWhileUnavailable } from './retry/retry-while-unavailable.ts'
 import type { Encryptor } from './values/encryptor.ts'
 
 /** The state of an execution at one moment. */
@@ -25,6 +26,10 @@ export interface SnapshotDependencies {
   store: Pick<ExecutionStore, 'read' | 'markAwaited'>
   changeListener: ChangeListener
   encryptor: Encryptor
+  /** The longest that a read waits for an unavailable database, in ms. */
+  storeTimeoutMs: number
+  /** Ends that wait early once the process stops. */
+  isStopped?: () => boolean
 }
 
 /**
@@ -32,10 +37,11 @@ export interface SnapshotDependencies {
  * @throws PawlError `store-unavailable`, `store-refused`, `decryption-failed`
  */
 export async function readExecution(
-  { store, encryptor }: Pick<SnapshotDependencies, 'store' | 'encryptor'>,
+  dependencies: Omit<SnapshotDependencies, 'changeListener'>,
   { id, incarnation }: ExecutionTarget,
 ): Promise<ExecutionSnapshot | null> {
-  const found = await store.read(id)
+  const { store, encryptor } = dependencies
+  const found = await untilAvailable(dependencies, () => store.read(id))
   if (!found) return null
   if (incarnation !== undefined && (found.incarnation !== incarnation || found.expired)) return null
   const { status, ownerAlive, attempt, outcome } = found
@@ -63,11 +69,19 @@ export async function waitForExecution(
   let snapshot = await readExecution(dependencies, target)
   const isOver = () => !snapshot || isWanted(snapshot)
   if (isOver() || timeoutMs <= 0 || signal?.aborted) return snapshot
-  await store.markAwaited(target.id)
+  await untilAvailable(dependencies, () => store.markAwaited(target.id))
   const read = async (): Promise<true | null> => {
     snapshot = await readExecution(dependencies, target)
     return isOver() ? true : null
   }
   await changeListener.waitFor(target.id, read, timeoutMs, signal)
   return snapshot
+}
+
+function untilAvailable<T>(
+  { storeTimeoutMs, isStopped }: Pick<SnapshotDependencies, 'storeTimeoutMs' | 'isStopped'>,
+  operation: () => Promise<T>,
+): Promise<T> {
+  const isOver = deadlineAfter(storeTimeoutMs)
+  return retryWhileUnavailable(operation, () => isStopped?.() || isOver())
 }

@@ -7,21 +7,23 @@ import {
   waitForExecution,
 } from './execution-snapshot.ts'
 
+import { deadlineAfter, retryWhileUnavailable } from './retry/retry-while-unavailable.ts'
+
 export type { ExecutionDescription } from '../store/execution-reader.ts'
 export type { ExecutionSnapshot } from './execution-snapshot.ts'
 
-export interface ObserverDependencies extends SnapshotDependencies {
+export interface ObserverDependencies extends Omit<SnapshotDependencies, 'isStopped'> {
   reader: Pick<ExecutionReader, 'describe'>
 }
 
 /** Reads executions and waits for them, without running them. */
 export class Observer {
-  readonly #dependencies: ObserverDependencies
+  readonly #dependencies: ObserverDependencies & SnapshotDependencies
   readonly #waiting = new Set<AbortController>()
   #stopped = false
 
   constructor(dependencies: ObserverDependencies) {
-    this.#dependencies = dependencies
+    this.#dependencies = { ...dependencies, isStopped: () => this.#stopped }
   }
 
   /**
@@ -29,7 +31,12 @@ export class Observer {
    * @throws PawlError `store-unavailable`, `store-refused`
    */
   describe(id: string): Promise<ExecutionDescription | null> {
-    return this.#dependencies.reader.describe(id)
+    const { reader, storeTimeoutMs } = this.#dependencies
+    const isOver = deadlineAfter(storeTimeoutMs)
+    return retryWhileUnavailable(
+      () => reader.describe(id),
+      () => this.#stopped || isOver(),
+    )
   }
 
   /**

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { LAST_ERROR_PURPOSE } from '../engine/attempt.ts'
 import { waitForExecution } from '../engine/execution-snapshot.ts'
 import { decryptOutcome } from '../engine/outcome-encryption.ts'
+import { deadlineAfter, retryWhileUnavailable } from '../engine/retry/retry-while-unavailable.ts'
 import { withTimeout } from '../engine/retry/with-timeout.ts'
 import { decodeValue, encodeValue } from '../engine/values/value-codec.ts'
 import { CancelledError, PawlError } from '../errors/index.ts'
@@ -15,7 +16,7 @@ import { checkSize } from './workflow-outcome.ts'
 /** What the control needs; no worker, so a process that runs no workflows can control them too. */
 type ControlDependencies = Pick<
   WorkflowDependencies,
-  'store' | 'reader' | 'workflows' | 'changeListener' | 'encryptor' | 'limits'
+  'store' | 'reader' | 'workflows' | 'changeListener' | 'encryptor' | 'limits' | 'storeTimeoutMs'
 > & {
   engine: Pick<WorkflowDependencies['engine'], 'activeAttempt'>
 }
@@ -67,7 +68,8 @@ export class ExecutionControl {
   /** The error for an execution that is parked, with its last error as the cause. */
   async #executionParked(id: string): Promise<PawlError> {
     const { reader, encryptor } = this.#dependencies()
-    const { name, lastError } = (await reader.describeInFull(id)) ?? {}
+    const found = await this.#untilAvailable(() => reader.describeInFull(id))
+    const { name, lastError } = found ?? {}
     const error = lastError
       ? decodeValue(encryptor.decrypt(lastError, id, LAST_ERROR_PURPOSE))
       : undefined
@@ -85,7 +87,7 @@ export class ExecutionControl {
    */
   async describe(id: string): Promise<ExecutionDetails> {
     const { reader, encryptor } = this.#dependencies()
-    const found = UUID.test(id) ? await reader.describeInFull(id) : null
+    const found = UUID.test(id) ? await this.#untilAvailable(() => reader.describeInFull(id)) : null
     if (!found) throw executionMissing(id)
     const { outcome, lastError } = found
     return {
@@ -103,7 +105,7 @@ export class ExecutionControl {
   async cancel(id: string): Promise<string[]> {
     const { workflows, engine, store } = this.#dependencies()
     if (!UUID.test(id)) throw executionMissing(id)
-    const ids = await workflows.cancel(id)
+    const ids = await this.#untilAvailable(() => workflows.cancel(id))
     for (const id of ids) engine.activeAttempt(id)?.halt(new CancelledError())
     store.notify([...ids, WORK_DUE])
     this.#pollNow()
@@ -127,10 +129,17 @@ export class ExecutionControl {
     checkSize(bytes, limits.input, `Signal "${name}"`)
     const encrypted = bytes && encryptor.encrypt(bytes, id, `signal ${name}`)
     const sender = options?.id ?? randomUUID()
-    const sent = UUID.test(id) && (await workflows.sendSignal(id, name, sender, encrypted))
+    // Sending it twice is safe: the sender's id identifies the signal.
+    const send = () => workflows.sendSignal(id, name, sender, encrypted)
+    const sent = UUID.test(id) && (await this.#untilAvailable(send))
     if (!sent) throw executionMissing(id)
     store.notify([id, WORK_DUE])
     this.#pollNow()
+  }
+
+  /** Repeats an operation while the database is unavailable, for at most `storeTimeout`. */
+  #untilAvailable<T>(operation: () => Promise<T>): Promise<T> {
+    return retryWhileUnavailable(operation, deadlineAfter(this.#dependencies().storeTimeoutMs))
   }
 }
 

@@ -229,9 +229,10 @@ export class WorkflowService {
       unreadSignals: (name: string) =>
         retryWhileUnavailable(() => workflows.readPendingSignals(id, name), isStopped),
       readOutcome: async (id: string) => {
-        const snapshot = await retryWhileUnavailable(
-          () => readExecution({ store, encryptor }, { id }),
-          isStopped,
+        const storeTimeoutMs = Number.POSITIVE_INFINITY
+        const snapshot = await readExecution(
+          { store, encryptor, storeTimeoutMs, isStopped },
+          { id },
         )
         // The execution was deleted when its retention was over, so its outcome can never arrive.
         if (!snapshot) throw executionMissing(id)

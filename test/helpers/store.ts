@@ -3,8 +3,13 @@ import pg from 'pg'
 import { executionId } from '../../lib/engine/execution-id.ts'
 import type { Database } from '../../lib/store/database/database.ts'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
+import {
+  type AttemptRef,
+  type Claim,
+  ExecutionStore,
+  type StoredExecution,
+} from '../../lib/store/execution-store.ts'
 import { executionStatements } from '../../lib/store/sql/execution-statements.ts'
-import { type AttemptRef, type Claim, type StoredExecution, ExecutionStore } from '../../lib/store/execution-store.ts'
 import { afterEachTest } from './cleanup.ts'
 import { appPool } from './database.ts'
 import { freshKey } from './request.ts'

@@ -66,7 +66,9 @@ async function check(handle: WorkflowHandle<unknown>, fails: boolean, others: Pa
   const result = handle.result({ timeout: '30s' })
   if (fails) await expect(result).rejects.toBeInstanceOf(WorkflowFailedError)
   else expect(await result).toMatchObject({ doubled: 42 })
-  await waitFor('both to have ended', () => others.every(({ engine }) => engine.busyIds.length === 0))
+  await waitFor('both to have ended', () =>
+    others.every(({ engine }) => engine.busyIds.length === 0),
+  )
   const { rows: steps } = await database.pool.query(
     'select name, kind, status, output from pawl.step_log where execution_id = $1 order by name',
     [handle.id],

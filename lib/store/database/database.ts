@@ -53,13 +53,25 @@ export type Failure =
 // a session that a timeout of the server has ended.
 const UNAVAILABLE = /^(08|53|57|58|28|25006|25P0[34]|55P03)/
 const CONFLICT = /^40/
+const SQLSTATE = /^[0-9A-Z]{5}$/
 
 /** Classifies a driver's error by its SQLSTATE. */
 export function classify(error: unknown): Failure {
   const { code, syscall } = (error ?? {}) as { code?: unknown; syscall?: unknown }
   // Only Postgres itself sends five-character SQLSTATEs; every other error comes from the connection. A code of
   // the operating system can look like one (EPIPE), but its error has a `syscall`.
-  if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code) || syscall) return 'unavailable'
+  if (typeof code !== 'string' || !SQLSTATE.test(code) || syscall) return 'unavailable'
   if (CONFLICT.test(code)) return 'conflict'
   return UNAVAILABLE.test(code) ? 'unavailable' : 'refused'
+}
+
+// Connection exceptions, and a server that ends the session (administrator, crash, idle session timeout).
+const CONNECTION_ENDED = /^(08|57P0[125])/
+
+/** Whether the connection failed and not the statement, so that the statement can be sent on another one. */
+export function isConnectionError(error: unknown): boolean {
+  if (classify(error) !== 'unavailable') return false
+  const { code, syscall } = (error ?? {}) as { code?: unknown; syscall?: unknown }
+  const hasSqlState = typeof code === 'string' && SQLSTATE.test(code) && !syscall
+  return !hasSqlState || CONNECTION_ENDED.test(code)
 }

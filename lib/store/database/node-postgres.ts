@@ -1,11 +1,13 @@
 /** Runs Pawl's SQL through a pool of node-postgres, and opens transactions for the app. */
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Pool } from 'pg'
 import { PawlError } from '../../errors/index.ts'
-import { classify, type Database, type Query, type Row } from './database.ts'
+import { classify, type Database, isConnectionError, type Query, type Row } from './database.ts'
 import { encodeArray, PgArray, type Value } from './pg-array.ts'
 import { retryConflicts } from './retry-conflicts.ts'
 import { Semaphore } from './semaphore.ts'
+import { StaleConnections } from './stale-connections.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './transaction-host.ts'
 
 /** The part of a `pg.Pool` that Pawl uses; node-postgres has it from version 8.12 on. */
@@ -21,6 +23,8 @@ export interface PgPool {
 }
 
 interface PgClient {
+  /** Of node-postgres in JavaScript; its pool ends connections in the same way. */
+  connection?: { stream?: { destroy?(): unknown } }
   query(config: object): Promise<unknown>
   release(destroy?: Error | boolean): void
   // biome-ignore lint/suspicious/noExplicitAny: as node-postgres types its listeners
@@ -48,14 +52,25 @@ const RESERVED_CONNECTIONS = 2
 /** How long an urgent statement waits for a connection of the pool, in ms. Then it opens its own. */
 const URGENT_CONNECT_MS = 250
 
-/** Pools that have an error listener already. */
-const poolsWithListener = new WeakSet<PgPool>()
+/** How often a statement is sent at most, if the connection breaks each time. */
+const SENDS = 3
+
+/** The longest pause before a statement is sent again, in ms: the first time, and after doubling. */
+const RESEND_MS = 20
+const MAX_RESEND_MS = 1000
+
+/** How much earlier than asked a timer may fire, in ms. */
+const EARLY_MS = 2
+
+/** The connections that are probably dead, for each pool that Pawl uses. */
+const guarded = new WeakMap<PgPool, StaleConnections<PgClient>>()
 
 /** A Database over a pool of node-postgres. */
 export class NodePostgres implements Database {
   readonly #pool: PgPool
   readonly #owned: boolean
   readonly #timeoutMs: number
+  readonly #stale: StaleConnections<PgClient>
   /**
    * Limits the transactions of the app that are open at once. The handler of a whole-request transaction may
    * record steps through a second connection. Without the limit, such transactions could take all connections
@@ -68,21 +83,25 @@ export class NodePostgres implements Database {
     this.#timeoutMs = timeoutMs
     this.#owned = owned
     this.#slots = new Semaphore(Math.max(1, this.connections - RESERVED_CONNECTIONS))
-    // The pool reports an idle connection that broke, which it has dropped already. Without a listener, the
-    // 'error' event of a restart of Postgres would end the process.
-    if (!poolsWithListener.has(pool)) pool.on('error', ignore)
-    poolsWithListener.add(pool)
+    this.#stale = guarded.get(pool) ?? guard(pool)
   }
 
   query: Query = (sql, values) =>
     // The role's default isolation level may be stricter than the statements need, and so cause conflicts.
-    retryConflicts(() => this.#with((client) => this.#send(client, sql, values)))
+    retryConflicts(() =>
+      this.#resend(async () => {
+        const client = await this.#connect()
+        return this.#use(client, () => this.#send(client, sql, values))
+      }),
+    )
 
   get connections(): number {
     return this.#pool.options?.max ?? 10
   }
 
-  urgent: Query = async (sql, values) => {
+  urgent: Query = (sql, values) => this.#resend(() => this.#sendUrgently(sql, values))
+
+  async #sendUrgently(sql: string, values?: readonly Value[]): Promise<Row[]> {
     const client = await this.#connect(URGENT_CONNECT_MS).catch(() => null)
     if (client) return this.#use(client, () => this.#send(client, sql, values))
     const { Client, options } = this.#pool
@@ -110,10 +129,10 @@ export class NodePostgres implements Database {
     },
   }
 
-  transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
-    return this.#with(async (client) => {
-      // Not the role's default: after waiting for a lock, a statement must see what the lock's holder committed.
-      await this.#send(client, 'begin isolation level read committed')
+  async transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
+    // Not the role's default: after waiting for a lock, a statement must see what the lock's holder committed.
+    const client = await this.#begin('begin isolation level read committed')
+    return this.#use(client, async () => {
       try {
         const result = await work((sql, values) => this.#send(client, sql, values))
         await this.#send(client, 'commit')
@@ -164,11 +183,11 @@ export class NodePostgres implements Database {
     work: (tx: PgClient, run: RunStatement) => Promise<T>,
     isolation: IsolationLevel | undefined,
   ): Promise<T> {
-    const client = await this.#connect()
+    // Nobody above would try again: a step that is a transaction fails with the error.
+    const client = await this.#begin(begin(isolation), Number.POSITIVE_INFINITY)
     client.on('error', ignore) // The query that is under way reports it.
     let broken = true
     try {
-      await this.#send(client, begin(isolation))
       try {
         const result = await work(unreleasable(client), async (text, values) => {
           const { rows } = (await client.query({ text, values })) as {
@@ -192,9 +211,45 @@ export class NodePostgres implements Database {
     }
   }
 
-  async #with<T>(work: (client: PgClient) => Promise<T>): Promise<T> {
-    const client = await this.#connect()
-    return this.#use(client, () => work(client))
+  /**
+   * Sends a statement again if its connection broke, or could not be opened. Safe for Pawl's own statements,
+   * all of which may be sent twice, and for the beginning of a transaction. What ran into the timeout is not
+   * sent again.
+   * @param sends how often, at most. By default, few times: whoever sends has a deadline, and goes on until
+   * then if it is worth it
+   */
+  async #resend<T>(send: () => Promise<T>, sends = SENDS): Promise<T> {
+    const deadline = performance.now() + this.#timeoutMs - EARLY_MS
+    for (let sent = 1; ; sent++) {
+      try {
+        return await send()
+      } catch (error) {
+        if (!isConnectionError(error) || sent >= sends || performance.now() >= deadline) throw error
+      }
+      // Full jitter, so that the connections of all processes are not opened in step.
+      await sleep(Math.min(RESEND_MS * 2 ** (sent - 1), MAX_RESEND_MS) * Math.random())
+    }
+  }
+
+  /**
+   * A connection with a transaction open. Beginning one again is safe: what was begun on a connection that
+   * broke has written nothing. From here on nothing is sent again: only the journal knows what a lost
+   * commit did.
+   */
+  #begin(sql: string, sends?: number): Promise<PgClient> {
+    return this.#resend(async () => {
+      const client = await this.#connect()
+      client.on('error', ignore)
+      try {
+        await this.#send(client, sql)
+      } catch (error) {
+        client.off('error', ignore)
+        client.release(true)
+        throw error
+      }
+      client.off('error', ignore)
+      return client
+    }, sends)
   }
 
   async #use<T>(client: PgClient, work: () => Promise<T>): Promise<T> {
@@ -229,8 +284,19 @@ export class NodePostgres implements Database {
     )
   }
 
-  /** Resolves to a client of the pool; rejects on timeout. A client that arrives later is released. */
+  /** Resolves to a client that is not known to be stale; rejects on timeout. A client that arrives later is released. */
   async #connect(timeoutMs = this.#timeoutMs): Promise<PgClient> {
+    const deadline = performance.now() + timeoutMs
+    // It ends: each turn takes one idle connection out of the pool, and a new one is not stale.
+    for (;;) {
+      const client = await this.#checkOut(Math.ceil(deadline - performance.now()))
+      if (!this.#stale.isStale(client)) return client
+      discard(client)
+    }
+  }
+
+  /** A client of the pool, or an error after the timeout; a client that comes later goes back. */
+  async #checkOut(timeoutMs: number): Promise<PgClient> {
     const connecting = this.#pool.connect()
     try {
       return await inTime(timeoutMs, connecting)
@@ -241,15 +307,45 @@ export class NodePostgres implements Database {
   }
 
   async #send(client: PgClient, text: string, values?: readonly Value[]): Promise<Row[]> {
-    const result = (await client.query({
-      text,
-      // Without values node-postgres uses the simple protocol, which accepts several statements in one text.
-      ...(values && { values: values.map(encode) }),
-      rowMode: 'array',
-      query_timeout: this.#timeoutMs,
-    })) as { rows: Row[] } | { rows: Row[] }[]
+    const sentAt = performance.now()
+    let result: { rows: Row[] } | { rows: Row[] }[]
+    try {
+      result = (await client.query({
+        text,
+        // Without values node-postgres uses the simple protocol, which accepts several statements in one text.
+        ...(values && { values: values.map(encode) }),
+        rowMode: 'array',
+        query_timeout: this.#timeoutMs,
+      })) as typeof result
+    } catch (error) {
+      if (isConnectionError(error)) this.#stale.broke(sentAt)
+      else this.#stale.answered(client)
+      throw error
+    }
+    this.#stale.answered(client)
     return Array.isArray(result) ? (result.at(-1)?.rows ?? []) : result.rows
   }
+}
+
+/** Records from now on which connections of a pool break. */
+function guard(pool: PgPool): StaleConnections<PgClient> {
+  const stale = new StaleConnections<PgClient>()
+  guarded.set(pool, stale)
+  // The pool has already dropped an idle connection that it reports here. Without a listener, a
+  // restart of Postgres would end the process.
+  pool.on('error', ignore)
+  const events = pool as unknown as {
+    on(event: 'connect', listener: (client: PgClient) => void): unknown
+  }
+  events.on('connect', (client) => stale.answered(client))
+  return stale
+}
+
+/** Removes a connection that no longer answers from its pool. */
+function discard(client: PgClient): void {
+  client.release(true)
+  // An orderly end would wait for a peer that is gone, and keep the process alive meanwhile.
+  client.connection?.stream?.destroy?.()
 }
 
 /** A proxy of a transaction's client whose `release` throws: Pawl releases the client when the transaction ends. */
