@@ -23,8 +23,6 @@ export interface PgPool {
 }
 
 interface PgClient {
-  /** Of node-postgres in JavaScript; its pool ends connections in the same way. */
-  connection?: { stream?: { destroy?(): unknown } }
   query(config: object): Promise<unknown>
   release(destroy?: Error | boolean): void
   // biome-ignore lint/suspicious/noExplicitAny: as node-postgres types its listeners
@@ -345,7 +343,8 @@ function guard(pool: PgPool): StaleConnections<PgClient> {
 function discard(client: PgClient): void {
   client.release(true)
   // An orderly end would wait for a peer that is gone, and keep the process alive meanwhile.
-  client.connection?.stream?.destroy?.()
+  const { connection } = client as { connection?: { stream?: { destroy?(): unknown } } }
+  connection?.stream?.destroy?.()
 }
 
 /** A proxy of a transaction's client whose `release` throws: Pawl releases the client when the transaction ends. */
