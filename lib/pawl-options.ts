@@ -15,7 +15,7 @@ import type { PGliteLike } from './store/database/pglite.ts'
 /** Options of {@link Pawl}. */
 export interface PawlOptions {
   /**
-   * The app's PostgreSQL (14 or later): a `pg.Pool`, a connection string, or a PGlite instance. For a
+   * The app's PostgreSQL (15 or later): a `pg.Pool`, a connection string, or a PGlite instance. For a
    * connection string, Pawl opens its own pool of five connections. Of a given pool it uses two or three
    * connections under load.
    */

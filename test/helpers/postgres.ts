@@ -15,7 +15,13 @@ export const TEMPLATE = 'pawl_template'
  * as ever. Each test file creates and drops a database, and would wait for the disk. Tests that crash
  * PostgreSQL start one of their own.
  */
-const FAST = ['-c', 'fsync=off', '-c', 'full_page_writes=off']
+const FAST = [
+  'fsync=off',
+  'full_page_writes=off',
+  'wal_level=minimal',
+  'max_wal_senders=0',
+  'jit=off',
+].flatMap((setting) => ['-c', setting])
 
 /**
  * Vitest's global setup: a real PostgreSQL for the whole run, the one at DATABASE_URL or an embedded

@@ -1,3 +1,5 @@
+import { it } from 'vitest'
+
 /**
  * Whether this run is `npm run test:proofs`, which proves the promises with as many cases as they name. It takes
  * minutes; `npm test` runs the same tests with fewer.
@@ -16,4 +18,9 @@ export const isProof = process.env.PAWL_PROOF === 'full'
  */
 export function cases(few: number, { proof }: { proof: number }): number {
   return isProof ? proof : few
+}
+
+/** A test of `npm run test:proofs` alone: a variant of one that `npm test` runs, at a cost of seconds. */
+export function proofOnly(name: string, test: () => Promise<void>): void {
+  if (isProof) it(name, test)
 }

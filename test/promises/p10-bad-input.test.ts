@@ -58,7 +58,7 @@ describe('P10 Bad input gets a clear problem+json answer', () => {
         // A bare 400 without a body is Node's own, for bytes that are not HTTP.
         if (status === 400 && answer.includes('application/problem+json')) {
           expect(answer).toMatch(/"type":"urn:pawl:problem:key-malformed"/)
-          expect(answer).toMatch(/Correct the key/)
+          expect(answer).toMatch(/Correct the idempotency key/)
         }
       }),
       { numRuns: cases(80, { proof: 300 }) },

@@ -1,4 +1,4 @@
 import { conform } from './conform.ts'
 import { fetchDriver } from './drivers/fetch.ts'
 
-conform(fetchDriver)
+conform([fetchDriver])

@@ -1,4 +1,4 @@
 import { conform } from './conform.ts'
 import { honoDriver } from './drivers/hono.ts'
 
-conform(honoDriver)
+conform([honoDriver])

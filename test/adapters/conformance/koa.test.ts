@@ -1,4 +1,4 @@
 import { conform } from './conform.ts'
 import { koaDriver } from './drivers/koa.ts'
 
-conform(koaDriver)
+conform([koaDriver])

@@ -1,4 +1,4 @@
 import { conform } from './conform.ts'
 import { nestExpressDriver, nestFastifyDriver } from './drivers/nest.ts'
 
-conform(nestExpressDriver, nestFastifyDriver)
+conform([nestExpressDriver, nestFastifyDriver])

