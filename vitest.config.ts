@@ -12,6 +12,8 @@ export default defineConfig({
   },
   test: {
     include: ['test/**/*.test.ts'],
+    // Run by `npm run test:proofs` alone.
+    exclude: ['test/**/*.proof.test.ts'],
     globalSetup: ['test/helpers/postgres.ts'],
     setupFiles: ['test/helpers/setup.ts'],
     // Loading Express, Fastify, Nest and six ORMs once for each file takes longer than the tests.

@@ -3,11 +3,14 @@ import { join } from 'node:path'
 import { defineConfig } from 'vitest/config'
 import config from './vitest.config.ts'
 
-// Whatever has more cases for a proof.
+// Files that have more cases for a proof, and those that are proofs as a whole.
 const include = readdirSync('test', { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.test.ts'))
   .map((file) => join('test', file))
-  .filter((file) => readFileSync(file, 'utf8').includes('helpers/proof.ts'))
+  .filter(
+    (file) =>
+      file.endsWith('.proof.test.ts') || readFileSync(file, 'utf8').includes('helpers/proof.ts'),
+  )
 
 /** `npm run test:proofs`: the promises with as many cases as they name. See test/helpers/proof.ts. */
 export default defineConfig({
@@ -15,6 +18,7 @@ export default defineConfig({
   test: {
     ...config.test,
     include,
+    exclude: [],
     env: { PAWL_PROOF: 'full' },
     // Each has the machine for itself: some print how long they took.
     fileParallelism: false,

@@ -1,6 +1,5 @@
 import { chmod, readdir } from 'node:fs/promises'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { cases } from '../../helpers/proof.ts'
 import { waitFor } from '../../helpers/wait-for.ts'
 import { stillRunning } from '../processes.ts'
 import { Command } from './command.ts'
@@ -47,7 +46,7 @@ describe('the example shop, when it is ended', SLOW, () => {
     'SIGINT to npm alone': (shop) => shop.process.kill('SIGINT'),
     'SIGTERM to npm alone': (shop) => shop.process.kill('SIGTERM'),
   }
-  for (const [how, end] of Object.entries(asked).slice(0, cases(1, { proof: 3 }))) {
+  for (const [how, end] of Object.entries(asked)) {
     it(`leaves nothing once npm has ended: ${how}`, async () => {
       const { shop, processes } = await openShop()
       end(shop)
@@ -62,7 +61,7 @@ describe('the example shop, when it is ended', SLOW, () => {
     'npm is killed': (shop) => shop.process.kill('SIGKILL'),
     'the terminal is closed': (shop) => shop.signalGroup('SIGHUP'),
   }
-  for (const [how, end] of Object.entries(gone).slice(0, cases(1, { proof: 3 }))) {
+  for (const [how, end] of Object.entries(gone)) {
     it(`leaves nothing when ${how}, which ends npm at once`, async () => {
       const { shop, processes } = await openShop()
       end(shop)
@@ -73,7 +72,7 @@ describe('the example shop, when it is ended', SLOW, () => {
   }
 
   // What it is doing at that moment: it is told by the processes that run.
-  for (const moment of ['initdb', 'shop.ts'].slice(0, cases(1, { proof: 2 }))) {
+  for (const moment of ['initdb', 'shop.ts']) {
     it(`leaves nothing on Ctrl-C in the middle of its start, when ${moment} runs`, async () => {
       const shop = startShop()
       const processes = await waitFor(

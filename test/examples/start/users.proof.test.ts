@@ -2,7 +2,6 @@ import { existsSync } from 'node:fs'
 import { chmod, readdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { isProof, proofOnly } from '../../helpers/proof.ts'
 import { Command, type CommandOptions } from './command.ts'
 import { copyProject, isRoot, ordinaryUser, privateFolder } from './project-copy.ts'
 
@@ -45,25 +44,20 @@ describe.runIf(isRoot)('as root, in a folder that only root may enter', SLOW, ()
     expect((await readdir(TMPDIR)).filter((name) => name.startsWith('pawl-'))).toEqual([])
   })
 
-  proofOnly(
-    'works in another temporary folder when TMPDIR is one that only root may enter',
-    async () => {
-      const TMPDIR = await privateFolder()
-      expect((await useTestPostgres({ cwd, env: { TMPDIR } })).startsWith(TMPDIR)).toBe(false)
-      expect((await readdir(TMPDIR)).filter((name) => name.startsWith('pawl-'))).toEqual([])
-    },
-  )
+  it('works in another temporary folder when TMPDIR is one that only root may enter', async () => {
+    const TMPDIR = await privateFolder()
+    expect((await useTestPostgres({ cwd, env: { TMPDIR } })).startsWith(TMPDIR)).toBe(false)
+    expect((await readdir(TMPDIR)).filter((name) => name.startsWith('pawl-'))).toEqual([])
+  })
 })
 
-if (isProof) {
-  describe('as an ordinary user', SLOW, () => {
-    it("runs the example and the PostgreSQL of the tests in a folder of the user's", async () => {
-      const user = await ordinaryUser()
-      const cwd = await copyProject(user)
-      const TMPDIR = await privateFolder(user)
-      expect(await useShop({ cwd, user, env: { TMPDIR } })).toBe(0)
-      expect((await useTestPostgres({ cwd, user, env: { TMPDIR } })).startsWith(TMPDIR)).toBe(true)
-      expect((await readdir(TMPDIR)).filter((name) => name.startsWith('pawl-'))).toEqual([])
-    })
+describe('as an ordinary user', SLOW, () => {
+  it("runs the example and the PostgreSQL of the tests in a folder of the user's", async () => {
+    const user = await ordinaryUser()
+    const cwd = await copyProject(user)
+    const TMPDIR = await privateFolder(user)
+    expect(await useShop({ cwd, user, env: { TMPDIR } })).toBe(0)
+    expect((await useTestPostgres({ cwd, user, env: { TMPDIR } })).startsWith(TMPDIR)).toBe(true)
+    expect((await readdir(TMPDIR)).filter((name) => name.startsWith('pawl-'))).toEqual([])
   })
-}
+})
