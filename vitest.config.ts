@@ -22,7 +22,7 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 120_000,
     // Files share one PostgreSQL, each with a database of its own. Most of their time they wait.
-    maxWorkers: 5,
+    maxWorkers: 4,
     sequence: { sequencer: SlowFirst },
   },
 })

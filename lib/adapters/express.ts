@@ -1,4 +1,4 @@
-/** The Express middleware: `idempotency`. */
+/** The Express middleware `idempotency`: a request with an idempotency key runs once, and its retries get the stored response. */
 
 import type { Request, RequestHandler } from 'express'
 import type { Execution } from '../engine/execution.ts'

@@ -1,4 +1,4 @@
-/** The Koa middleware: `idempotency`. */
+/** The Koa middleware `idempotency`: a request with an idempotency key runs once, and its retries get the stored response. */
 
 import type { IncomingMessage } from 'node:http'
 import type { Context, Middleware } from 'koa'

@@ -4,13 +4,13 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { StepId } from '../store/step-store.ts'
 import type { Execution } from './execution.ts'
 
-/** How many random values and UUIDs a handler or a step has drawn. */
+/** How many values a handler or a step has taken from `random()` and `uuid()`. */
 export interface DrawCounts {
   randoms: number
   uuids: number
 }
 
-/** A running step and its draws, counted from 0 in each try, so that each try draws the same values. */
+/** A running step. Its counts begin at 0 in each try, so that each try gets the same random values. */
 export interface RunningStep extends StepId, DrawCounts {}
 
 interface Context {

@@ -1,4 +1,4 @@
-/** How an app names an execution to Pawl, and the summary that `pawl.find` returns. */
+/** How an app identifies an execution to Pawl, and the summary that `pawl.find` returns. */
 
 import { executionId } from './execution-id.ts'
 

@@ -1,4 +1,4 @@
-/** Reads executions, and waits until they reach a given state, without running them. */
+/** Serves the status endpoint: describes executions, and waits for their state until the process stops. */
 
 import type { ExecutionDescription, ExecutionReader } from '../store/execution-reader.ts'
 import {

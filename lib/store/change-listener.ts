@@ -2,8 +2,13 @@
 
 import type { Database } from './database/database.ts'
 
-const FIRST_POLL_MS = 20
-const MAX_POLL_MS = 500
+/** The pauses between reads where no notification arrives, in ms: the first, and the longest after doubling. */
+export interface PollingIntervals {
+  firstMs: number
+  maxMs: number
+}
+
+const POLLING: PollingIntervals = { firstMs: 20, maxMs: 500 }
 
 /**
  * Waits for executions that other processes run. Notifications make it fast. Polling makes it correct, also where
@@ -13,13 +18,15 @@ const MAX_POLL_MS = 500
 export class ChangeListener {
   readonly #db: Database
   readonly #channel: string
+  readonly #polling: PollingIntervals
   /** Callbacks by topic: an execution's id, or another notification's payload. */
   readonly #callbacks = new Map<string, Set<() => void>>()
   #listening: Promise<(() => Promise<void>) | null> | null = null
 
-  constructor(db: Database, schema: string) {
+  constructor(db: Database, schema: string, polling: PollingIntervals = POLLING) {
     this.#db = db
     this.#channel = schema
+    this.#polling = polling
   }
 
   /**
@@ -44,7 +51,8 @@ export class ChangeListener {
     // Changes before the connection listens are not notified: read again once it does.
     this.#listening?.then(onChange)
     try {
-      for (let poll = FIRST_POLL_MS; ; poll = Math.min(poll * 2, MAX_POLL_MS)) {
+      const { firstMs, maxMs } = this.#polling
+      for (let poll = firstMs; ; poll = Math.min(poll * 2, maxMs)) {
         notified = false
         const result = await read()
         const left = deadline - performance.now()

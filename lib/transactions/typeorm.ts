@@ -5,8 +5,7 @@ import type { TransactionHost } from '../store/database/transaction-host.ts'
 
 /**
  * Lets `execution.transaction`, and routes with `transaction: { on }`, use a TypeORM data source for
- * PostgreSQL. Return plain values, not entities: these are instances of classes, which the journal cannot
- * store.
+ * PostgreSQL. Return plain values: the journal cannot store entities, which are instances of classes.
  *
  * ```ts
  * await execution.transaction('record order', { on: typeormTransactions(dataSource) }, async (manager) => {

@@ -1,4 +1,4 @@
-/** The options of a workflow, and its definition in this process. */
+/** The options of a workflow, and the record that this process keeps of a defined workflow: code and options. */
 
 import type { z } from 'zod'
 import { PawlError } from '../errors/index.ts'

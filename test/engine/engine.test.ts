@@ -12,6 +12,7 @@ import {
 } from '../helpers/engine.ts'
 import { freshKey } from '../helpers/request.ts'
 import { isClaim, isCompletion } from '../helpers/tap.ts'
+import { waitFor } from '../helpers/wait-for.ts'
 
 const database = withDatabase()
 const startProcess = (fault?: Fault, storeTimeoutMs = 10_000) =>
@@ -55,6 +56,19 @@ describe('Engine', () => {
     await second.complete(outcome('second'), 60_000, false)
     const kinds = (await Promise.all(waiting)).map((result) => result.kind).sort()
     expect(kinds).toEqual(['replay', 'run'])
+  })
+
+  it('a waiting call of another process is notified of the outcome, and does not poll for it', async () => {
+    const polling = { firstMs: 3_600_000, maxMs: 3_600_000 }
+    const waiter = await start(database.pool, { polling })
+    const key = freshKey()
+    const attempt = attemptOf(await here.engine.begin(call(key)))
+    const waiting = waiter.engine.begin(call(key, { waitMs: 60_000 }))
+    const sql = `select from pg_stat_activity
+      where datname = current_database() and query = 'listen "pawl"' and state = 'idle'`
+    await waitFor('LISTEN', async () => (await database.pool.query(sql)).rowCount || null)
+    await attempt.complete(outcome('once'), 60_000, false)
+    expect((await waiting).kind).toBe('replay')
   })
 
   it('an execution that ended as unknown stays so, until a call may resume it', async () => {

@@ -240,21 +240,4 @@ describe('a wait for another process', () => {
     expect((await second).body).toEqual((await first).body)
     expect(waiter.runs).toEqual([])
   })
-
-  // Its measure is time, and a machine may be busy for once.
-  it('ends at once when the answer is there', { retry: 3 }, async () => {
-    const { latch, open } = newLatch()
-    const [runner, waiter] = [await start(database.url, { latch }), await start(database.url)]
-    const keys = Array.from({ length: 10 }, freshKey)
-    const ended = (answers: Promise<unknown>[]) =>
-      Promise.all(answers.map((answer) => answer.then(() => Date.now())))
-    const first = ended(keys.map((key) => request(runner.url, { key })))
-    await waitFor('the handlers', () => runner.runs.length === 10)
-    const second = ended(keys.map((key) => request(waiter.url, { key })))
-    await pause(1200) // Polling is now half a second apart.
-    open()
-    const [there, here] = [await first, await second]
-    // By polling one in ten of them at best would be this fast.
-    expect(Math.max(...here.map((time, n) => time - (there[n] as number)))).toBeLessThan(250)
-  })
 })

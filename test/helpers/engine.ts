@@ -6,7 +6,7 @@ import { Engine } from '../../lib/engine/engine.ts'
 import { executionId } from '../../lib/engine/execution-id.ts'
 import { type EncryptionKey, Encryptor } from '../../lib/engine/values/encryptor.ts'
 import type { Logger } from '../../lib/options/logger.ts'
-import { ChangeListener } from '../../lib/store/change-listener.ts'
+import { ChangeListener, type PollingIntervals } from '../../lib/store/change-listener.ts'
 import type { Database } from '../../lib/store/database/database.ts'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
 import { ExecutionStore } from '../../lib/store/execution-store.ts'
@@ -26,6 +26,7 @@ export interface ProcessOptions {
   storeTimeoutMs?: number
   keys?: EncryptionKey[]
   logger?: Logger
+  polling?: PollingIntervals
 }
 
 /** An engine as a process of its own would have it. */
@@ -51,7 +52,7 @@ afterEachTest(async () => {
 /** Starts an engine over a pool; it ends with the test. */
 export async function startProcess(
   pool: pg.Pool,
-  { fault, storeTimeoutMs = 10_000, keys = [], logger = silent }: ProcessOptions = {},
+  { fault, storeTimeoutMs = 10_000, keys = [], logger = silent, polling }: ProcessOptions = {},
 ): Promise<TestProcess> {
   const postgres = new NodePostgres(pool, 10_000, false)
   const statements: string[] = []
@@ -77,7 +78,7 @@ export async function startProcess(
   const heartbeat = new Heartbeat(db, 'pawl', name, silent)
   await heartbeat.start()
   statements.length = 0
-  const watch = new ChangeListener(db, 'pawl')
+  const watch = new ChangeListener(db, 'pawl', polling)
   const steps = new StepStore(db, 'pawl', id)
   const engine = new Engine({
     store: new ExecutionStore(db, 'pawl', id, 15_000),

@@ -1,4 +1,4 @@
-/** The Fastify plugin: `idempotency`. */
+/** The Fastify plugin `idempotency`: a request with an idempotency key runs once, and its retries get the stored response. */
 
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import fastifyPlugin from 'fastify-plugin'

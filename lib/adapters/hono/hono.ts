@@ -1,4 +1,4 @@
-/** The Hono middleware: `idempotency`. */
+/** The Hono middleware `idempotency`: a request with an idempotency key runs once, and its retries get the stored response. */
 
 import type { IncomingMessage } from 'node:http'
 import type { Context, Env, MiddlewareHandler } from 'hono'

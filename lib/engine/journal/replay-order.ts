@@ -1,10 +1,10 @@
-/** Releases the results of steps in the order in which they were recorded. */
+/** Delivers the results of recorded steps to the code in the order in which they were recorded. */
 
 /** How long recorded steps wait for an earlier one that the code has not called, in ms. */
 const SKIP_AFTER_MS = 1000
 
 /**
- * Releases the results of steps in the order of their positions, one per turn of the event loop. The step
+ * Delivers the results of steps in the order of their positions, one per turn of the event loop. The step
  * that wins a `Promise.race` therefore wins it in every later attempt too, however many promises the
  * handler wraps around each step.
  */
