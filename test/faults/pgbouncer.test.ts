@@ -34,10 +34,11 @@ describe.skipIf(skipped('PgBouncer', missing))('through PgBouncer in transaction
     const target = new URL(database.url)
     const port = await freePort()
     const config = join(directory, 'pgbouncer.ini')
+    const password = target.password ? `password=${target.password}` : ''
     await writeFile(
       config,
       `[databases]
-* = host=${target.hostname} port=${target.port || 5432} user=${target.username} password=${target.password}
+* = host=${target.hostname} port=${target.port || 5432} user=${target.username} ${password}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = ${port}
@@ -61,8 +62,9 @@ ${process.getuid?.() === 0 ? 'user = nobody' : ''}
     })
   })
   afterAll(async () => {
+    const ended = bouncer.exitCode === null ? once(bouncer, 'exit') : undefined
     bouncer.kill('SIGKILL')
-    await once(bouncer, 'exit')
+    await ended
     await rm(directory, { recursive: true, force: true })
   })
 
