@@ -7,7 +7,7 @@ import { redeliverRequest } from './adapters/node/recovery.ts'
 import { Engine } from './engine/engine.ts'
 import { type ExecutionName, type ExecutionState, executionIdOf } from './engine/execution-name.ts'
 import { Observer } from './engine/observer.ts'
-import { deadlineAfter, retryWhileUnavailable } from './engine/retry/retry-while-unavailable.ts'
+import { retryWhileUnavailableFor } from './engine/retry/retry-while-unavailable.ts'
 import { startedInstances } from './engine/started-instances.ts'
 import { Encryptor } from './engine/values/encryptor.ts'
 import { Worker } from './engine/worker.ts'
@@ -205,7 +205,7 @@ export class Pawl extends WorkflowApi implements PawlLike {
   async find(name: ExecutionName): Promise<ExecutionState | null> {
     const id = executionIdOf(name)
     const { store } = this.#requireStarted()
-    const found = await this.#untilAvailable(() => store.read(id))
+    const found = await retryWhileUnavailableFor(this.storeTimeoutMs, () => store.read(id))
     if (!found) return null
     const interrupted = found.status === 'running' && !found.ownerAlive
     return {
@@ -225,7 +225,8 @@ export class Pawl extends WorkflowApi implements PawlLike {
    */
   async release(name: ExecutionName): Promise<boolean> {
     const { store } = this.#requireStarted()
-    const freed = await this.#untilAvailable(() => store.releaseStuck(executionIdOf(name)))
+    const releaseStuck = () => store.releaseStuck(executionIdOf(name))
+    const freed = await retryWhileUnavailableFor(this.storeTimeoutMs, releaseStuck)
     if (freed) this.workflows.pollNow()
     return freed
   }
@@ -377,11 +378,6 @@ export class Pawl extends WorkflowApi implements PawlLike {
   abandon(): void {
     this.#state = 'abandoned'
     startedInstances.delete(this)
-  }
-
-  /** Repeats an operation while the database is unavailable, for at most `storeTimeout`. */
-  #untilAvailable<T>(operation: () => Promise<T>): Promise<T> {
-    return retryWhileUnavailable(operation, deadlineAfter(this.storeTimeoutMs))
   }
 
   #requireStarted(): Components {

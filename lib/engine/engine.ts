@@ -10,7 +10,11 @@ import { Attempt, type AttemptDependencies, type AttemptOptions } from './attemp
 import type { BeginOptions, BeginResult } from './begin-options.ts'
 import type { JournalLimits } from './limits.ts'
 import { decryptOutcome } from './outcome-encryption.ts'
-import { deadlineAfter, retryWhileUnavailable } from './retry/retry-while-unavailable.ts'
+import {
+  deadlineAfter,
+  retryWhileUnavailable,
+  retryWhileUnavailableFor,
+} from './retry/retry-while-unavailable.ts'
 import { withTimeout } from './retry/with-timeout.ts'
 import type { Encryptor } from './values/encryptor.ts'
 
@@ -348,7 +352,7 @@ export class Engine {
     const { id } = call.claim
     // A long wait may outlive a restart of the database: each operation has the time that a claim has.
     const ask = <T>(operation: () => Promise<T>) =>
-      retryWhileUnavailable(operation, deadlineAfter(this.#storeTimeoutMs))
+      retryWhileUnavailableFor(this.#storeTimeoutMs, operation)
     await ask(() => this.#store.markAwaited(id))
     const look = async (): Promise<Decision | null> => {
       const found = await ask(() => this.#store.read(id))

@@ -3,7 +3,7 @@
 import type { ChangeListener } from '../store/change-listener.ts'
 import type { ExecutionStore, Outcome } from '../store/execution-store.ts'
 import { decryptOutcome } from './outcome-encryption.ts'
-import { deadlineAfter, retryWhileUnavailable } from './retry/retry-while-unavailable.ts'
+import { retryWhileUnavailableFor } from './retry/retry-while-unavailable.ts'
 import type { Encryptor } from './values/encryptor.ts'
 
 /** The state of an execution at one moment. */
@@ -40,8 +40,8 @@ export async function readExecution(
   dependencies: Omit<SnapshotDependencies, 'changeListener'>,
   { id, incarnation }: ExecutionTarget,
 ): Promise<ExecutionSnapshot | null> {
-  const { store, encryptor } = dependencies
-  const found = await untilAvailable(dependencies, () => store.read(id))
+  const { store, encryptor, storeTimeoutMs, isStopped } = dependencies
+  const found = await retryWhileUnavailableFor(storeTimeoutMs, () => store.read(id), isStopped)
   if (!found) return null
   if (incarnation !== undefined && (found.incarnation !== incarnation || found.expired)) return null
   const { status, ownerAlive, attempt, outcome } = found
@@ -65,23 +65,16 @@ export async function waitForExecution(
   timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<ExecutionSnapshot | null> {
-  const { store, changeListener } = dependencies
+  const { store, changeListener, storeTimeoutMs, isStopped } = dependencies
   let snapshot = await readExecution(dependencies, target)
   const isOver = () => !snapshot || isWanted(snapshot)
   if (isOver() || timeoutMs <= 0 || signal?.aborted) return snapshot
-  await untilAvailable(dependencies, () => store.markAwaited(target.id))
+  const mark = () => store.markAwaited(target.id)
+  await retryWhileUnavailableFor(storeTimeoutMs, mark, isStopped)
   const read = async (): Promise<true | null> => {
     snapshot = await readExecution(dependencies, target)
     return isOver() ? true : null
   }
   await changeListener.waitFor(target.id, read, timeoutMs, signal)
   return snapshot
-}
-
-function untilAvailable<T>(
-  { storeTimeoutMs, isStopped }: Pick<SnapshotDependencies, 'storeTimeoutMs' | 'isStopped'>,
-  operation: () => Promise<T>,
-): Promise<T> {
-  const isOver = deadlineAfter(storeTimeoutMs)
-  return retryWhileUnavailable(operation, () => isStopped?.() || isOver())
 }

@@ -7,7 +7,7 @@ import {
   waitForExecution,
 } from './execution-snapshot.ts'
 
-import { deadlineAfter, retryWhileUnavailable } from './retry/retry-while-unavailable.ts'
+import { retryWhileUnavailableFor } from './retry/retry-while-unavailable.ts'
 
 export type { ExecutionDescription } from '../store/execution-reader.ts'
 export type { ExecutionSnapshot } from './execution-snapshot.ts'
@@ -31,12 +31,8 @@ export class Observer {
    * @throws PawlError `store-unavailable`, `store-refused`
    */
   describe(id: string): Promise<ExecutionDescription | null> {
-    const { reader, storeTimeoutMs } = this.#dependencies
-    const isOver = deadlineAfter(storeTimeoutMs)
-    return retryWhileUnavailable(
-      () => reader.describe(id),
-      () => this.#stopped || isOver(),
-    )
+    const { reader, storeTimeoutMs, isStopped } = this.#dependencies
+    return retryWhileUnavailableFor(storeTimeoutMs, () => reader.describe(id), isStopped)
   }
 
   /**

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { LAST_ERROR_PURPOSE } from '../engine/attempt.ts'
 import { waitForExecution } from '../engine/execution-snapshot.ts'
 import { decryptOutcome } from '../engine/outcome-encryption.ts'
-import { deadlineAfter, retryWhileUnavailable } from '../engine/retry/retry-while-unavailable.ts'
+import { retryWhileUnavailableFor } from '../engine/retry/retry-while-unavailable.ts'
 import { withTimeout } from '../engine/retry/with-timeout.ts'
 import { decodeValue, encodeValue } from '../engine/values/value-codec.ts'
 import { CancelledError, PawlError } from '../errors/index.ts'
@@ -139,7 +139,7 @@ export class ExecutionControl {
 
   /** Repeats an operation while the database is unavailable, for at most `storeTimeout`. */
   #untilAvailable<T>(operation: () => Promise<T>): Promise<T> {
-    return retryWhileUnavailable(operation, deadlineAfter(this.#dependencies().storeTimeoutMs))
+    return retryWhileUnavailableFor(this.#dependencies().storeTimeoutMs, operation)
   }
 }
 

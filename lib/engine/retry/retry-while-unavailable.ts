@@ -30,3 +30,17 @@ export function deadlineAfter(ms: number): () => boolean {
   const deadline = performance.now() + ms
   return () => performance.now() >= deadline
 }
+
+/**
+ * Repeats a store operation while it fails with `store-unavailable`, for at most `ms` milliseconds or until
+ * `isStopped` returns true.
+ * @throws the last PawlError
+ */
+export function retryWhileUnavailableFor<T>(
+  ms: number,
+  operation: () => Promise<T>,
+  isStopped: () => boolean = () => false,
+): Promise<T> {
+  const isOver = deadlineAfter(ms)
+  return retryWhileUnavailable(operation, () => isStopped() || isOver())
+}
