@@ -22,7 +22,9 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 120_000,
     // Files share one PostgreSQL, each with a database of its own. Most of their time they wait.
-    maxWorkers: 4,
+    maxWorkers: 5,
+    // A worker lives for many files, and its garbage is young: collecting it less often is a tenth less work.
+    execArgv: ['--max-semi-space-size=64'],
     sequence: { sequencer: SlowFirst },
   },
 })

@@ -224,10 +224,13 @@ export class Pawl extends WorkflowApi implements PawlLike {
    * @throws PawlError `not-started`, `store-unavailable`
    */
   async release(name: ExecutionName): Promise<boolean> {
-    const { store } = this.#requireStarted()
+    const { store, worker } = this.#requireStarted()
     const releaseStuck = () => store.releaseStuck(executionIdOf(name))
     const freed = await retryWhileUnavailableFor(this.storeTimeoutMs, releaseStuck)
-    if (freed) this.workflows.pollNow()
+    if (freed) {
+      this.workflows.pollNow()
+      worker?.pollNow()
+    }
     return freed
   }
 

@@ -239,6 +239,7 @@ describe('stop()', () => {
     let runs = 0
     const app = await start({
       url: tap.url,
+      pawl: { storeTimeout: '1s' },
       route: { recover: false },
       handler: (_execution, _req, res) => {
         runs++

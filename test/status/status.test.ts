@@ -469,7 +469,7 @@ describe.each(endpoints)('The status of an execution, by $name', ({ serve }) => 
     expect(asked.status).toBe(500) // It was never started: a mistake of the app.
     const proxy = await startProxy(database.url)
     closing.push(proxy.close)
-    const { get } = await start(undefined, {}, { database: proxy.url })
+    const { get } = await start(undefined, {}, { database: proxy.url, storeTimeout: '1s' })
     proxy.refuse()
     proxy.cut()
     const answer = await get()

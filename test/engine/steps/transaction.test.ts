@@ -405,7 +405,7 @@ describe('Connections that break', () => {
           await insert(tx, 'once')
           return 'recorded'
         }),
-      { pool: openPool(tap.url), pawl: { storeTimeout: '2s' } },
+      { pool: openPool(tap.url), pawl: { storeTimeout: '1s' } },
     )
     const key = freshKey()
     expect((await post(key)).status).toBe(500)
@@ -510,7 +510,7 @@ describe('Pools', () => {
           for (const client of busy) client.release()
         }
       },
-      { pool: openPool(database.url, 3), pawl: { storeTimeout: '2s' } },
+      { pool: openPool(database.url, 3), pawl: { storeTimeout: '1s' } },
     )
     const key = freshKey()
     expect((await post(key)).status).toBe(500)
