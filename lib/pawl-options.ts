@@ -9,17 +9,24 @@ import {
   positiveDuration,
   timerDuration,
 } from './options/parse-options.ts'
-import type { PgPool } from './store/database/node-postgres.ts'
+import type { PgPool } from './store/database/pg-pool.ts'
 import type { PGliteLike } from './store/database/pglite.ts'
 
 /** Options of {@link Pawl}. */
 export interface PawlOptions {
   /**
-   * The app's PostgreSQL (15 or later): a `pg.Pool`, a connection string, or a PGlite instance. For a
-   * connection string, Pawl opens its own pool of five connections. Of a given pool it uses two or three
-   * connections under load.
+   * The app's PostgreSQL (15 or later): a `pg.Pool`, a connection string, or a PGlite instance. The app's pool
+   * serves the transactions in which the app takes part. For its own statements Pawl opens a few connections
+   * like the pool's (`maxConnections`), so that they never wait for connections that the app holds.
    */
   database: PgPool | PGliteLike | string
+  /**
+   * The largest number of connections that Pawl opens for its own statements, beside the pool: one listens for
+   * notifications, one is for heartbeats, the others run statements. They open when needed and close after ten
+   * idle seconds. At least 3. Default 5. All instances that are given the same pool share them. Ignored where
+   * `database` is a pool of one connection, or PGlite: those are shared with the app.
+   */
+  maxConnections?: number
   /** The schema that contains Pawl's tables. Default `'pawl'`. */
   schema?: string
   /**
@@ -106,6 +113,7 @@ export const pawlOptions = z.strictObject({
     .max(255, 'at most 255 characters')
     .refine((name) => name.isWellFormed() && !name.includes('\0'), 'text without NUL')
     .optional(),
+  maxConnections: z.number('a whole number').int('a whole number').min(3, 'at least 3').default(5),
   migrate: z.boolean('true or false').default(false),
   processTimeout: timerDuration.refine((ms) => ms >= 1000, 'at least 1 second').default(15_000),
   storeTimeout: positiveDuration.default(5_000),

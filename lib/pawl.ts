@@ -86,8 +86,8 @@ export class Pawl extends WorkflowApi implements PawlLike {
    */
   async start(): Promise<void> {
     if (this.#state === 'started') return
-    const { database, schema, storeTimeout, logger } = this.#options
-    const db = await openDatabase(database, storeTimeout)
+    const { database, maxConnections, schema, storeTimeout, logger } = this.#options
+    const db = await openDatabase(database, storeTimeout, maxConnections)
     const id = randomUUID()
     const heartbeat = new Heartbeat(
       db,

@@ -3,6 +3,7 @@
 import { PawlError, type PawlErrorCode } from '../errors/index.ts'
 import type { Logger } from '../options/logger.ts'
 import type { ChangeListener } from '../store/change-listener.ts'
+import { statementEnded } from '../store/database/database.ts'
 import type { AttemptRef, ExecutionStore, StoredExecution } from '../store/execution-store.ts'
 import type { StepStore } from '../store/step-store.ts'
 import type { LeasedExecution } from '../store/wakeup-store.ts'
@@ -369,6 +370,8 @@ export class Engine {
   async #undoAcquisition(id: string, error: unknown, isClaim: boolean): Promise<void> {
     if (!(error instanceof PawlError && UNCERTAIN_CODES.has(error.code))) return
     const stopped = () => this.#stopped
+    // Until then the claim may still be committed, and a look would come too early.
+    await statementEnded(error)
     await retryWhileUnavailable(async () => {
       const found = await this.#store.read(id)
       if (found?.status !== 'running' || found.owner !== this.#owner) return

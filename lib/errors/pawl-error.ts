@@ -32,6 +32,7 @@ export type PawlErrorCode =
   | 'store-refused'
   | 'store-unavailable'
   | 'superseded'
+  | 'pool-exhausted'
   | 'transaction-aborted'
   | 'value-invalid'
   | 'value-unkeepable'

@@ -118,15 +118,11 @@ export class ExecutionStore {
   readonly #channel: string
   readonly #owner: string
   readonly #leaseMs: number
-  readonly #claims = new GroupCommit<Claim, ClaimResult>((batch) => this.#claim(batch), {
-    sizeOf: ({ recovery }) => recovery?.input.length ?? 0,
-  })
-  readonly #reads = new GroupCommit<string, StoredExecution | null>((batch) => this.#read(batch))
-  readonly #completions = new GroupCommit<Completion, boolean>((batch) => this.#complete(batch), {
-    sizeOf: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0),
-  })
-  readonly #releases = new GroupCommit<Release, boolean>((batch) => this.#release(batch))
-  readonly #notifications = new GroupCommit<string, null>((batch) => this.#sendNotifications(batch))
+  readonly #claims: GroupCommit<Claim, ClaimResult>
+  readonly #reads: GroupCommit<string, StoredExecution | null>
+  readonly #completions: GroupCommit<Completion, boolean>
+  readonly #releases: GroupCommit<Release, boolean>
+  readonly #notifications: GroupCommit<string, null>
 
   /**
    * @param schema the schema's name, as given by the user
@@ -139,6 +135,16 @@ export class ExecutionStore {
     this.#channel = schema
     this.#owner = owner
     this.#leaseMs = leaseMs
+    const { timeoutMs } = db
+    this.#claims = new GroupCommit((batch) => this.#claim(batch), timeoutMs, {
+      sizeOf: ({ recovery }) => recovery?.input.length ?? 0,
+    })
+    this.#reads = new GroupCommit((batch) => this.#read(batch), timeoutMs)
+    this.#completions = new GroupCommit((batch) => this.#complete(batch), timeoutMs, {
+      sizeOf: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0),
+    })
+    this.#releases = new GroupCommit((batch) => this.#release(batch), timeoutMs)
+    this.#notifications = new GroupCommit((batch) => this.#sendNotifications(batch), timeoutMs)
   }
 
   /** Creates an execution and its first attempt, or returns the execution that exists. */

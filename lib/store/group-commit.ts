@@ -1,11 +1,16 @@
 /** Batches concurrent operations into one SQL statement and one commit. */
 
-import { classify } from './database/database.ts'
+import { classify, StatementError, statementEnded } from './database/database.ts'
+import { inTime, LATE } from './database/in-time.ts'
 
 interface Queued<Operation, Result> {
   operation: Operation
   resolve: (result: Result) => void
   reject: (error: unknown) => void
+  /** Resolves when the batch that carries the operation has its reply, or is given up; undefined before it is sent. */
+  sent?: Promise<void>
+  /** Resolves once a batch that was given up has ended. */
+  ended?: Promise<void>
 }
 
 /** The limits of one batch, which is sent as one statement. */
@@ -29,15 +34,18 @@ export interface BatchLimits<Operation> {
  */
 export class GroupCommit<Operation, Result> {
   readonly #send: (operations: Operation[]) => Promise<Result[]>
+  readonly #timeoutMs: number
   readonly #limits: Required<BatchLimits<Operation>>
   #queue: Queued<Operation, Result>[] = []
   #sending = false
 
   /**
    * @param send sends a batch as one statement; resolves to one result for each operation, in order
+   * @param timeoutMs how long an operation may take, with the wait for its batch, in ms
    */
   constructor(
     send: (operations: Operation[]) => Promise<Result[]>,
+    timeoutMs: number,
     {
       maxOperations = 256,
       maxBytes = 16 * 1024 ** 2,
@@ -45,23 +53,49 @@ export class GroupCommit<Operation, Result> {
     }: BatchLimits<Operation> = {},
   ) {
     this.#send = send
+    this.#timeoutMs = timeoutMs
     this.#limits = { maxOperations, maxBytes, sizeOf }
   }
 
-  /** Resolves to the operation's result once the statement that carried it has committed. */
-  run(operation: Operation): Promise<Result> {
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ operation, resolve, reject })
+  /**
+   * Resolves to the operation's result once the statement that carried it has committed.
+   * @throws StatementError if it takes longer than the timeout. An operation that was not sent until then never is
+   */
+  async run(operation: Operation): Promise<Result> {
+    let queued: Queued<Operation, Result> | undefined
+    const result = new Promise<Result>((resolve, reject) => {
+      queued = { operation, resolve, reject }
+      this.#queue.push(queued)
       if (this.#sending) return
       this.#sending = true
       // After this turn of the event loop, so that requests that arrived together share a batch.
       setImmediate(() => this.#sendQueued())
     })
+    try {
+      return await inTime(this.#timeoutMs, result)
+    } catch (error) {
+      if (error !== LATE) throw error
+      throw this.#giveUp(queued as Queued<Operation, Result>)
+    }
+  }
+
+  #giveUp(queued: Queued<Operation, Result>): StatementError {
+    const { sent } = queued
+    if (sent) {
+      const ended = sent.then(() => queued.ended)
+      return new StatementError('timeout', `no reply within ${this.#timeoutMs} ms`, ended)
+    }
+    this.#queue.splice(this.#queue.indexOf(queued), 1)
+    const message = `earlier statements have had no reply for ${this.#timeoutMs} ms`
+    return new StatementError('timeout', message)
   }
 
   async #sendQueued(): Promise<void> {
     while (this.#queue.length > 0) {
-      await this.#sendBatch(this.#queue.splice(0, this.#batchSize()))
+      const batch = this.#queue.splice(0, this.#batchSize())
+      const sent = this.#sendBatch(batch)
+      for (const queued of batch) queued.sent = sent
+      await sent
     }
     this.#sending = false
   }
@@ -86,7 +120,11 @@ export class GroupCommit<Operation, Result> {
       })
     } catch (error) {
       if (batch.length === 1 || classify(error) !== 'refused') {
-        for (const queued of batch) queued.reject(error)
+        const ended = statementEnded(error)
+        for (const queued of batch) {
+          queued.ended = ended
+          queued.reject(error)
+        }
         return
       }
       const half = batch.length >> 1

@@ -49,15 +49,15 @@ export interface QueueCounts {
 export class QueueStore {
   readonly #db: Database
   readonly #sql: QueueStatements
-  readonly #depths = new GroupCommit<{ queue: string; max: number }, number>((batch) =>
-    this.#depth(batch),
-  )
-  readonly #unblocks = new GroupCommit<QueueLane, null>((batch) => this.#unblockNext(batch))
+  readonly #depths: GroupCommit<{ queue: string; max: number }, number>
+  readonly #unblocks: GroupCommit<QueueLane, null>
 
   /** @param schema the schema's name, as given by the user */
   constructor(db: Database, schema: string) {
     this.#db = db
     this.#sql = queueStatements(`"${schema}"`)
+    this.#depths = new GroupCommit((batch) => this.#depth(batch), db.timeoutMs)
+    this.#unblocks = new GroupCommit((batch) => this.#unblockNext(batch), db.timeoutMs)
   }
 
   /** Inserts each queue's gate row, which serializes its admissions, unless it exists. */

@@ -34,9 +34,7 @@ export class StateStore {
   readonly #db: Database
   readonly #sql: StateStatements
   readonly #owner: string
-  readonly #changes = new GroupCommit<StateChange, RecordResult>((batch) => this.#change(batch), {
-    sizeOf: ({ value }) => value?.length ?? 0,
-  })
+  readonly #changes: GroupCommit<StateChange, RecordResult>
 
   /**
    * @param schema the schema's name, as given by the user
@@ -46,6 +44,9 @@ export class StateStore {
     this.#db = db
     this.#sql = stateStatements(`"${schema}"`)
     this.#owner = owner
+    this.#changes = new GroupCommit((batch) => this.#change(batch), db.timeoutMs, {
+      sizeOf: ({ value }) => value?.length ?? 0,
+    })
   }
 
   /** All values under a key, by name. */

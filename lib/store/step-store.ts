@@ -84,11 +84,9 @@ export class StepStore {
   readonly #db: Database
   readonly #sql: StepStatements
   readonly #owner: string
-  readonly #records = this.#group(() => this.#sql.record)
-  readonly #guarded = this.#group(() => this.#sql.recordGuarded)
-  readonly #reads = new GroupCommit<ExecutionRef, JournalEntry[]>((batch) =>
-    this.#readJournal(batch),
-  )
+  readonly #records: GroupCommit<StepRecord, RecordResult>
+  readonly #guarded: GroupCommit<StepRecord, RecordResult>
+  readonly #reads: GroupCommit<ExecutionRef, JournalEntry[]>
 
   /**
    * @param schema the schema's name, as given by the user
@@ -98,6 +96,9 @@ export class StepStore {
     this.#db = db
     this.#sql = stepStatements(`"${schema}"`)
     this.#owner = owner
+    this.#records = this.#group(this.#sql.record)
+    this.#guarded = this.#group(this.#sql.recordGuarded)
+    this.#reads = new GroupCommit((batch) => this.#readJournal(batch), db.timeoutMs)
   }
 
   /** Opens transactions in the database that was passed to new Pawl(). */
@@ -248,8 +249,8 @@ export class StepStore {
       : REFUSED
   }
 
-  #group(sql: () => string): GroupCommit<StepRecord, RecordResult> {
-    return new GroupCommit((batch) => this.#send(sql(), batch), {
+  #group(sql: string): GroupCommit<StepRecord, RecordResult> {
+    return new GroupCommit((batch) => this.#send(sql, batch), this.#db.timeoutMs, {
       sizeOf: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
     })
   }

@@ -82,18 +82,9 @@ export class WorkflowStore {
   readonly #channel: string
   readonly #owner: string
   readonly #leaseMs: number
-  readonly #starts = new GroupCommit<NewExecution, StartResult | null>(
-    (batch) => this.#start(batch),
-    {
-      sizeOf: ({ input }) => input.length,
-    },
-  )
-  readonly #suspensions = new GroupCommit<Suspension, SuspendResult>((batch) =>
-    this.#suspend(batch),
-  )
-  readonly #subscriptions = new GroupCommit<{ id: string; waiter: string }, null>((batch) =>
-    this.#subscribe(batch),
-  )
+  readonly #starts: GroupCommit<NewExecution, StartResult | null>
+  readonly #suspensions: GroupCommit<Suspension, SuspendResult>
+  readonly #subscriptions: GroupCommit<{ id: string; waiter: string }, null>
 
   /**
    * @param schema the schema's name, as given by the user
@@ -106,6 +97,12 @@ export class WorkflowStore {
     this.#channel = schema
     this.#owner = owner
     this.#leaseMs = leaseMs
+    const { timeoutMs } = db
+    this.#starts = new GroupCommit((batch) => this.#start(batch), timeoutMs, {
+      sizeOf: ({ input }) => input.length,
+    })
+    this.#suspensions = new GroupCommit((batch) => this.#suspend(batch), timeoutMs)
+    this.#subscriptions = new GroupCommit((batch) => this.#subscribe(batch), timeoutMs)
   }
 
   /** Creates an execution, or finds the existing one; null if it was created or deleted at the same time: try again. */

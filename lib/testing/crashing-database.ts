@@ -54,6 +54,10 @@ export class CrashingDatabase implements Database {
     return this.#db.host
   }
 
+  get timeoutMs(): number {
+    return this.#db.timeoutMs
+  }
+
   get connections(): number {
     return this.#db.connections
   }

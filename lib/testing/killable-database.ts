@@ -1,8 +1,8 @@
 /** Wraps the app's database, so that it stops working when the app's simulated process is killed. */
 
 import type { Database } from '../store/database/database.ts'
-import type { PgPool } from '../store/database/node-postgres.ts'
 import { OPEN_DATABASE } from '../store/database/open-database.ts'
+import type { PgPool } from '../store/database/pg-pool.ts'
 import type { PGliteLike } from '../store/database/pglite.ts'
 import { type KillSwitch, neverSettles } from './kill-switch.ts'
 

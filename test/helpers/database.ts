@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import pg from 'pg'
 import { afterAll, beforeAll } from 'vitest'
+import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
 import { databaseUrl, TEMPLATE } from './postgres.ts'
 
 /** A database of a test file's own. */
@@ -35,6 +36,8 @@ export function withDatabase(options: { empty?: boolean } = {}): TestDatabase {
   const apps = new pg.Pool({ connectionString: url, max: 20, application_name: 'pawl' })
   apps.on('error', () => {})
   appPools.set(url, apps)
+  // Keeps Pawl's own connections beside the pool open from one test to the next.
+  const keeper = new NodePostgres(apps, 10_000, false)
   const admin = async (sql: string) => {
     const client = new pg.Client({ connectionString: server })
     await client.connect()
@@ -50,6 +53,7 @@ export function withDatabase(options: { empty?: boolean } = {}): TestDatabase {
   afterAll(async () => {
     appPools.delete(url)
     // Without waiting: a handler that never ends may hold a connection, which the drop ends.
+    void keeper.close()
     void apps.end()
     await pool.end()
     await admin(`drop database if exists ${name} with (force)`)

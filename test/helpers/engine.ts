@@ -67,6 +67,7 @@ export async function startProcess(
       return rows
     },
     urgent: postgres.urgent,
+    timeoutMs: postgres.timeoutMs,
     connections: postgres.connections,
     host: postgres.host,
     transaction: (work) => postgres.transaction(work),

@@ -3,6 +3,7 @@ import { PawlError } from '../../lib/errors/index.ts'
 import { GroupCommit } from '../../lib/store/group-commit.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { claimOf, openStore } from '../helpers/store.ts'
+import { waitFor } from '../helpers/wait-for.ts'
 
 /** Sends by hand: each batch waits until the test lets it go. */
 function byHand() {
@@ -24,7 +25,7 @@ const refusal = Object.assign(new Error('value too long'), { code: '22001' })
 describe('group commit', () => {
   it('sends at once when idle', async () => {
     const { batches, send } = byHand()
-    const result = new GroupCommit(send).run(1)
+    const result = new GroupCommit(send, 10_000).run(1)
     await turn()
     expect(batches).toHaveLength(1)
     batches[0]?.succeed()
@@ -33,7 +34,7 @@ describe('group commit', () => {
 
   it('sends what arrived together as one statement', async () => {
     const { batches, send } = byHand()
-    const group = new GroupCommit(send)
+    const group = new GroupCommit(send, 10_000)
     for (const n of [1, 2, 3]) group.run(n)
     await turn()
     expect(batches.map((batch) => batch.operations)).toEqual([[1, 2, 3]])
@@ -41,7 +42,7 @@ describe('group commit', () => {
 
   it('collects while a statement is in flight, and sends all of it as the next', async () => {
     const { batches, send } = byHand()
-    const group = new GroupCommit(send)
+    const group = new GroupCommit(send, 10_000)
     group.run(1)
     await turn()
     for (const n of [2, 3, 4]) {
@@ -55,7 +56,10 @@ describe('group commit', () => {
   })
 
   it('gives each operation its own result', async () => {
-    const group = new GroupCommit(async (operations: number[]) => operations.map((n) => n * 10))
+    const group = new GroupCommit(
+      async (operations: number[]) => operations.map((n) => n * 10),
+      10_000,
+    )
     const numbers = Array.from({ length: 100 }, (_, n) => n)
     expect(await Promise.all(numbers.map((n) => group.run(n)))).toEqual(numbers.map((n) => n * 10))
   })
@@ -67,6 +71,7 @@ describe('group commit', () => {
         sizes.push(operations.length)
         return operations
       },
+      10_000,
       { maxOperations: 10 },
     )
     await Promise.all(Array.from({ length: 25 }, (_, n) => group.run(n)))
@@ -80,6 +85,7 @@ describe('group commit', () => {
         batches.push(operations)
         return operations
       },
+      10_000,
       { maxBytes: 10, sizeOf: (n: number) => n },
     )
     await Promise.all([4, 4, 4, 50, 1, 9, 1].map((n) => group.run(n)))
@@ -88,7 +94,7 @@ describe('group commit', () => {
 
   it('rejects all operations of a statement whose connection broke, and goes on', async () => {
     const { batches, send } = byHand()
-    const group = new GroupCommit(send)
+    const group = new GroupCommit(send, 10_000)
     const results = Promise.allSettled([1, 2, 3].map((n) => group.run(n)))
     await turn()
     const broken = new Error('Connection terminated unexpectedly')
@@ -107,7 +113,7 @@ describe('group commit', () => {
       sizes.push(operations.length)
       if (operations.includes(5)) throw refusal
       return operations
-    })
+    }, 10_000)
     const results = await Promise.allSettled(Array.from({ length: 8 }, (_, n) => group.run(n)))
     expect(results.map((result) => result.status === 'fulfilled')).toEqual(
       results.map((_, n) => n !== 5),
@@ -115,12 +121,42 @@ describe('group commit', () => {
     expect(sizes).toEqual([8, 4, 4, 2, 1, 1, 2])
   })
 
+  it('fails what has waited too long, and never sends it', async () => {
+    const { batches, send } = byHand()
+    const group = new GroupCommit(send, 100)
+    const first = group.run(1)
+    const second = turn().then(() => group.run(2))
+    await expect(first).rejects.toMatchObject({ name: 'StatementError', kind: 'timeout' })
+    const refused = await second.catch((error) => error)
+    expect(String(refused)).toContain('earlier statements have had no reply for 100 ms')
+    expect(await refused.ended).toBeUndefined() // At once: it will never be sent.
+    batches[0]?.succeed()
+    const third = group.run(3)
+    await waitFor('the next', () => batches.length === 2)
+    expect(batches[1]?.operations).toEqual([3])
+    batches[1]?.succeed()
+    expect(await third).toBe('result 3')
+  })
+
+  it('tells of what was sent, and has no reply in time, when it has ended', async () => {
+    const { batches, send } = byHand()
+    const error = await new GroupCommit(send, 50).run(1).catch((error) => error)
+    let ended = false
+    error.ended.then(() => {
+      ended = true
+    })
+    await turn()
+    expect(ended).toBe(false)
+    batches[0]?.succeed()
+    await waitFor('the end', () => ended)
+  })
+
   it('survives a send that throws instead of rejecting', async () => {
     let calls = 0
     const group = new GroupCommit((operations: number[]) => {
       if (calls++ === 0) throw new TypeError('a bug')
       return Promise.resolve(operations)
-    })
+    }, 10_000)
     await expect(group.run(1)).rejects.toThrow('a bug')
     expect(await group.run(2)).toBe(2)
   })

@@ -23,7 +23,7 @@ beforeAll(async () => {
   await pool.query(ORDERS)
   pglite = await openPglite()
   await pglite.exec('create table books (key text not null)')
-  await migrate(new OwnPGlite(pglite), 'safe')
+  await migrate(new OwnPGlite(pglite, 10_000), 'safe')
 })
 afterAll(() => pglite.close())
 

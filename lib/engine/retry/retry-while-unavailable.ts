@@ -1,6 +1,7 @@
 /** Repeats a database operation while PostgreSQL is unavailable. */
 
 import { PawlError } from '../../errors/index.ts'
+import { alsoSentBefore } from '../../store/database/database.ts'
 import { backOff } from './backoff.ts'
 
 const BACKOFF = { firstMs: 20, maxMs: 1000 }
@@ -14,12 +15,17 @@ export async function retryWhileUnavailable<T>(
   operation: () => Promise<T>,
   giveUp: () => boolean,
 ): Promise<T> {
+  const earlier: unknown[] = []
   for (let tries = 1; ; tries++) {
     try {
       return await operation()
     } catch (error) {
       const isRetryable = error instanceof PawlError && error.code === 'store-unavailable'
-      if (!isRetryable || giveUp()) throw error
+      if (!isRetryable || giveUp()) {
+        alsoSentBefore(error, earlier)
+        throw error
+      }
+      earlier.push(error)
     }
     await backOff(tries, BACKOFF)
   }

@@ -17,6 +17,8 @@ export interface Database {
   query: Query
   /** Like `query`, but does not wait until the app leaves a connection free: for heartbeats. */
   urgent: Query
+  /** How long an operation may take, with the wait for its connection, in ms. */
+  readonly timeoutMs: number
   /** How many statements and transactions the database can run at a time: the pool's size. */
   readonly connections: number
   /** Opens transactions for the app, with the driver's own client. */
@@ -36,6 +38,44 @@ export interface Database {
   ): Promise<() => Promise<void>>
   /** Closes the connections that Pawl opened; those of a pool that the app gave stay open. */
   close(): Promise<void>
+}
+
+/**
+ * A statement of which it is not known whether it has taken effect, or will.
+ *
+ * - `busy`: no connection was to be had in time; nothing was sent, and nothing takes effect
+ * - `connection`: the connection broke, or could not be opened
+ * - `timeout`: PostgreSQL has not answered in time; the statement is being cancelled
+ */
+export class StatementError extends Error {
+  constructor(
+    readonly kind: 'busy' | 'connection' | 'timeout',
+    message: string,
+    /** Resolves once the statement has taken effect or cannot any more, as far as that can be seen. */
+    public ended: Promise<void> = Promise.resolve(),
+    cause?: unknown,
+  ) {
+    super(message, { cause })
+    this.name = 'StatementError'
+  }
+}
+
+/** Resolves once the statement that failed with this error, or with a cause of it, has ended. */
+export async function statementEnded(error: unknown): Promise<void> {
+  await statementErrorOf(error)?.ended
+}
+
+/** Notes that an operation which failed with `error` was sent before too, and failed with `earlier`. */
+export function alsoSentBefore(error: unknown, earlier: readonly unknown[]): void {
+  const last = statementErrorOf(error)
+  if (!last || earlier.length === 0) return
+  last.ended = Promise.all([last.ended, ...earlier.map(statementEnded)]).then(() => {})
+}
+
+function statementErrorOf(error: unknown): StatementError | undefined {
+  let layer = error
+  while (layer instanceof Error && !(layer instanceof StatementError)) layer = layer.cause
+  return layer as StatementError | undefined
 }
 
 /** Whether sending a failed statement again can help. */
@@ -70,6 +110,7 @@ const CONNECTION_ENDED = /^(08|57P0[125])/
 
 /** Whether the connection failed and not the statement, so that the statement can be sent on another one. */
 export function isConnectionError(error: unknown): boolean {
+  if (error instanceof StatementError) return error.kind === 'connection'
   if (classify(error) !== 'unavailable') return false
   const { code, syscall } = (error ?? {}) as { code?: unknown; syscall?: unknown }
   const hasSqlState = typeof code === 'string' && SQLSTATE.test(code) && !syscall

@@ -2,7 +2,8 @@
 
 import { PawlError } from '../../errors/index.ts'
 import type { Database } from './database.ts'
-import { NodePostgres, openPool, type PgPool } from './node-postgres.ts'
+import { NodePostgres } from './node-postgres.ts'
+import { openPool, type PgPool } from './pg-pool.ts'
 import { PGlite, type PGliteLike } from './pglite.ts'
 
 /** The key of a method that opens a substitute database; the databases of `pawl/testing` have it. */
@@ -14,19 +15,25 @@ interface SelfOpening {
 
 /**
  * Opens a Database over a connection string, a `pg.Pool`, or a PGlite instance.
- * @param timeoutMs how long a statement may take, and how long connecting may take
+ * @param timeoutMs how long a statement may take, with the wait for its connection, in ms
+ * @param maxConnections how many connections Pawl may open for its own statements. Default 5
  * @throws PawlError `invalid-option`
  */
-export async function openDatabase(database: unknown, timeoutMs: number): Promise<Database> {
+export async function openDatabase(
+  database: unknown,
+  timeoutMs: number,
+  maxConnections?: number,
+): Promise<Database> {
   if (typeof database === 'string') {
-    return new NodePostgres(await openPool(database, timeoutMs), timeoutMs, true)
+    return new NodePostgres(await openPool(database), timeoutMs, true, maxConnections)
   }
   if (typeof (database as SelfOpening)[OPEN_DATABASE] === 'function')
     return (database as SelfOpening)[OPEN_DATABASE](timeoutMs)
   // Only PGlite runs a script (exec); only a pool provides clients (connect).
-  if (typeof (database as PGliteLike).exec === 'function') return new PGlite(database as PGliteLike)
+  if (typeof (database as PGliteLike).exec === 'function')
+    return new PGlite(database as PGliteLike, timeoutMs)
   if (typeof (database as PgPool).connect === 'function') {
-    return new NodePostgres(database as PgPool, timeoutMs, false)
+    return new NodePostgres(database as PgPool, timeoutMs, false, maxConnections)
   }
   throw new PawlError(
     'invalid-option',

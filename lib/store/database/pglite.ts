@@ -1,6 +1,7 @@
 /** Runs Pawl's SQL in PGlite, the in-process PostgreSQL. */
 
-import type { Database, Query, Row } from './database.ts'
+import { type Database, type Query, type Row, StatementError } from './database.ts'
+import { inTime, LATE } from './in-time.ts'
 import { PgArray, type Value } from './pg-array.ts'
 import type { TransactionHost } from './transaction-host.ts'
 
@@ -15,9 +16,12 @@ export interface PGliteLike {
 /** A Database over PGlite, which has one connection and runs one statement at a time. */
 export class PGlite implements Database {
   readonly #db: PGliteLike
+  readonly timeoutMs: number
 
-  constructor(db: PGliteLike) {
+  /** @param timeoutMs how long a statement may take, with the wait for the app's transactions, in ms */
+  constructor(db: PGliteLike, timeoutMs: number) {
     this.#db = db
+    this.timeoutMs = timeoutMs
   }
 
   readonly host: TransactionHost<object> = {
@@ -33,7 +37,18 @@ export class PGlite implements Database {
 
   readonly connections = 1
 
-  query: Query = (sql, values) => send(this.#db, sql, values)
+  query: Query = async (sql, values) => {
+    const reply = send(this.#db, sql, values)
+    try {
+      return await inTime(this.timeoutMs, reply)
+    } catch (error) {
+      if (error !== LATE) throw error
+      // It still waits, or runs: PGlite cannot cancel a statement.
+      const ended = reply.then(ignore, ignore)
+      const message = `no reply to a statement within ${this.timeoutMs} ms`
+      throw new StatementError('timeout', message, ended)
+    }
+  }
 
   readonly urgent = this.query
 
@@ -58,3 +73,5 @@ async function send(
   const params = values.map((value) => (value instanceof PgArray ? [...value.items] : value))
   return (await db.query(sql, params, { rowMode: 'array' })).rows as Row[]
 }
+
+function ignore(): void {}

@@ -7,6 +7,22 @@
  * is healthy is then replaced for nothing, which costs a handshake.
  */
 export class StaleConnections<Client extends object> {
+  static #ofPools = new WeakMap<object, StaleConnections<object>>()
+
+  /** Those of a pool of node-postgres, from now on. */
+  static of<Client extends object>(pool: object): StaleConnections<Client> {
+    const known = StaleConnections.#ofPools.get(pool)
+    if (known) return known as StaleConnections<Client>
+    const stale = new StaleConnections<Client>()
+    StaleConnections.#ofPools.set(pool, stale as never)
+    // The pool has already dropped an idle connection that it reports here. Without a listener, a
+    // restart of PostgreSQL would end the process.
+    const events = pool as PoolEvents<Client>
+    events.on('error', () => {})
+    events.on('connect', (client) => stale.answered(client))
+    return stale
+  }
+
   readonly #answeredAt = new WeakMap<Client, number>()
   #brokenSince = Number.NEGATIVE_INFINITY
 
@@ -29,4 +45,8 @@ export class StaleConnections<Client extends object> {
     const answeredAt = this.#answeredAt.get(client)
     return answeredAt !== undefined && answeredAt <= this.#brokenSince
   }
+}
+
+interface PoolEvents<Client> {
+  on(event: 'error' | 'connect', listener: (client: Client) => void): unknown
 }

@@ -1,7 +1,7 @@
 /** Turns the errors of database drivers into PawlErrors. */
 
 import { PawlError } from '../../errors/index.ts'
-import { classify } from './database.ts'
+import { classify, StatementError } from './database.ts'
 
 /**
  * Resolves to the same result; turns a driver's error into a PawlError.
@@ -20,9 +20,10 @@ export async function withStoreErrors<T>(result: Promise<T>): Promise<T> {
         error,
       )
     }
+    const isBusy = error instanceof StatementError && error.kind === 'busy'
     throw new PawlError(
       'store-unavailable',
-      `PostgreSQL cannot be reached: ${detail}.`,
+      `${isBusy ? 'Pawl has no connection for a statement' : 'PostgreSQL cannot be reached'}: ${detail}.`,
       'Pawl continues by itself as soon as PostgreSQL answers; a client should retry with the same key.',
       error,
     )

@@ -1,7 +1,8 @@
 import pg from 'pg'
 import { afterEach, describe, expect, it } from 'vitest'
 import { Pawl } from '../../../lib/index.ts'
-import { NodePostgres, openPool } from '../../../lib/store/database/node-postgres.ts'
+import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
+import { openPool } from '../../../lib/store/database/pg-pool.ts'
 import { silent } from '../../helpers/app.ts'
 import { withDatabase } from '../../helpers/database.ts'
 import { startProxy } from '../../helpers/proxy.ts'
@@ -21,14 +22,136 @@ afterEach(async () => {
 })
 
 describe('a pool that is exhausted', () => {
-  it('is an error after the timeout, and a client that comes too late goes back to the pool', async () => {
+  it("does not keep Pawl's statements waiting, and is named where a transaction waits in vain", async () => {
+    const pool = openPoolOf(2)
+    const db = new NodePostgres(pool, 500, false)
+    const busy = await Promise.all([pool.connect(), pool.connect()])
+    expect(await db.query('select 1')).toEqual([[1]])
+    expect(await db.urgent('select 1')).toEqual([[1]])
+    expect(await db.transaction((query) => query('select 1'))).toEqual([[1]])
+    await expect(db.host.transaction(async () => 1, undefined)).rejects.toMatchObject({
+      code: 'pool-exhausted',
+      message: expect.stringContaining('within 500 ms: 2 of 2 are in use'),
+    })
+    for (const client of busy) client.release()
+    await waitFor('the clients', () => pool.idleCount === 2 && pool.waitingCount === 0)
+    expect(await db.host.transaction(async () => 1, undefined)).toBe(1)
+    await db.close()
+  })
+
+  it('of one connection is shared: an error after the timeout, and a client that comes too late goes back', async () => {
     const pool = openPoolOf(1)
     const db = new NodePostgres(pool, 200, false)
     const busy = await pool.connect()
-    await expect(db.query('select 1')).rejects.toThrow('No connection to PostgreSQL within 200 ms')
+    const sent = db.query('select 1')
+    await expect(sent).rejects.toThrow("1 of 1 connections of the app's pool are in use")
     busy.release()
     await waitFor('the client', () => pool.idleCount === 1 && pool.waitingCount === 0)
     expect(await db.query('select 1')).toEqual([[1]])
+  })
+})
+
+describe("Pawl's own connections", () => {
+  it("are like the pool's: its options, its clients, what it does on connect; and shared by all that it serves", async () => {
+    class Client extends pg.Client {}
+    const password = () => new URL(database.url).password
+    const { hostname, port, username, pathname } = new URL(database.url)
+    const pool = new pg.Pool({
+      host: hostname,
+      port: Number(port),
+      user: username,
+      database: pathname.slice(1),
+      password,
+      application_name: 'like the pool',
+      max: 20,
+      Client,
+    })
+    closing.push(() => pool.end())
+    let connected = 0
+    pool.on('connect', (client) => {
+      expect(client).toBeInstanceOf(Client)
+      connected++
+    })
+    const [one, other] = [1, 2].map(() => new NodePostgres(pool, 5000, false)) as [
+      NodePostgres,
+      NodePostgres,
+    ]
+    const sql = "select current_setting('application_name'), pg_backend_pid(), pg_sleep(0.2)"
+    const sent = Array.from({ length: 20 }, (_, n) => (n % 2 ? one : other).query(sql))
+    const rows = (await Promise.all(sent)).map(([row]) => row as [string, number])
+    expect(new Set(rows.map(([name]) => name))).toEqual(new Set(['like the pool']))
+    expect([new Set(rows.map(([, pid]) => pid)).size, connected, pool.totalCount]).toEqual([
+      3, 3, 0,
+    ])
+    await one.close()
+    expect(await other.query('select 1')).toEqual([[1]])
+    await other.close()
+  })
+})
+
+describe('a statement that takes too long', () => {
+  const waiting = async () => {
+    const sql = `select count(*)::int as n from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock'`
+    return (await database.pool.query(sql)).rows[0].n as number
+  }
+
+  it('is cancelled on the server, and never takes effect; its connections are counted meanwhile', async () => {
+    await database.pool.query('create table guarded (n int)')
+    const locker = await database.pool.connect()
+    await locker.query('begin; lock table guarded')
+    const db = new NodePostgres(openPoolOf(10), 300, false)
+    const failed = Array.from({ length: 50 }, (_, n) =>
+      db.query(`insert into guarded values (${n})`).catch((error) => error),
+    )
+    await waitFor('the statements', async () => (await waiting()) === 3)
+    const errors = await Promise.all(failed)
+    expect(errors.filter(({ kind }) => kind === 'timeout').length).toBeGreaterThanOrEqual(3)
+    expect(errors.filter(({ kind }) => kind !== 'timeout' && kind !== 'busy')).toEqual([])
+    await Promise.all(errors.map(({ ended }) => ended))
+    expect(await waiting()).toBe(0)
+    await locker.query('commit')
+    locker.release()
+    expect(await db.query('select n from guarded')).toEqual([])
+    await db.close()
+  })
+
+  it('that the server does not hear of counts until its backend is seen to have ended', async () => {
+    await database.pool.query('create table unheard (n int)')
+    const locker = await database.pool.connect()
+    await locker.query('begin; lock table unheard')
+    const proxy = await startProxy(database.url)
+    const db = new NodePostgres(openPoolOf(10, proxy.url), 500, false, 3)
+    const sent = db.query('insert into unheard values (1)')
+    await waitFor('the statement', async () => (await waiting()) === 1)
+    proxy.forget('silence')
+    proxy.refuse()
+    const error = await sent.catch((error) => error)
+    let ended = false
+    error.ended.then(() => {
+      ended = true
+    })
+    proxy.restore()
+    // The only place for statements is taken.
+    await expect(db.query('select 1')).rejects.toMatchObject({ kind: 'busy' })
+    expect(ended).toBe(false)
+    await locker.query('commit')
+    locker.release()
+    await waitFor('the end', () => ended)
+    expect(await db.query('select n from unheard')).toEqual([[1]])
+    await db.close()
+    await proxy.close()
+  })
+
+  it('is read first if the process was too busy to notice the reply', async () => {
+    const db = new NodePostgres(openPoolOf(3), 200, false)
+    await db.query('select 1')
+    const sent = db.query('select 1')
+    await new Promise((resolve) => setImmediate(resolve))
+    const until = Date.now() + 500
+    while (Date.now() < until);
+    expect(await sent).toEqual([[1]])
+    await db.close()
   })
 })
 
@@ -72,8 +195,7 @@ describe('a connection that is frozen', () => {
     const pid = async () => (await db.query('select pg_backend_pid()'))[0]?.[0]
     const before = await pid()
     proxy.freeze()
-    await expect(pid()).rejects.toThrow('Query read timeout')
-    expect(pool.totalCount).toBe(0)
+    await expect(pid()).rejects.toThrow('no reply to a statement within')
     proxy.restore()
     expect(await pid()).not.toBe(before)
   })
@@ -82,7 +204,7 @@ describe('a connection that is frozen', () => {
     const proxy = await startProxy(database.url)
     closing.push(() => proxy.close())
     proxy.freeze()
-    const pool = await openPool(proxy.url, 300)
+    const pool = await openPool(proxy.url)
     const db = new NodePostgres(pool, 300, true)
     // Either would otherwise go on until the test's own time is up.
     await expect(db.query('select 1')).rejects.toThrow()
@@ -116,10 +238,16 @@ describe('connections and their owners', () => {
   it('an idle connection that breaks does not end the process', async () => {
     const pool = openPoolOf(3)
     const db = new NodePostgres(pool, 5000, false)
-    const [row] = await db.query('select pg_backend_pid()')
-    await database.pool.query('select pg_terminate_backend($1)', [row?.[0]])
+    const pid = async () => (await db.query('select pg_backend_pid()'))[0]?.[0]
+    const before = await pid()
+    await pool.query('select 1')
+    await database.pool.query('select pg_terminate_backend($1)', [before])
+    await database.pool.query(
+      'select pg_terminate_backend(pid) from pg_stat_activity where query = $1 and pid <> pg_backend_pid()',
+      ['select 1'],
+    )
     await waitFor('the pool to notice', () => pool.totalCount === 0)
-    expect(await db.query('select 1')).toEqual([[1]])
+    expect(await pid()).not.toBe(before)
   })
 
   it('a statement whose connection breaks is sent again on another', async () => {

@@ -55,7 +55,7 @@ const cases: [string, ElementType, Element[], (string | null)[]][] = [
 
 describe.each([
   ['node-postgres, in binary', (): Database => new NodePostgres(database.pool, 5000, false)],
-  ['PGlite, as text', (): Database => new PGlite(engine)],
+  ['PGlite, as text', (): Database => new PGlite(engine, 10_000)],
 ])('arrays through %s', (_, open) => {
   it.each(cases)('%s', async (_, type, items, arrived) => {
     const rows = await open().query(

@@ -1,0 +1,21 @@
+/** Waits for a reply of the database, but no longer than until a deadline. */
+
+/** What `inTime` rejects with. */
+export const LATE = Symbol('late')
+
+/**
+ * Resolves or rejects as the promise does; rejects with LATE after `ms`. If the event loop stood still until then,
+ * what has arrived meanwhile is read first: a busy process is no reason to think that the database is away.
+ */
+export async function inTime<T>(ms: number, promise: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    // Timers run before the phase that reads sockets, and setImmediate after it.
+    timer = setTimeout(() => setImmediate(reject, LATE), ms)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
