@@ -3,7 +3,7 @@
 import { PawlError, type PawlErrorCode } from '../errors/index.ts'
 import type { Logger } from '../options/logger.ts'
 import type { ChangeListener } from '../store/change-listener.ts'
-import { statementEnded } from '../store/database/database.ts'
+import { statementEnded } from '../store/database/statement-error.ts'
 import type { AttemptRef, ExecutionStore, StoredExecution } from '../store/execution-store.ts'
 import type { StepStore } from '../store/step-store.ts'
 import type { LeasedExecution } from '../store/wakeup-store.ts'

@@ -1,7 +1,8 @@
 /** Batches concurrent operations into one SQL statement and one commit. */
 
-import { classify, StatementError, statementEnded } from './database/database.ts'
+import { classify } from './database/database.ts'
 import { inTime, LATE } from './database/in-time.ts'
+import { StatementError, statementEnded } from './database/statement-error.ts'
 
 interface Queued<Operation, Result> {
   operation: Operation

@@ -54,9 +54,8 @@ export class CrashingDatabase implements Database {
     return this.#db.host
   }
 
-  get timeoutMs(): number {
-    return this.#db.timeoutMs
-  }
+  /** The wrapped database has a timeout. A killed process waits for ever, and must not try again. */
+  readonly timeoutMs = Number.POSITIVE_INFINITY
 
   get connections(): number {
     return this.#db.connections

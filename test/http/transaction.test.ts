@@ -68,6 +68,12 @@ const openTransactions = async () => {
   return (await database.pool.query(sql)).rows[0].n
 }
 
+const listeners = async () => {
+  const sql = `select count(*)::int as n from pg_stat_activity
+    where datname = current_database() and query like 'listen %'`
+  return (await database.pool.query(sql)).rows[0].n
+}
+
 const isCommit = (statement: string) => /^Q.{4}commit\0/s.test(statement)
 
 describe('What a request that is a transaction leaves', () => {
@@ -368,10 +374,9 @@ describe('Duplicates of a request that is a transaction', () => {
     await reached
     expect((await impatient.post(key)).json.type).toBe('urn:pawl:problem:in-progress')
     const waiting = [here, here, here, elsewhere, elsewhere, elsewhere].map(({ post }) => post(key))
+    await waitFor('all to wait', async () => (await listeners()) === 1)
     const busy = ({ pool }: typeof here) => pool.totalCount - pool.idleCount
-    // One listens for all that wait elsewhere.
-    await waitFor('all to wait', () => busy(here) === 1 && busy(elsewhere) === 1)
-    expect(await openTransactions()).toBe(1)
+    expect([busy(here), busy(elsewhere), await openTransactions()]).toEqual([1, 0, 1])
     open()
     const answers = await Promise.all([first, ...waiting])
     expect(new Set(answers.map(({ text }) => text))).toEqual(new Set(['{"attempt":1}']))

@@ -8,8 +8,8 @@ import { withWorkflows } from '../helpers/workflows.ts'
 const database = withDatabase()
 const app = withWorkflows(database)
 
-/** Too small to give a connection away to listening. */
-const tiny = new pg.Pool({ connectionString: database.url, max: 2 })
+/** Pawl shares it, and it has no connection to give away to listening. */
+const tiny = new pg.Pool({ connectionString: database.url, max: 1 })
 afterAll(() => tiny.end())
 
 const STARTS = cases(3, { proof: 8 })

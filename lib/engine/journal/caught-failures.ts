@@ -12,6 +12,7 @@ const PAWL_FAILURES = new Set<PawlErrorCode>([
   'stopping',
   'store-refused',
   'store-unavailable',
+  'pool-exhausted',
   'superseded',
 ])
 

@@ -2,12 +2,13 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { requestCancel } from './cancel-request.ts'
-import { isConnectionError, type Row, StatementError } from './database.ts'
+import { isConnectionError, type Row } from './database.ts'
 import { inTime, LATE } from './in-time.ts'
 import { encodeArray, PgArray, type Value } from './pg-array.ts'
 import { destroySocket, openPoolLike, type PgClient, type PgPool } from './pg-pool.ts'
 import { Semaphore } from './semaphore.ts'
 import { StaleConnections } from './stale-connections.ts'
+import { StatementError } from './statement-error.ts'
 
 /** How many of its own connections Pawl's statements cannot take: one listens, and one is for heartbeats. */
 const RESERVED = 2

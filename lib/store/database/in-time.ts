@@ -4,10 +4,11 @@
 export const LATE = Symbol('late')
 
 /**
- * Resolves or rejects as the promise does; rejects with LATE after `ms`. If the event loop stood still until then,
+ * Resolves or rejects as the promise does; rejects with LATE after `ms`, unless that is infinite. If the event loop stood still until then,
  * what has arrived meanwhile is read first: a busy process is no reason to think that the database is away.
  */
 export async function inTime<T>(ms: number, promise: Promise<T>): Promise<T> {
+  if (ms === Number.POSITIVE_INFINITY) return promise
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
     // Timers run before the phase that reads sockets, and setImmediate after it.

@@ -2,11 +2,12 @@
 
 import { AppTransactions } from './app-transactions.ts'
 import { type CheckedOut, Connections } from './connections.ts'
-import { type Database, type Query, type Row, StatementError } from './database.ts'
+import type { Database, Query, Row } from './database.ts'
 import type { Value } from './pg-array.ts'
 import type { PgClient, PgPool } from './pg-pool.ts'
 import { resend } from './resend.ts'
 import { retryConflicts } from './retry-conflicts.ts'
+import { StatementError } from './statement-error.ts'
 import type { TransactionHost } from './transaction-host.ts'
 
 /** How many connections of its own Pawl opens beside the app's pool, if the app does not say. */

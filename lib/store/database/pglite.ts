@@ -1,8 +1,9 @@
 /** Runs Pawl's SQL in PGlite, the in-process PostgreSQL. */
 
-import { type Database, type Query, type Row, StatementError } from './database.ts'
+import type { Database, Query, Row } from './database.ts'
 import { inTime, LATE } from './in-time.ts'
 import { PgArray, type Value } from './pg-array.ts'
+import { StatementError } from './statement-error.ts'
 import type { TransactionHost } from './transaction-host.ts'
 
 /** The part of a PGlite instance (`@electric-sql/pglite`) that Pawl uses. */

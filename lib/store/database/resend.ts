@@ -1,7 +1,8 @@
 /** Sends a statement again whose connection broke. */
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { alsoSentBefore, isConnectionError } from './database.ts'
+import { isConnectionError } from './database.ts'
+import { alsoSentBefore } from './statement-error.ts'
 
 /** How often a statement is sent at most, if the connection breaks each time. */
 const SENDS = 3

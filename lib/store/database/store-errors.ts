@@ -1,7 +1,8 @@
 /** Turns the errors of database drivers into PawlErrors. */
 
 import { PawlError } from '../../errors/index.ts'
-import { classify, StatementError } from './database.ts'
+import { classify } from './database.ts'
+import { StatementError } from './statement-error.ts'
 
 /**
  * Resolves to the same result; turns a driver's error into a PawlError.

@@ -514,7 +514,9 @@ describe('Pools', () => {
     )
     const key = freshKey()
     expect((await post(key)).status).toBe(500)
-    expect(errors).toMatchObject([{ code: 'store-unavailable' }])
+    expect(errors).toMatchObject([
+      { code: 'pool-exhausted', message: expect.stringContaining('3 of 3 are in use') },
+    ])
     expect((await post(key)).json).toBe(1)
     expect(await items()).toEqual(['once'])
     expect(pool.idleCount).toBe(pool.totalCount)
