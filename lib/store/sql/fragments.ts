@@ -46,6 +46,20 @@ export function sqlFragments(schema: string) {
         from clock
         where w.execution_id = any (array(select id from notified where status <> 'parked'))
       )`,
+    /**
+     * A CTE of a recursive query: the distinct handlers of admitted wakeups, with one index look-up each (a loose
+     * index scan), and null after the last. None if `condition` is false.
+     */
+    handlers: (condition: string) => `handlers (handler) as (
+        (select w.handler from ${schema}.wakeups w where w.admitted and ${condition}
+          order by w.handler limit 1)
+        union all
+        select (
+          select w.handler from ${schema}.wakeups w
+          where w.admitted and w.handler > h.handler
+          order by w.handler limit 1)
+        from handlers h where h.handler is not null
+      )`,
     /** Converts a number of milliseconds to an interval. */
     milliseconds: (column: string) => `${column} * interval '1 millisecond'`,
   }

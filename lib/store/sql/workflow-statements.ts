@@ -236,15 +236,17 @@ export function workflowStatements(schema: string) {
     /**
      * Cancels an execution and its children. Safe: sets a flag and raises the inbox count under each row's lock, so
      * that none of them is suspended without seeing the flag; one that has ended meanwhile does not change. Each
-     * gets at least one more attempt, to run its compensations, and needs no slot for it.
+     * gets at least one more attempt, to run its compensations, and needs no slot for it. `offset 0` makes the
+     * planner look up the children of each, also with outdated statistics.
      */
     cancel: `
       with recursive ${clock},
       tree (id) as (
         select $1::uuid
         union
-        select e.id from tree join ${schema}.executions e on e.parent = tree.id
-        where e.status <> 'done'
+        select found.id from tree cross join lateral (
+          select e.id from ${schema}.executions e where e.parent = tree.id and e.status <> 'done' offset 0
+        ) as found
       ),
       marked as (
         update ${schema}.executions e
