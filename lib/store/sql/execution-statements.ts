@@ -14,7 +14,7 @@ export type ExecutionStatements = ReturnType<typeof executionStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function executionStatements(schema: string) {
-  const { now, clock, handlers, incarnation, milliseconds, toMicros, afterEnd } =
+  const { now, clock, durableClock, handlers, incarnation, milliseconds, toMicros, afterEnd } =
     sqlFragments(schema)
   // Not "exists": the planner may evaluate that for all rows at once, with a scan of the whole table.
   const hasSteps = `(select true from ${schema}.steps s
@@ -42,7 +42,7 @@ export function executionStatements(schema: string) {
      * also inserts the wakeup, if the input is stored.
      */
     claim: `
-      with ${clock},
+      with ${durableClock},
       input as (
         select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::int8[],
             $7::bytea[], $8::int4[])
@@ -103,7 +103,7 @@ export function executionStatements(schema: string) {
      * ends, as after a claim.
      */
     takeOver: `
-      with ${clock},
+      with ${durableClock},
       taken as (
         update ${schema}.executions e
         set status = 'running', owner = $4::uuid, attempt = e.attempt + 1
@@ -125,7 +125,7 @@ export function executionStatements(schema: string) {
      * takeOver; and since created_at changes, no attempt of the old incarnation can write any more.
      */
     restartExpired: `
-      with ${clock},
+      with ${durableClock},
       input as (
         select $1::uuid as id, ($6::bytea[])[2] as input, e.attempt + $9::int4 as attempts
         from ${schema}.executions e where e.id = $1::uuid
@@ -157,7 +157,7 @@ export function executionStatements(schema: string) {
      * compensations, a success too may be written only by the current attempt.
      */
     complete: `
-      with ${clock},
+      with ${durableClock},
       done as (
       update ${schema}.executions e
       set status = 'done', response_status = t.status, response_headers = t.headers,
@@ -180,12 +180,13 @@ export function executionStatements(schema: string) {
      * execution holds no slot.
      */
     release: `
-      with ${clock},
+      with ${durableClock},
       released as (
       update ${schema}.executions e
       set status = t.status, owner = null, last_error = t.error
       from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[], $6::bytea[], $7::int8[], $8::bool[])
-          with ordinality as t (id, incarnation, attempt, status, error, delay, counts, n)
+          with ordinality as t (id, incarnation, attempt, status, error, delay, counts, n),
+        clock
       where e.id = t.id and ${incarnation('e')} = t.incarnation and e.attempt = t.attempt
         and e.status = 'running' and e.owner = $5::uuid
       returning t.n::int4, e.awaited, e.id, e.attempt, e.input is not null as wakes, t.status, t.delay,
@@ -214,7 +215,8 @@ export function executionStatements(schema: string) {
      * process owns exactly that attempt, whose handler never ran.
      */
     undoClaim: `
-      delete from ${schema}.executions
+      with ${durableClock}
+      delete from ${schema}.executions using clock
       where id = $1::uuid and owner = $2::uuid and status = 'running' and attempt = $3::int4`,
 
     /**
@@ -230,7 +232,7 @@ export function executionStatements(schema: string) {
      * that a live owner is running does not change.
      */
     releaseStuck: `
-      with ${clock},
+      with ${durableClock},
       freed as (
       update ${schema}.executions e set status = 'released', owner = null
       from clock

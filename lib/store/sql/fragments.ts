@@ -8,6 +8,15 @@ export function sqlFragments(schema: string) {
     /** A CTE that reads the clock once for a whole statement. */
     clock: `clock as materialized (select ${now} as now)`,
     /**
+     * `clock` of a statement whose commit must be on disk before its reply: it raises synchronous_commit for this
+     * transaction, only if it is off, and without another round trip. The other values are durable, and may be
+     * stronger than 'on'. The statement must read the clock wherever it writes, or this is not evaluated.
+     */
+    durableClock: `clock as materialized (
+        select ${now} as now, case when current_setting('synchronous_commit') = 'off'
+          then set_config('synchronous_commit', 'on', true) end as raised
+      )`,
+    /**
      * Identifies one incarnation of an execution by its creation time. A row that was deleted, or reset after it
      * expired, has another created_at, so a process that still runs the former incarnation cannot write into the
      * new one.
