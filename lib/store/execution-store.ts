@@ -127,7 +127,7 @@ export class ExecutionStore {
   /**
    * @param schema the schema's name, as given by the user
    * @param owner the id of this process
-   * @param leaseMs how long after a claim workers check whether the owner has died, in ms
+   * @param leaseMs how long after an attempt has begun workers check whether the owner has died, in ms
    */
   constructor(db: Database, schema: string, owner: string, leaseMs: number) {
     this.#db = db
@@ -162,7 +162,7 @@ export class ExecutionStore {
 
   /** Begins a new attempt at an execution whose last attempt has ended; null if it has changed since `seen`. */
   async takeOver(id: string, seen: StoredExecution): Promise<AttemptRef | null> {
-    const values = [id, seen.incarnation, seen.attempt, this.#owner]
+    const values = [id, seen.incarnation, seen.attempt, this.#owner, this.#leaseMs]
     return toAttemptRef(id, await this.#query(this.#sql.takeOver, values))
   }
 

@@ -14,6 +14,7 @@ import { withDatabase } from '../helpers/database.ts'
 import { freePort } from '../helpers/free-port.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { skipped } from '../helpers/skipped.ts'
+import { claimNew, claimOf, storeOver } from '../helpers/store.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
 const PGBOUNCER = '/usr/sbin/pgbouncer'
@@ -29,6 +30,10 @@ describe.skipIf(skipped('PgBouncer', missing))('through PgBouncer in transaction
   let url: string
 
   beforeAll(async () => {
+    // For each connection that PgBouncer opens from now on.
+    await database.pool.query(`do $$ begin
+      execute format('alter database %I set synchronous_commit = off', current_database());
+    end $$`)
     directory = await mkdtemp(join(tmpdir(), 'pawl-pgbouncer-'))
     await chmod(directory, 0o755)
     const target = new URL(database.url)
@@ -98,6 +103,28 @@ ${process.getuid?.() === 0 ? 'user = nobody' : ''}
       expect(answer.size).toBe(1)
       expect([...answer][0]).toMatch(/^201 /)
     }
+  })
+
+  it('raises synchronous_commit for its own transactions, and leaves the sessions as they were', async () => {
+    const pool = new pg.Pool({ connectionString: url, max: 1 })
+    const { db, store } = await storeOver(new NodePostgres(pool, 10_000, false))
+    const setting = `select current_setting('synchronous_commit')`
+    const committed: unknown[] = []
+    const probed = Object.assign(Object.create(db), {
+      query: (...args: Parameters<typeof db.query>) =>
+        db.transaction(async (query) => {
+          const rows = await query(...args)
+          committed.push(...(await query(setting)).flat())
+          return rows
+        }),
+    })
+    await claimNew(await storeOver(probed, false), claimOf())
+    expect(committed).toEqual(['on'])
+    for (let n = 0; n < 20; n++) {
+      await store.claim(claimOf())
+      expect(await db.query(setting)).toEqual([['off']])
+    }
+    await pool.end()
   })
 
   it('runs workflows that one process starts in another: it polls, since nothing is notified here', async () => {

@@ -10,6 +10,7 @@ import {
   type StoredExecution,
 } from '../../lib/store/execution-store.ts'
 import { executionStatements } from '../../lib/store/sql/execution-statements.ts'
+import type { NewExecution } from '../../lib/store/workflow-store.ts'
 import { afterEachTest } from './cleanup.ts'
 import { appPool } from './database.ts'
 import { freshKey } from './request.ts'
@@ -63,6 +64,18 @@ export function claimOf(key: string = freshKey(), other: Partial<Claim> = {}): C
     fingerprint: Buffer.from([1, 2, 3]),
     retentionMs: 60_000,
     recovery: null,
+    ...other,
+  }
+}
+
+/** A workflow's execution to be created. */
+export function newExecution(other: Partial<NewExecution> = {}): NewExecution {
+  const key = freshKey()
+  return {
+    ...{ id: executionId('workflow', key), scope: '', key, kind: 'workflow', name: 'work' },
+    ...{ version: null, fingerprint: Buffer.from([1]), input: Buffer.from('1'), parent: null },
+    ...{ queue: null, lane: null, handler: 'workflow work', maxAttempts: 5, priority: 0 },
+    ...{ delayMs: 0, timeoutMs: null, runsHere: false },
     ...other,
   }
 }

@@ -2,9 +2,13 @@ import { randomUUID } from 'node:crypto'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Database, Query } from '../../lib/store/database/database.ts'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
+import { ExecutionStore } from '../../lib/store/execution-store.ts'
 import { Heartbeat } from '../../lib/store/heartbeat.ts'
+import { WakeupStore } from '../../lib/store/wakeup-store.ts'
+import { WorkflowStore } from '../../lib/store/workflow-store.ts'
 import { silent } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { claimNew, claimOf, completionOf, newExecution } from '../helpers/store.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
 const database = withDatabase()
@@ -72,6 +76,45 @@ describe('a process', () => {
     const { id } = await start({ instance: 'web-1' })
     expect(await row(old.id)).toBeUndefined()
     for (const alive of [id, other.id, nameless.id]) expect((await row(alive)).alive).toBe(true)
+  })
+
+  it('makes due at once what its predecessor was running, however it had begun, and nothing else', async () => {
+    const [old, other] = await Promise.all([
+      start({ instance: 'web-1', timeoutMs: 3_600_000 }),
+      start({ instance: 'web-2', timeoutMs: 3_600_000 }),
+    ])
+    const recovery = { input: Buffer.from('1'), maxAttempts: 9 }
+    const claim = () => claimOf(undefined, { recovery })
+    const sideOf = (owner: string) => {
+      const store = new ExecutionStore(real, 'pawl', owner, 3_600_000)
+      const workflows = new WorkflowStore(real, 'pawl', owner, 3_600_000)
+      return { store, workflows, db: real, owner, live: async () => {} }
+    }
+    const [side, neighbour] = [sideOf(old.id), sideOf(other.id)]
+    const claimed = await claimNew(side, claim())
+    const leased = await claimNew(side, claim())
+    await side.store.release(leased, 'released', { delayMs: 0 })
+    await new WakeupStore(real, 'pawl', old.id, 3_600_000).leaseDue(['requests'], 9, [])
+    // Clients resume these before a worker would.
+    const [released, parked] = [await claimNew(side, claim()), await claimNew(side, claim())]
+    await side.store.release(released, 'released', { delayMs: 86_400_000 })
+    await side.store.release(parked, 'parked')
+    for (const { id } of [released, parked])
+      await side.store.takeOver(id, (await side.store.read(id))!)
+    const started = newExecution({ runsHere: true, priority: 9 })
+    await side.workflows.start(started)
+
+    await neighbour.workflows.start(newExecution({ runsHere: true }))
+    await claimNew(neighbour, claim())
+    await side.workflows.start(newExecution({ delayMs: 60_000 }))
+    await side.store.complete(completionOf(await claimNew(side, claim()), 'done'))
+
+    const { id } = await start({ instance: 'web-1' })
+    const handlers = ['requests', started.handler]
+    const due = await new WakeupStore(real, 'pawl', id, 15_000).leaseDue(handlers, 99, [])
+    const ids = [claimed, leased, released, parked, started].map((execution) => execution.id)
+    expect(due.leased.map((execution) => execution.id).sort()).toEqual(ids.sort())
+    await database.pool.query('truncate pawl.executions, pawl.wakeups')
   })
 
   it('that others considered dead registers again, and retires nobody', async () => {

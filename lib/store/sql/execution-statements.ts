@@ -14,7 +14,8 @@ export type ExecutionStatements = ReturnType<typeof executionStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function executionStatements(schema: string) {
-  const { now, clock, incarnation, milliseconds, toMicros, afterEnd } = sqlFragments(schema)
+  const { now, clock, durableClock, handlers, incarnation, milliseconds, toMicros, afterEnd } =
+    sqlFragments(schema)
   // Not "exists": the planner may evaluate that for all rows at once, with a scan of the whole table.
   const hasSteps = `(select true from ${schema}.steps s
         where s.execution_id = e.id and s.life = e.created_at limit 1)`
@@ -41,7 +42,7 @@ export function executionStatements(schema: string) {
      * also inserts the wakeup, if the input is stored.
      */
     claim: `
-      with ${clock},
+      with ${durableClock},
       input as (
         select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::int8[],
             $7::bytea[], $8::int4[])
@@ -98,24 +99,33 @@ export function executionStatements(schema: string) {
      * Begins a new attempt at an execution whose last one has ended. Safe: a compare-and-set on the attempt's
      * number (and the incarnation) under the row's lock. Of two that saw the same attempt, the second finds the
      * number changed and updates nothing. Whether the owner is alive is checked again here, so that an owner
-     * that came back keeps its execution.
+     * that came back keeps its execution. The wakeup, which after a release may be far away, is due when the lease
+     * ends, as after a claim.
      */
     takeOver: `
-      with ${clock}
-      update ${schema}.executions e
-      set status = 'running', owner = $4::uuid, attempt = e.attempt + 1
-      from clock
-      where e.id = $1::uuid and ${incarnation('e')} = $2::int8 and e.attempt = $3::int4
-        and (e.status in ('released', 'unknown', 'parked') or e.status = 'running' and not exists (
-          select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
-      returning e.attempt, ${incarnation('e')}::text`,
+      with ${durableClock},
+      taken as (
+        update ${schema}.executions e
+        set status = 'running', owner = $4::uuid, attempt = e.attempt + 1
+        from clock
+        where e.id = $1::uuid and ${incarnation('e')} = $2::int8 and e.attempt = $3::int4
+          and (e.status in ('released', 'unknown', 'parked') or e.status = 'running' and not exists (
+            select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now))
+        returning e.id, e.attempt, ${incarnation('e')}::text as incarnation, e.input is not null as wakes
+      ),
+      rescheduled as (
+        update ${schema}.wakeups set due_at = clock.now + ${milliseconds('$5::int8')}
+        from clock
+        where execution_id = any (array(select id from taken where wakes))
+      )
+      select attempt, incarnation from taken`,
 
     /**
      * Replaces an expired execution with a new one, with an empty journal. Safe: the same compare-and-set as
      * takeOver; and since created_at changes, no attempt of the old incarnation can write any more.
      */
     restartExpired: `
-      with ${clock},
+      with ${durableClock},
       input as (
         select $1::uuid as id, ($6::bytea[])[2] as input, e.attempt + $9::int4 as attempts
         from ${schema}.executions e where e.id = $1::uuid
@@ -147,7 +157,7 @@ export function executionStatements(schema: string) {
      * compensations, a success too may be written only by the current attempt.
      */
     complete: `
-      with ${clock},
+      with ${durableClock},
       done as (
       update ${schema}.executions e
       set status = 'done', response_status = t.status, response_headers = t.headers,
@@ -170,12 +180,13 @@ export function executionStatements(schema: string) {
      * execution holds no slot.
      */
     release: `
-      with ${clock},
+      with ${durableClock},
       released as (
       update ${schema}.executions e
       set status = t.status, owner = null, last_error = t.error
       from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[], $6::bytea[], $7::int8[], $8::bool[])
-          with ordinality as t (id, incarnation, attempt, status, error, delay, counts, n)
+          with ordinality as t (id, incarnation, attempt, status, error, delay, counts, n),
+        clock
       where e.id = t.id and ${incarnation('e')} = t.incarnation and e.attempt = t.attempt
         and e.status = 'running' and e.owner = $5::uuid
       returning t.n::int4, e.awaited, e.id, e.attempt, e.input is not null as wakes, t.status, t.delay,
@@ -204,7 +215,8 @@ export function executionStatements(schema: string) {
      * process owns exactly that attempt, whose handler never ran.
      */
     undoClaim: `
-      delete from ${schema}.executions
+      with ${durableClock}
+      delete from ${schema}.executions using clock
       where id = $1::uuid and owner = $2::uuid and status = 'running' and attempt = $3::int4`,
 
     /**
@@ -220,7 +232,7 @@ export function executionStatements(schema: string) {
      * that a live owner is running does not change.
      */
     releaseStuck: `
-      with ${clock},
+      with ${durableClock},
       freed as (
       update ${schema}.executions e set status = 'released', owner = null
       from clock
@@ -244,11 +256,17 @@ export function executionStatements(schema: string) {
      * Registers the process and deletes its predecessor under the same instance name, whose executions workers
      * may resume at once. Safe: each process inserts its own row. If two start under one name at once, both rows
      * may remain, which is right, since both processes are alive.
+     *
+     * The wakeup of a running execution is due within a lease, unless it is due already. So the executions of the
+     * predecessor are found in that range of each handler, and not by a search of all executions; if there was no
+     * predecessor, nothing is read. A locked wakeup is skipped: whoever holds it leases the execution, ends it or
+     * makes it due, and waiting for it could deadlock.
      */
     register: `
-      with ${clock},
+      with recursive ${clock},
       retired as (
-        delete from ${schema}.processes where instance = $2::text and id <> $1::uuid returning id
+        delete from ${schema}.processes where instance = $2::text and id <> $1::uuid
+        returning id, expires_at - heartbeat as lease
       ),
       registered as (
         insert into ${schema}.processes
@@ -258,10 +276,31 @@ export function executionStatements(schema: string) {
         on conflict (id) do update
           set heartbeat = excluded.heartbeat, expires_at = excluded.expires_at
       ),
+      ${handlers('exists (select from retired)')},
+      leased as materialized (
+        select found.execution_id
+        from handlers
+        cross join generate_series(0, 9) as priorities (priority)
+        cross join lateral (
+          select w.execution_id from ${schema}.wakeups w
+          where w.admitted and w.handler = handlers.handler and w.priority = priorities.priority
+            and w.due_at > (select now from clock)
+            and w.due_at <= (select max(clock.now + greatest(lease, ${milliseconds('$6::int8')})) from retired, clock)
+          offset 0
+        ) as found
+      ),
+      interrupted as materialized (
+        select e.id from ${schema}.executions e
+        where e.id = any (array(select execution_id from leased)) and e.status = 'running'
+          and e.owner = any (array(select id from retired))
+      ),
       woken as (
-        update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
-        from ${schema}.executions e, retired, clock
-        where e.id = w.execution_id and e.status = 'running' and e.owner = retired.id
+        update ${schema}.wakeups set due_at = clock.now
+        from clock
+        where execution_id = any (array(
+          select w.execution_id from ${schema}.wakeups w
+          where w.execution_id = any (array(select id from interrupted))
+          for update skip locked))
       )
       select id from retired`,
 

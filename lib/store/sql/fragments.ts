@@ -8,6 +8,15 @@ export function sqlFragments(schema: string) {
     /** A CTE that reads the clock once for a whole statement. */
     clock: `clock as materialized (select ${now} as now)`,
     /**
+     * `clock` of a statement whose commit must be on disk before its reply: it raises synchronous_commit for this
+     * transaction, only if it is off, and without another round trip. The other values are durable, and may be
+     * stronger than 'on'. The statement must read the clock wherever it writes, or this is not evaluated.
+     */
+    durableClock: `clock as materialized (
+        select ${now} as now, case when current_setting('synchronous_commit') = 'off'
+          then set_config('synchronous_commit', 'on', true) end as raised
+      )`,
+    /**
      * Identifies one incarnation of an execution by its creation time. A row that was deleted, or reset after it
      * expired, has another created_at, so a process that still runs the former incarnation cannot write into the
      * new one.
@@ -45,6 +54,20 @@ export function sqlFragments(schema: string) {
         update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
         from clock
         where w.execution_id = any (array(select id from notified where status <> 'parked'))
+      )`,
+    /**
+     * A CTE of a recursive query: the distinct handlers of admitted wakeups, with one index look-up each (a loose
+     * index scan), and null after the last. None if `condition` is false.
+     */
+    handlers: (condition: string) => `handlers (handler) as (
+        (select w.handler from ${schema}.wakeups w where w.admitted and ${condition}
+          order by w.handler limit 1)
+        union all
+        select (
+          select w.handler from ${schema}.wakeups w
+          where w.admitted and w.handler > h.handler
+          order by w.handler limit 1)
+        from handlers h where h.handler is not null
       )`,
     /** Converts a number of milliseconds to an interval. */
     milliseconds: (column: string) => `${column} * interval '1 millisecond'`,

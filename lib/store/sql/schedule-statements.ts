@@ -7,7 +7,7 @@ export type ScheduleStatements = ReturnType<typeof scheduleStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function scheduleStatements(schema: string) {
-  const { now, clock, toMicros, milliseconds } = sqlFragments(schema)
+  const { now, clock, handlers, toMicros, milliseconds } = sqlFragments(schema)
 
   return {
     /** The database's time. Safe: only reads. */
@@ -29,20 +29,11 @@ export function scheduleStatements(schema: string) {
      * Deletes ticks of a schedule's other expressions that have been due for a while and have never run: no process
      * has such an expression any more. Safe: deletes only executions that wait and have never run, checked under
      * the row's lock; a worker that is leasing one holds the lock of its wakeup, which SKIP LOCKED skips. Locks are
-     * taken in the same order as in leaseDue. The recursive query finds the distinct handlers with one index
-     * look-up each (a loose index scan).
+     * taken in the same order as in leaseDue.
      */
     deleteObsoleteTicks: `
       with recursive ${clock},
-      handlers (handler) as (
-        (select w.handler from ${schema}.wakeups w where w.admitted order by w.handler limit 1)
-        union all
-        select (
-          select w.handler from ${schema}.wakeups w
-          where w.admitted and w.handler > h.handler
-          order by w.handler limit 1)
-        from handlers h where h.handler is not null
-      ),
+      ${handlers('true')},
       obsolete as (
         select w.execution_id from ${schema}.wakeups w
         where w.admitted and w.priority = 0

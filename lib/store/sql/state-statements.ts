@@ -7,7 +7,7 @@ export type StateStatements = ReturnType<typeof stateStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function stateStatements(schema: string) {
-  const { clock, incarnation, toMicros, milliseconds } = sqlFragments(schema)
+  const { durableClock, incarnation, toMicros, milliseconds } = sqlFragments(schema)
   return {
     /** All values under a key, from one snapshot. Safe: only reads. */
     read: `
@@ -23,7 +23,7 @@ export function stateStatements(schema: string) {
      * primary key, then the rows of state in the order of theirs, so that overlapping batches cannot deadlock.
      */
     change: `
-      with ${clock},
+      with ${durableClock},
       input as (
         select * from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[], $5::int4[], $6::int4[],
             $7::int8[], $8::text[], $9::text[], $10::text[], $11::bytea[])

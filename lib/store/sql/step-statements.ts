@@ -7,13 +7,13 @@ export type StepStatements = ReturnType<typeof stepStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function stepStatements(schema: string) {
-  const { now, clock, incarnation, toMicros, milliseconds, afterEnd } = sqlFragments(schema)
+  const { now, durableClock, incarnation, toMicros, milliseconds, afterEnd } = sqlFragments(schema)
   const columns = `execution_id, life, name, occurrence, position, kind, output, error, attempt,
           started_at, completed_at`
 
   /** @param guarded whether only the current attempt may write the entry */
   const record = (guarded: boolean) => `
-      with ${clock},
+      with ${durableClock},
       input as (
         select * from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[], $5::int4[], $6::int4[],
             $7::text[], $8::bytea[], $9::bytea[], $10::int8[], $11::bool[])
@@ -76,7 +76,7 @@ export function stepStatements(schema: string) {
      * is being compensated.
      */
     giveUp: `
-      with ${clock},
+      with ${durableClock},
       target as (
         update ${schema}.executions e
         set giving_up = true
@@ -122,7 +122,7 @@ export function stepStatements(schema: string) {
         values ($1::uuid, $2::int8, $3::int4, $4::text, $5::int4, $6::int4, $7::text,
           decode($8::text, 'base64'), $9::int8)
       ),
-      ${clock},
+      ${durableClock},
       target as (
         select input.*, e.created_at, e.status <> 'done' and not e.giving_up as open,
           e.status = 'running' and e.attempt = input.attempt as current, e.cancelling
@@ -165,7 +165,7 @@ export function stepStatements(schema: string) {
         values ($1::uuid, $2::int8, $3::int4, $4::int2, decode($5::text, 'base64'),
           decode($6::text, 'base64'), $7::int8)
       ),
-      ${clock},
+      ${durableClock},
       target as (
         select e.id from input join ${schema}.executions e on e.id = input.id and ${incarnation('e')} = input.incarnation
       ),

@@ -7,7 +7,7 @@ export type WakeupStatements = ReturnType<typeof wakeupStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function wakeupStatements(schema: string) {
-  const { clock, incarnation, toMicros, milliseconds } = sqlFragments(schema)
+  const { clock, durableClock, incarnation, toMicros, milliseconds } = sqlFragments(schema)
 
   return {
     /**
@@ -27,7 +27,7 @@ export function wakeupStatements(schema: string) {
      * priority, so that a backlog of one is not read to find another.
      */
     leaseDue: `
-      with ${clock},
+      with ${durableClock},
       due as (
         select found.execution_id, found.max_attempts
         from unnest($1::text[]) as handlers (handler)

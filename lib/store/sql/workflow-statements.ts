@@ -7,10 +7,11 @@ export type WorkflowStatements = ReturnType<typeof workflowStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function workflowStatements(schema: string) {
-  const { clock, incarnation, toMicros, milliseconds, fromMicros } = sqlFragments(schema)
+  const { clock, durableClock, incarnation, toMicros, milliseconds, fromMicros } =
+    sqlFragments(schema)
 
   // expires_at is 'infinity', because an unfinished workflow never expires.
-  const start = (input: string, runs: string, owner: string, lease: string) => `
+  const start = (clock: string, input: string, runs: string, owner: string, lease: string) => `
       with ${clock},
       input as (${input}),
       started as (
@@ -44,6 +45,7 @@ export function workflowStatements(schema: string) {
      * when the lease ends.
      */
     start: `${start(
+      durableClock,
       `select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
             $7::bytea[], $8::bytea[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::int4[],
             $14::int2[], $15::int8[], $16::int8[], $17::bool[], $20::int4[])
@@ -67,6 +69,7 @@ export function workflowStatements(schema: string) {
      * committed after this statement's snapshot, so that only the next statement sees it.
      */
     startInTransaction: `${start(
+      clock,
       `select *, 0 as arrival from (values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text,
             decode($7::text, 'base64'), decode($8::text, 'base64'), $9::uuid, $10::text, $11::text,
             $12::text, $13::int4, $14::int2, $15::int8, $16::int8))
@@ -109,7 +112,7 @@ export function workflowStatements(schema: string) {
      * suspension does not count as an attempt, so it raises the maximum by one.
      */
     suspend: `
-      with ${clock},
+      with ${durableClock},
       input as (
         select * from unnest($1::uuid[], $2::int8[], $3::int4[], $4::int4[], $5::int8[])
           with ordinality as t (id, incarnation, attempt, inbox, due, n)
@@ -117,7 +120,7 @@ export function workflowStatements(schema: string) {
       suspended as (
         update ${schema}.executions e
         set status = 'waiting', owner = null, last_error = null
-        from input
+        from input, clock
         where e.id = input.id and ${incarnation('e')} = input.incarnation and e.attempt = input.attempt
           and e.status = 'running' and e.owner = $6::uuid and e.inbox = input.inbox and not e.cancelling
         returning input.n, e.id, input.due
@@ -140,9 +143,10 @@ export function workflowStatements(schema: string) {
      * execution in the same commit.
      */
     sendSignal: `
-      with ${clock},
+      with ${durableClock},
       target as (
         update ${schema}.executions set inbox = inbox + 1
+        from clock
         where id = $1::uuid and status <> 'done' and kind <> 'request'
         -- A parked execution, or one that has not begun, is not woken; the signal is kept.
         returning id, status <> 'parked' and attempt > 0 as begun
@@ -173,7 +177,7 @@ export function workflowStatements(schema: string) {
      * attempt could wait for ever for a signal that a stale process has taken.
      */
     consumeSignal: `
-      with ${clock},
+      with ${durableClock},
       target as (
         select e.id, e.created_at,
           true as current, e.cancelling
@@ -236,20 +240,23 @@ export function workflowStatements(schema: string) {
     /**
      * Cancels an execution and its children. Safe: sets a flag and raises the inbox count under each row's lock, so
      * that none of them is suspended without seeing the flag; one that has ended meanwhile does not change. Each
-     * gets at least one more attempt, to run its compensations, and needs no slot for it.
+     * gets at least one more attempt, to run its compensations, and needs no slot for it. `offset 0` makes the
+     * planner look up the children of each, also with outdated statistics.
      */
     cancel: `
-      with recursive ${clock},
+      with recursive ${durableClock},
       tree (id) as (
         select $1::uuid
         union
-        select e.id from tree join ${schema}.executions e on e.parent = tree.id
-        where e.status <> 'done'
+        select found.id from tree cross join lateral (
+          select e.id from ${schema}.executions e where e.parent = tree.id and e.status <> 'done' offset 0
+        ) as found
       ),
       marked as (
         update ${schema}.executions e
         set cancelling = true, inbox = inbox + 1,
           status = case when e.status = 'parked' then 'released' else e.status end
+        from clock
         where e.id = any (array(select id from tree)) and e.status <> 'done' and e.kind <> 'request'
         returning e.id, e.attempt
       ),

@@ -1,12 +1,15 @@
+import { randomUUID } from 'node:crypto'
 import type { PGlite } from '@electric-sql/pglite'
 import type { Request, Response } from 'express'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { IdempotencyOptions } from '../../../lib/adapters/express.ts'
 import { type Execution, Pawl } from '../../../lib/index.ts'
 import { openDatabase } from '../../../lib/store/database/open-database.ts'
+import { ExecutionStore } from '../../../lib/store/execution-store.ts'
 import { silent, startApp } from '../../helpers/app.ts'
 import { openPglite } from '../../helpers/pglite.ts'
 import { freshKey, request } from '../../helpers/request.ts'
+import { claimOf } from '../../helpers/store.ts'
 
 type Handler = (execution: Execution, res: Response) => unknown
 type Tx = Pick<PGlite, 'query'>
@@ -40,6 +43,25 @@ const start = (schema: string, options = {}, slow = 0) => {
 }
 
 describe('Pawl on PGlite', () => {
+  it('raises synchronous_commit for its own transactions, and leaves the session as it was', async () => {
+    await engine.query('set synchronous_commit = off')
+    const { url } = await start('durable')
+    expect((await request(`${url}/orders`, { key: freshKey(), body: {} })).status).toBe(201)
+    const setting = `select current_setting('synchronous_commit') as setting`
+    expect((await engine.query(setting)).rows).toEqual([{ setting: 'off' }])
+    const db = await openDatabase(engine, 5000)
+    const probed = Object.assign(Object.create(db), {
+      query: (...args: Parameters<typeof db.query>) =>
+        db.transaction(async (query) => {
+          const rows = await query(...args)
+          expect(await query(setting, [])).toEqual([['on']])
+          return rows
+        }),
+    })
+    await new ExecutionStore(probed, 'durable', randomUUID(), 1000).claim(claimOf())
+    await engine.query('reset synchronous_commit')
+  })
+
   it('runs a request once, replays it byte for byte, and tells other requests apart', async () => {
     const { url, pawl } = await start('flow')
     const key = freshKey()

@@ -2,13 +2,15 @@ import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import type { Database, Query } from '../../../lib/store/database/database.ts'
 import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
+import { ExecutionReader } from '../../../lib/store/execution-reader.ts'
 import { type AttemptRef, ExecutionStore } from '../../../lib/store/execution-store.ts'
 import { executionStatements } from '../../../lib/store/sql/execution-statements.ts'
 import { StepStore } from '../../../lib/store/step-store.ts'
 import { WakeupStore } from '../../../lib/store/wakeup-store.ts'
+import { WorkflowStore } from '../../../lib/store/workflow-store.ts'
 import { withDatabase } from '../../helpers/database.ts'
 import { cases } from '../../helpers/proof.ts'
-import { claimNew, claimOf, completionOf, storeOver } from '../../helpers/store.ts'
+import { claimNew, claimOf, completionOf, newExecution, storeOver } from '../../helpers/store.ts'
 
 const database = withDatabase()
 
@@ -70,6 +72,27 @@ async function plans(): Promise<Record<string, string>> {
   await side.store.undoClaim(first!.id, 1)
   name = 'delete expired'
   await db.query(executionStatements('"pawl"').deleteExpired, [1000])
+  const workflows = new WorkflowStore(db, 'pawl', side.owner, 15_000)
+  const starts = Array.from({ length: 64 }, () => newExecution({ runsHere: true }))
+  name = 'start'
+  const started = await Promise.all(starts.map((start) => workflows.start(start)))
+  const refs = started.map((result) => (result?.kind === 'started' ? result.ref : attempts[0]!))
+  const [waiter, signalled] = refs as [AttemptRef, AttemptRef]
+  name = 'suspend'
+  await Promise.all(refs.map((ref) => workflows.suspend({ ...ref, inbox: 0, due: null })))
+  name = 'subscribe to end'
+  await workflows.subscribeToEnd(signalled.id, waiter.id)
+  name = 'send signal'
+  await workflows.sendSignal(signalled.id, 'go', 'sender', null)
+  name = 'cancel'
+  await workflows.cancel(waiter.id)
+  name = 'describe'
+  await new ExecutionReader(db, 'pawl').describeInFull(waiter.id)
+  name = 'register'
+  const { register } = executionStatements('"pawl"')
+  for (const id of [randomUUID(), randomUUID()]) {
+    await db.query(register, [id, 'web-1', 'host', 1, '0', 60_000])
+  }
   return found
 }
 
@@ -103,7 +126,7 @@ describe('plans of a table that grew from nothing', () => {
       )
       await database.pool.query(
         `insert into pawl.wakeups (execution_id, handler, due_at, max_attempts)
-       select id, 'requests', 'infinity', 5 from pawl.executions`,
+       select id, 'requests', 'infinity', 5 from pawl.executions on conflict do nothing`,
       )
       if (when.endsWith('now')) await analyze()
       const found = await plans()
@@ -122,14 +145,26 @@ describe('plans of a table that grew from nothing', () => {
         'release stuck',
         'undo claim',
         'delete expired',
+        'start',
+        'suspend',
+        'subscribe to end',
+        'send signal',
+        'cancel',
+        'describe',
+        'register',
       ])
       for (const [name, plan] of Object.entries(found)) {
         expect(plan, name).not.toMatch(/Seq Scan on (executions|steps|wakeups)/)
         if (name !== 'claim') expect(plan, name).toMatch(/executions_pkey/)
       }
-      expect(found.claim).toMatch(/Index Scan using executions_pkey on executions e/)
+      for (const name of ['claim', 'start'])
+        expect(found[name], name).toMatch(/Index Scan using executions_pkey on executions e/)
       // A range of the index, and not all of it behind a filter.
       expect(found['delete expired']).toMatch(/Index Cond: \(expires_at <=/)
+      // Of the wakeups, those that are due within a lease.
+      expect(found.register, found.register).toMatch(
+        /Index Cond: .*handler = .*priority = .*due_at > .*due_at <= /,
+      )
       await database.pool.query(
         'truncate pawl.executions, pawl.steps, pawl.wakeups, pawl.processes',
       )
