@@ -136,14 +136,18 @@ export class ExecutionStore {
     this.#owner = owner
     this.#leaseMs = leaseMs
     const { timeoutMs } = db
-    this.#claims = new GroupCommit((batch) => this.#claim(batch), timeoutMs, {
+    this.#claims = new GroupCommit((batch, lockMs) => this.#claim(batch, lockMs), timeoutMs, {
       sizeOf: ({ recovery }) => recovery?.input.length ?? 0,
     })
     this.#reads = new GroupCommit((batch) => this.#read(batch), timeoutMs)
-    this.#completions = new GroupCommit((batch) => this.#complete(batch), timeoutMs, {
-      sizeOf: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0),
-    })
-    this.#releases = new GroupCommit((batch) => this.#release(batch), timeoutMs)
+    this.#completions = new GroupCommit(
+      (batch, lockMs) => this.#complete(batch, lockMs),
+      timeoutMs,
+      {
+        sizeOf: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0),
+      },
+    )
+    this.#releases = new GroupCommit((batch, lockMs) => this.#release(batch, lockMs), timeoutMs)
     this.#notifications = new GroupCommit((batch) => this.#sendNotifications(batch), timeoutMs)
   }
 
@@ -224,7 +228,7 @@ export class ExecutionStore {
     return withStoreErrors(this.#db.query(sql, values))
   }
 
-  async #claim(batch: Claim[]): Promise<ClaimResult[]> {
+  async #claim(batch: Claim[], lockMs: number | null): Promise<ClaimResult[]> {
     // Sorted by id, as the statement requires.
     const sorted = [...batch.keys()].sort((a, b) => (batch[a]!.id < batch[b]!.id ? -1 : 1))
     const claims = sorted.map((i) => batch[i]!)
@@ -239,6 +243,7 @@ export class ExecutionStore {
       column('int4', claims, (c) => c.recovery?.maxAttempts ?? 0),
       this.#owner,
       this.#leaseMs,
+      lockMs,
     ])
     const results = new Array<ClaimResult>(batch.length)
     for (const [n, incarnation, ...rest] of rows) {
@@ -257,7 +262,7 @@ export class ExecutionStore {
     return results
   }
 
-  async #complete(batch: Completion[]): Promise<boolean[]> {
+  async #complete(batch: Completion[], lockMs: number | null): Promise<boolean[]> {
     // Sorted by id, the order in which `subscribeToEnd` locks, so that the two cannot deadlock.
     const order = [...batch.keys()].sort((a, b) => (batch[a]!.id < batch[b]!.id ? -1 : 1))
     const completions = order.map((i) => batch[i]!)
@@ -273,6 +278,7 @@ export class ExecutionStore {
         column('bytea', completions, (c) => c.outcome.body),
         column('int8', completions, (c) => c.retentionMs),
         this.#owner,
+        lockMs,
       ]),
     )
     const results = new Array<boolean>(batch.length)
@@ -282,7 +288,7 @@ export class ExecutionStore {
     return results
   }
 
-  async #release(batch: Release[]): Promise<boolean[]> {
+  async #release(batch: Release[], lockMs: number | null): Promise<boolean[]> {
     return this.#reportEnded(
       batch,
       await this.#db.query(this.#sql.release, [
@@ -294,6 +300,7 @@ export class ExecutionStore {
         column('bytea', batch, (r) => r.error ?? null),
         column('int8', batch, (r) => r.delayMs ?? null),
         column('bool', batch, (r) => r.countsAsAttempt ?? true),
+        lockMs,
       ]),
     )
   }

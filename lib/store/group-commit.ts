@@ -1,17 +1,34 @@
 /** Batches concurrent operations into one SQL statement and one commit. */
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { classify } from './database/database.ts'
 import { inTime, LATE } from './database/in-time.ts'
 import { StatementError, statementEnded } from './database/statement-error.ts'
 
+/** How long a batch waits for a lock, in ms. Then it is halved, so that one operation does not hold up the others. */
+const LOCK_MS = 100
+
+/** The pause between two waits of operations that are blocked, in ms. */
+const BLOCKED_PAUSE_MS = 10
+
+/**
+ * Sends a batch as one statement; resolves to one result for each operation, in order.
+ * @param lockMs how long the statement may wait for a lock, in ms; null: as long as the database allows
+ */
+export type SendBatch<Operation, Result> = (
+  operations: Operation[],
+  lockMs: number | null,
+) => Promise<Result[]>
+
 interface Queued<Operation, Result> {
   operation: Operation
+  /** By performance.now(). */
+  deadline: number
   resolve: (result: Result) => void
   reject: (error: unknown) => void
-  /** Resolves when the batch that carries the operation has its reply, or is given up; undefined before it is sent. */
-  sent?: Promise<void>
-  /** Resolves once a batch that was given up has ended. */
-  ended?: Promise<void>
+  isSent: boolean
+  /** Set if the caller has given up what was sent: to be called once it has ended. */
+  onEnd?: (ended?: Promise<void>) => void
 }
 
 /** The limits of one batch, which is sent as one statement. */
@@ -29,23 +46,24 @@ export interface BatchLimits<Operation> {
  * wait, and are sent together when it returns. There is no timer: an idle process sends at once, and a busy one
  * batches for as long as the database takes to answer.
  *
- * If Postgres refuses a batch, both halves are sent again, until the refused operation is alone; so it does not
- * fail the others. This is safe because a refused statement changes nothing, and because every operation may
- * be sent twice.
+ * If Postgres refuses a batch, or it waits for a lock, both halves are sent again, until the operation at fault is
+ * alone; so it does not fail the others, nor hold them up. This is safe because a statement that failed changes
+ * nothing, and because every operation may be sent twice. An operation that waits for a lock alone is then sent
+ * beside the batches, for as long as its caller waits.
  */
 export class GroupCommit<Operation, Result> {
-  readonly #send: (operations: Operation[]) => Promise<Result[]>
+  readonly #send: SendBatch<Operation, Result>
   readonly #timeoutMs: number
   readonly #limits: Required<BatchLimits<Operation>>
   #queue: Queued<Operation, Result>[] = []
-  #sending = false
+  #isSending = false
+  /** Operations that waited for a lock alone. */
+  readonly #blocked: Queued<Operation, Result>[] = []
+  #isSendingBlocked = false
 
-  /**
-   * @param send sends a batch as one statement; resolves to one result for each operation, in order
-   * @param timeoutMs how long an operation may take, with the wait for its batch, in ms
-   */
+  /** @param timeoutMs how long an operation may take, with the wait for its batch, in ms */
   constructor(
-    send: (operations: Operation[]) => Promise<Result[]>,
+    send: SendBatch<Operation, Result>,
     timeoutMs: number,
     {
       maxOperations = 256,
@@ -63,12 +81,13 @@ export class GroupCommit<Operation, Result> {
    * @throws StatementError if it takes longer than the timeout. An operation that was not sent until then never is
    */
   async run(operation: Operation): Promise<Result> {
+    const deadline = performance.now() + this.#timeoutMs
     let queued: Queued<Operation, Result> | undefined
     const result = new Promise<Result>((resolve, reject) => {
-      queued = { operation, resolve, reject }
+      queued = { operation, deadline, resolve, reject, isSent: false }
       this.#queue.push(queued)
-      if (this.#sending) return
-      this.#sending = true
+      if (this.#isSending) return
+      this.#isSending = true
       // After this turn of the event loop, so that requests that arrived together share a batch.
       setImmediate(() => this.#sendQueued())
     })
@@ -81,9 +100,10 @@ export class GroupCommit<Operation, Result> {
   }
 
   #giveUp(queued: Queued<Operation, Result>): StatementError {
-    const { sent } = queued
-    if (sent) {
-      const ended = sent.then(() => queued.ended)
+    if (queued.isSent) {
+      const ended = new Promise<void>((resolve) => {
+        queued.onEnd = resolve
+      })
       return new StatementError('timeout', `no reply within ${this.#timeoutMs} ms`, ended)
     }
     this.#queue.splice(this.#queue.indexOf(queued), 1)
@@ -94,11 +114,10 @@ export class GroupCommit<Operation, Result> {
   async #sendQueued(): Promise<void> {
     while (this.#queue.length > 0) {
       const batch = this.#queue.splice(0, this.#batchSize())
-      const sent = this.#sendBatch(batch)
-      for (const queued of batch) queued.sent = sent
-      await sent
+      for (const queued of batch) queued.isSent = true
+      await this.#sendBatch(batch)
     }
-    this.#sending = false
+    this.#isSending = false
   }
 
   /** How many of the queued operations fit into one batch: at least one. */
@@ -113,24 +132,64 @@ export class GroupCommit<Operation, Result> {
     return count
   }
 
-  async #sendBatch(batch: Queued<Operation, Result>[]): Promise<void> {
-    try {
-      const results = await this.#send(batch.map((queued) => queued.operation))
-      batch.forEach((queued, i) => {
-        queued.resolve(results[i] as Result)
-      })
-    } catch (error) {
-      if (batch.length === 1 || classify(error) !== 'refused') {
-        const ended = statementEnded(error)
-        for (const queued of batch) {
-          queued.ended = ended
-          queued.reject(error)
-        }
-        return
-      }
+  /** Resolves when the batch has its results, or has failed, or waits for a lock alone. */
+  async #sendBatch(all: Queued<Operation, Result>[]): Promise<void> {
+    const batch = all.filter(isAwaited)
+    if (batch.length === 0) return
+    const failure = await this.#trySend(batch, LOCK_MS)
+    if (failure === 'blocked' && batch.length === 1) {
+      this.#blocked.push(...batch)
+      if (!this.#isSendingBlocked) void this.#sendBlocked()
+    } else if (failure) {
       const half = batch.length >> 1
       await this.#sendBatch(batch.slice(0, half))
       await this.#sendBatch(batch.slice(half))
     }
   }
+
+  /** Sends what waits for locks, one after the other. Each may wait for its share of the time that it has left. */
+  async #sendBlocked(): Promise<void> {
+    this.#isSendingBlocked = true
+    for (let next = this.#blocked.shift(); next; next = this.#blocked.shift()) {
+      if (!isAwaited(next)) continue
+      const left = (next.deadline - performance.now()) / (this.#blocked.length + 1)
+      const lockMs = Number.isFinite(left) ? Math.max(LOCK_MS, Math.ceil(left)) : null
+      if (!(await this.#trySend([next], lockMs))) continue
+      this.#blocked.push(next)
+      await sleep(BLOCKED_PAUSE_MS)
+    }
+    this.#isSendingBlocked = false
+  }
+
+  /** @returns why the batch must be sent otherwise; undefined if its operations are settled */
+  async #trySend(
+    batch: Queued<Operation, Result>[],
+    lockMs: number | null,
+  ): Promise<'blocked' | 'refused' | undefined> {
+    try {
+      const results = await this.#send(
+        batch.map(({ operation }) => operation),
+        lockMs,
+      )
+      batch.forEach((queued, i) => {
+        queued.resolve(results[i] as Result)
+        queued.onEnd?.()
+      })
+    } catch (error) {
+      const failure = classify(error)
+      if (failure === 'blocked' || (failure === 'refused' && batch.length > 1)) return failure
+      const ended = statementEnded(error)
+      for (const queued of batch) {
+        queued.reject(error)
+        queued.onEnd?.(ended)
+      }
+    }
+    return undefined
+  }
+}
+
+/** Whether the caller still waits. If not, what failed has ended: it is not sent again. */
+function isAwaited<Operation, Result>(queued: Queued<Operation, Result>): boolean {
+  queued.onEnd?.()
+  return !queued.onEnd
 }

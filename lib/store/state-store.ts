@@ -44,7 +44,7 @@ export class StateStore {
     this.#db = db
     this.#sql = stateStatements(`"${schema}"`)
     this.#owner = owner
-    this.#changes = new GroupCommit((batch) => this.#change(batch), db.timeoutMs, {
+    this.#changes = new GroupCommit((batch, lockMs) => this.#change(batch, lockMs), db.timeoutMs, {
       sizeOf: ({ value }) => value?.length ?? 0,
     })
   }
@@ -60,7 +60,7 @@ export class StateStore {
     return withStoreErrors(this.#changes.run(change))
   }
 
-  async #change(batch: StateChange[]): Promise<RecordResult[]> {
+  async #change(batch: StateChange[], lockMs: number | null): Promise<RecordResult[]> {
     const text = (pick: (change: StateChange) => string) => column('text', batch, pick)
     const rows = await this.#db.query(this.#sql.change, [
       column('uuid', batch, (c) => c.id),
@@ -75,6 +75,7 @@ export class StateStore {
       text((c) => c.name),
       column('bytea', batch, (c) => c.value),
       this.#owner,
+      lockMs,
     ])
     const results = new Array<RecordResult>(batch.length).fill(REFUSED)
     for (const [n, won, cancelling, at] of rows) {

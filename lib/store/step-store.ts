@@ -250,12 +250,12 @@ export class StepStore {
   }
 
   #group(sql: string): GroupCommit<StepRecord, RecordResult> {
-    return new GroupCommit((batch) => this.#send(sql, batch), this.#db.timeoutMs, {
+    return new GroupCommit((batch, lockMs) => this.#send(sql, batch, lockMs), this.#db.timeoutMs, {
       sizeOf: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
     })
   }
 
-  async #send(sql: string, batch: StepRecord[]): Promise<RecordResult[]> {
+  async #send(sql: string, batch: StepRecord[], lockMs: number | null): Promise<RecordResult[]> {
     const rows = await this.#db.query(sql, [
       column('uuid', batch, (s) => s.id),
       column('int8', batch, (s) => s.incarnation),
@@ -269,6 +269,7 @@ export class StepStore {
       column('int8', batch, (s) => s.tookMs),
       column('bool', batch, (s) => s.completed),
       this.#owner,
+      lockMs,
     ])
     const results = new Array<RecordResult>(batch.length).fill(REFUSED)
     for (const [n, won, current, at, cancelling] of rows) {

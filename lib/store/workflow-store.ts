@@ -98,11 +98,14 @@ export class WorkflowStore {
     this.#owner = owner
     this.#leaseMs = leaseMs
     const { timeoutMs } = db
-    this.#starts = new GroupCommit((batch) => this.#start(batch), timeoutMs, {
+    this.#starts = new GroupCommit((batch, lockMs) => this.#start(batch, lockMs), timeoutMs, {
       sizeOf: ({ input }) => input.length,
     })
-    this.#suspensions = new GroupCommit((batch) => this.#suspend(batch), timeoutMs)
-    this.#subscriptions = new GroupCommit((batch) => this.#subscribe(batch), timeoutMs)
+    this.#suspensions = new GroupCommit((batch, lockMs) => this.#suspend(batch, lockMs), timeoutMs)
+    this.#subscriptions = new GroupCommit(
+      (batch, lockMs) => this.#subscribe(batch, lockMs),
+      timeoutMs,
+    )
   }
 
   /** Creates an execution, or finds the existing one; null if it was created or deleted at the same time: try again. */
@@ -213,7 +216,7 @@ export class WorkflowStore {
     return rows.map(([id]) => id as string)
   }
 
-  async #start(batch: NewExecution[]): Promise<(StartResult | null)[]> {
+  async #start(batch: NewExecution[], lockMs: number | null): Promise<(StartResult | null)[]> {
     // Sorted by id, as the statement requires, and each id once.
     const first = new Map<string, NewExecution>()
     for (const start of batch) if (!first.has(start.id)) first.set(start.id, start)
@@ -241,6 +244,7 @@ export class WorkflowStore {
       this.#leaseMs,
       // Their order of arrival.
       column('int4', starts, (s) => batch.indexOf(s)),
+      lockMs,
     ])
     const results = new Map<string, StartResult | null>()
     for (const [n, incarnation, fingerprint, expired, at] of rows) {
@@ -255,7 +259,7 @@ export class WorkflowStore {
     })
   }
 
-  async #suspend(batch: Suspension[]): Promise<SuspendResult[]> {
+  async #suspend(batch: Suspension[], lockMs: number | null): Promise<SuspendResult[]> {
     const rows = await this.#db.query(this.#sql.suspend, [
       column('uuid', batch, (s) => s.id),
       column('int8', batch, (s) => s.incarnation),
@@ -263,6 +267,7 @@ export class WorkflowStore {
       column('int4', batch, (s) => s.inbox),
       column('int8', batch, (s) => s.due),
       this.#owner,
+      lockMs,
     ])
     const results = new Array<SuspendResult>(batch.length)
     for (const [n, suspended, inbox, cancelling, current] of rows) {
@@ -275,10 +280,14 @@ export class WorkflowStore {
     return results
   }
 
-  async #subscribe(batch: { id: string; waiter: string }[]): Promise<null[]> {
+  async #subscribe(
+    batch: { id: string; waiter: string }[],
+    lockMs: number | null,
+  ): Promise<null[]> {
     await this.#db.query(this.#sql.subscribeToEnd, [
       column('uuid', batch, (s) => s.id),
       column('uuid', batch, (s) => s.waiter),
+      lockMs,
     ])
     return batch.map(() => null)
   }

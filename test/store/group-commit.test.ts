@@ -20,7 +20,8 @@ function byHand() {
 }
 
 const turn = () => new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
-const refusal = Object.assign(new Error('value too long'), { code: '22001' })
+const failed = (code: string) => Object.assign(new Error(`SQLSTATE ${code}`), { code })
+const refusal = failed('22001')
 
 describe('group commit', () => {
   it('sends at once when idle', async () => {
@@ -119,6 +120,41 @@ describe('group commit', () => {
       results.map((_, n) => n !== 5),
     )
     expect(sizes).toEqual([8, 4, 4, 2, 1, 1, 2])
+  })
+
+  it('takes a batch that waits for a lock apart; what waits alone goes beside the others, until its time is up', async () => {
+    const sent: [number[], number | null][] = []
+    let locked = true
+    const group = new GroupCommit(async (operations: number[], lockMs: number | null) => {
+      sent.push([operations, lockMs])
+      if (locked && operations.includes(5)) throw failed('55P03')
+      return operations
+    }, 10_000)
+    const five = group.run(5)
+    const others = [0, 1, 2, 3, 4, 6, 7].map((n) => group.run(n))
+    expect(await Promise.all(others)).toEqual([0, 1, 2, 3, 4, 6, 7])
+    expect(await group.run(8)).toBe(8)
+    const alone = sent.filter(([operations]) => operations.length === 1 && operations[0] === 5)
+    expect(sent[0]).toEqual([[5, 0, 1, 2, 3, 4, 6, 7], 100])
+    expect(alone[0]?.[1]).toBe(100)
+    expect(alone.at(-1)?.[1]).toBeGreaterThan(5000)
+    locked = false
+    expect(await five).toBe(5)
+  })
+
+  it('does not send again what its caller has given up, and says when it has ended', async () => {
+    let sent = 0
+    const group = new GroupCommit(async () => {
+      sent++
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      throw failed('55P03')
+    }, 200)
+    const error = await group.run(1).catch((error) => error)
+    expect(error).toMatchObject({ name: 'StatementError', kind: 'timeout' })
+    await error.ended
+    const before = sent
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    expect(sent).toBe(before)
   })
 
   it('fails what has waited too long, and never sends it', async () => {

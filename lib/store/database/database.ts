@@ -47,15 +47,18 @@ export type Failure =
   | 'unavailable'
   /** A serialization failure or a deadlock: the same statement may succeed at once. */
   | 'conflict'
+  /** A lock was not to be had within lock_timeout: the statement may succeed once its holder has ended. */
+  | 'blocked'
   /** Postgres refused the statement itself: the same statement fails again. */
   | 'refused'
 
 // SQLSTATE classes (PostgreSQL documentation, appendix A) after which a retry makes sense:
 // connection exception, insufficient resources, operator intervention, system error, invalid
-// authorization (a password rotation in progress), lock_timeout, a server that is read-only after a failover, and
-// a session that a timeout of the server has ended.
-const UNAVAILABLE = /^(08|53|57|58|28|25006|25P0[34]|55P03)/
+// authorization (a password rotation in progress), a server that is read-only after a failover, and a session
+// that a timeout of the server has ended.
+const UNAVAILABLE = /^(08|53|57|58|28|25006|25P0[34])/
 const CONFLICT = /^40/
+const LOCK_TIMEOUT = '55P03'
 const SQLSTATE = /^[0-9A-Z]{5}$/
 
 /** Classifies a driver's error by its SQLSTATE. */
@@ -65,6 +68,7 @@ export function classify(error: unknown): Failure {
   // the operating system can look like one (EPIPE), but its error has a `syscall`.
   if (typeof code !== 'string' || !SQLSTATE.test(code) || syscall) return 'unavailable'
   if (CONFLICT.test(code)) return 'conflict'
+  if (code === LOCK_TIMEOUT) return 'blocked'
   return UNAVAILABLE.test(code) ? 'unavailable' : 'refused'
 }
 

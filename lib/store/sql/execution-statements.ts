@@ -14,8 +14,17 @@ export type ExecutionStatements = ReturnType<typeof executionStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function executionStatements(schema: string) {
-  const { now, clock, durableClock, handlers, incarnation, milliseconds, toMicros, afterEnd } =
-    sqlFragments(schema)
+  const {
+    now,
+    clock,
+    durableClock,
+    batchClock,
+    handlers,
+    incarnation,
+    milliseconds,
+    toMicros,
+    afterEnd,
+  } = sqlFragments(schema)
   // Not "exists": the planner may evaluate that for all rows at once, with a scan of the whole table.
   const hasSteps = `(select true from ${schema}.steps s
         where s.execution_id = e.id and s.life = e.created_at limit 1)`
@@ -42,7 +51,7 @@ export function executionStatements(schema: string) {
      * also inserts the wakeup, if the input is stored.
      */
     claim: `
-      with ${durableClock},
+      with ${batchClock('$11')},
       input as (
         select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::int8[],
             $7::bytea[], $8::int4[])
@@ -157,7 +166,7 @@ export function executionStatements(schema: string) {
      * compensations, a success too may be written only by the current attempt.
      */
     complete: `
-      with ${durableClock},
+      with ${batchClock('$10')},
       done as (
       update ${schema}.executions e
       set status = 'done', response_status = t.status, response_headers = t.headers,
@@ -180,7 +189,7 @@ export function executionStatements(schema: string) {
      * execution holds no slot.
      */
     release: `
-      with ${durableClock},
+      with ${batchClock('$9')},
       released as (
       update ${schema}.executions e
       set status = t.status, owner = null, last_error = t.error

@@ -3,6 +3,8 @@
 /** @param schema the schema's name, quoted as an identifier */
 export function sqlFragments(schema: string) {
   const now = `${schema}.now()`
+  const raised = `case when current_setting('synchronous_commit') = 'off'
+          then set_config('synchronous_commit', 'on', true) end as raised`
   return {
     now,
     /** A CTE that reads the clock once for a whole statement. */
@@ -12,9 +14,16 @@ export function sqlFragments(schema: string) {
      * transaction, only if it is off, and without another round trip. The other values are durable, and may be
      * stronger than 'on'. The statement must read the clock wherever it writes, or this is not evaluated.
      */
-    durableClock: `clock as materialized (
-        select ${now} as now, case when current_setting('synchronous_commit') = 'off'
-          then set_config('synchronous_commit', 'on', true) end as raised
+    durableClock: `clock as materialized (select ${now} as now, ${raised})`,
+    /**
+     * `durableClock` of a batch. It also makes the statement fail instead of waiting longer than `lockTimeout` (a
+     * parameter, in ms) for a lock, unless that is null: an app's open transaction must not hold up others. What
+     * locks rows must read the clock for it, or the lock may be waited for before.
+     */
+    batchClock: (lockTimeout: string) => `clock as materialized (
+        select ${now} as now, ${raised},
+          case when ${lockTimeout}::int8 is not null
+            then set_config('lock_timeout', ${lockTimeout}::int8::text, true) end as patience
       )`,
     /**
      * Identifies one incarnation of an execution by its creation time. A row that was deleted, or reset after it

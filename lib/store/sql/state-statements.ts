@@ -7,7 +7,7 @@ export type StateStatements = ReturnType<typeof stateStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function stateStatements(schema: string) {
-  const { durableClock, incarnation, toMicros, milliseconds } = sqlFragments(schema)
+  const { batchClock, incarnation, toMicros, milliseconds } = sqlFragments(schema)
   return {
     /** All values under a key, from one snapshot. Safe: only reads. */
     read: `
@@ -23,7 +23,7 @@ export function stateStatements(schema: string) {
      * primary key, then the rows of state in the order of theirs, so that overlapping batches cannot deadlock.
      */
     change: `
-      with ${durableClock},
+      with ${batchClock('$13')},
       input as (
         select * from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[], $5::int4[], $6::int4[],
             $7::int8[], $8::text[], $9::text[], $10::text[], $11::bytea[])
@@ -33,6 +33,7 @@ export function stateStatements(schema: string) {
       target as (
         select input.*, e.created_at, e.cancelling
         from input join ${schema}.executions e on e.id = input.id and ${incarnation('e')} = input.incarnation
+        cross join clock
         where e.status = 'running' and e.owner = $12::uuid and e.attempt = input.attempt
         order by e.id
         for share of e

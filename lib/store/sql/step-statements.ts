@@ -7,13 +7,14 @@ export type StepStatements = ReturnType<typeof stepStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function stepStatements(schema: string) {
-  const { now, durableClock, incarnation, toMicros, milliseconds, afterEnd } = sqlFragments(schema)
+  const { now, durableClock, batchClock, incarnation, toMicros, milliseconds, afterEnd } =
+    sqlFragments(schema)
   const columns = `execution_id, life, name, occurrence, position, kind, output, error, attempt,
           started_at, completed_at`
 
   /** @param guarded whether only the current attempt may write the entry */
   const record = (guarded: boolean) => `
-      with ${durableClock},
+      with ${batchClock('$13')},
       input as (
         select * from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[], $5::int4[], $6::int4[],
             $7::text[], $8::bytea[], $9::bytea[], $10::int8[], $11::bool[])
@@ -25,6 +26,7 @@ export function stepStatements(schema: string) {
           e.status = 'running' and e.owner = $12::uuid and e.attempt = input.attempt as current,
           e.cancelling
         from input join ${schema}.executions e on e.id = input.id and ${incarnation('e')} = input.incarnation
+        cross join clock
         where e.status <> 'done'
         ${
           guarded

@@ -7,7 +7,7 @@ export type WorkflowStatements = ReturnType<typeof workflowStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function workflowStatements(schema: string) {
-  const { clock, durableClock, incarnation, toMicros, milliseconds, fromMicros } =
+  const { clock, durableClock, batchClock, incarnation, toMicros, milliseconds, fromMicros } =
     sqlFragments(schema)
 
   // expires_at is 'infinity', because an unfinished workflow never expires.
@@ -45,7 +45,7 @@ export function workflowStatements(schema: string) {
      * when the lease ends.
      */
     start: `${start(
-      durableClock,
+      batchClock('$21'),
       `select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
             $7::bytea[], $8::bytea[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::int4[],
             $14::int2[], $15::int8[], $16::int8[], $17::bool[], $20::int4[])
@@ -112,7 +112,7 @@ export function workflowStatements(schema: string) {
      * suspension does not count as an attempt, so it raises the maximum by one.
      */
     suspend: `
-      with ${durableClock},
+      with ${batchClock('$7')},
       input as (
         select * from unnest($1::uuid[], $2::int8[], $3::int4[], $4::int4[], $5::int8[])
           with ordinality as t (id, incarnation, attempt, inbox, due, n)
@@ -221,13 +221,14 @@ export function workflowStatements(schema: string) {
      * their ids, the order in which `complete` locks them.
      */
     subscribeToEnd: `
-      with input as (
+      with ${batchClock('$3')},
+      input as (
         select id, array_agg(waiter) as waiters
         from unnest($1::uuid[], $2::uuid[]) as t (id, waiter)
         group by id
       ),
       held as (
-        select e.id, input.waiters from ${schema}.executions e join input using (id)
+        select e.id, input.waiters from ${schema}.executions e join input using (id) cross join clock
         where e.id = any ($1::uuid[]) and e.status <> 'done'
         order by e.id
         for no key update of e

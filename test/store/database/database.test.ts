@@ -20,7 +20,6 @@ describe('what a failed statement means', () => {
     ['a crash of another backend', failed('57P02')],
     ['a server that starts', failed('57P03')],
     ['statement_timeout', failed('57014')],
-    ['lock_timeout', failed('55P03')],
     ['transaction_timeout', failed('25P04')],
     ['idle_in_transaction_session_timeout', failed('25P03')],
     ['a server that became read-only', failed('25006')],
@@ -35,6 +34,10 @@ describe('what a failed statement means', () => {
     ['a deadlock', '40P01'],
   ])('%s: try again at once', (_, code) => {
     expect(classify(failed(code))).toBe('conflict')
+  })
+
+  it('lock_timeout: once the holder of the lock has ended', () => {
+    expect(classify(failed('55P03'))).toBe('blocked')
   })
 
   it.each([
