@@ -44,11 +44,13 @@ const NOTHING: AdmissionResult = { hasMore: false, nextMs: null }
  */
 export class Worker {
   readonly #dependencies: WorkerDependencies
-  readonly #running = new Set<Promise<void>>()
   #timer: NodeJS.Timeout | undefined
   #polling: Promise<void> | null = null
   #pollMs = FIRST_POLL_MS
   #pollRequested = false
+  /** Whether to poll as soon as one of the running executions ends. */
+  #pollWhenFree = false
+  #running = 0
   #reserved = 0
   /** The number of executions that the running poll may lease. */
   #requested = 0
@@ -75,6 +77,7 @@ export class Worker {
   pollNow(): void {
     if (!this.#started || this.#stopped) return
     this.#pollRequested = true
+    this.#pollWhenFree = false
     clearTimeout(this.#timer)
     this.#polling ??= this.#poll().finally(() => {
       this.#polling = null
@@ -102,20 +105,21 @@ export class Worker {
 
   /** Whether all capacity is used or reserved. */
   get isFull(): boolean {
-    return this.#running.size + this.#reserved >= this.#dependencies.concurrency
+    return this.#running + this.#reserved >= this.#dependencies.concurrency
   }
 
   /** The capacity that is neither used nor reserved nor requested by a poll. */
   get #capacity(): number {
-    return this.#dependencies.concurrency - this.#running.size - this.#reserved - this.#requested
+    return this.#dependencies.concurrency - this.#running - this.#reserved - this.#requested
   }
 
   /** Plans the next poll. */
   #next(): void {
     if (this.#stopped) return
     if (this.isFull) {
-      // Poll as soon as there is capacity, since more may be due.
-      if (this.#running.size > 0) Promise.race(this.#running).then(() => this.pollNow())
+      // Poll as soon as there is capacity, since more may be due. A flag, because a reaction that each poll adds to
+      // the promise of a long execution stays there until that execution ends.
+      if (this.#running > 0) this.#pollWhenFree = true
       else this.#timer = setTimeout(() => this.pollNow(), FIRST_POLL_MS).unref()
     } else if (this.#pollRequested) this.pollNow()
     else {
@@ -163,12 +167,8 @@ export class Worker {
     }
   }
 
-  #start(leased: LeasedExecution): void {
-    const running = this.#run(leased).finally(() => this.#running.delete(running))
-    this.#running.add(running)
-  }
-
-  async #run(leased: LeasedExecution): Promise<void> {
+  async #start(leased: LeasedExecution): Promise<void> {
+    this.#running++
     const { run, logger } = this.#dependencies
     const { id, key, scope, attempt } = leased
     if (attempt > 1) logger.debug('resuming an execution', { execution: id, key, scope, attempt })
@@ -176,6 +176,9 @@ export class Worker {
       await run(leased)
     } catch (error) {
       logger.warn('running a due execution failed; trying again later', { error, execution: id })
+    } finally {
+      this.#running--
+      if (this.#pollWhenFree) this.pollNow()
     }
   }
 }

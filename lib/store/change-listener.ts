@@ -48,8 +48,6 @@ export class ChangeListener {
     }
     this.#add(id, onChange)
     signal?.addEventListener('abort', onChange)
-    // Changes before the connection listens are not notified: read again once it does.
-    this.#listening?.then(onChange)
     try {
       const { firstMs, maxMs } = this.#polling
       for (let poll = firstMs; ; poll = Math.min(poll * 2, maxMs)) {
@@ -112,6 +110,12 @@ export class ChangeListener {
           if (this.#listening === listening) this.#listening = null
         },
       )
+      .then((stop) => {
+        // Changes before the connection listens are not notified: read again now that it does.
+        for (const callbacks of this.#callbacks.values())
+          for (const onChange of callbacks) onChange()
+        return stop
+      })
       // Listening is not allowed, not possible, or fails at present: polling is enough.
       .catch(() => {
         if (this.#listening === listening) this.#listening = null

@@ -1,5 +1,6 @@
 /** Runs a step and records its result, or replays the recorded one. */
 
+import { setMaxListeners } from 'node:events'
 import { PawlError, StepInterruptedError, TerminalError } from '../../errors/index.ts'
 import type { StepId } from '../../store/step-store.ts'
 import { runInStep } from '../current-execution.ts'
@@ -100,20 +101,29 @@ async function runOnce(
       }),
     )
   if (timeoutMs === undefined) return run(() => execution.abortSignal)
-  const timer = new AbortController()
-  const error = new PawlError(
-    'step-timed-out',
-    `Step "${step.name}" took longer than ${timeoutMs} ms.`,
-    'Raise the timeout option, or retry the step; what it called may still have taken effect.',
-  )
-  const timeout = setTimeout(() => timer.abort(error), timeoutMs)
+  // Not AbortSignal.any: an attempt of hours has many such steps, and its signal would remember each of them.
+  const { abortSignal } = execution
+  const controller = new AbortController()
+  const abort = () => controller.abort(abortSignal.reason)
+  if (abortSignal.aborted) abort()
+  else abortSignal.addEventListener('abort', abort)
+  setMaxListeners(0, abortSignal) // Many parallel steps are no leak to warn of.
+  let timeout: NodeJS.Timeout | undefined
+  const timedOut = new Promise<never>((_, reject) => {
+    timeout = setTimeout(() => {
+      const error = new PawlError(
+        'step-timed-out',
+        `Step "${step.name}" took longer than ${timeoutMs} ms.`,
+        'Raise the timeout option, or retry the step; what it called may still have taken effect.',
+      )
+      controller.abort(error)
+      reject(error)
+    }, timeoutMs)
+  })
   try {
-    const timedOut = new Promise<never>((_, reject) => {
-      timer.signal.addEventListener('abort', () => reject(error))
-    })
-    const signal = AbortSignal.any([timer.signal, execution.abortSignal])
-    return await Promise.race([run(() => signal), timedOut])
+    return await Promise.race([run(() => controller.signal), timedOut])
   } finally {
     clearTimeout(timeout)
+    abortSignal.removeEventListener('abort', abort)
   }
 }
