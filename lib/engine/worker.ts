@@ -1,5 +1,6 @@
 /** Polls the database for executions that are due, and runs them in this process. */
 
+import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Logger } from '../options/logger.ts'
 import type { ExecutionSummary, LeasedExecution, WakeupStore } from '../store/wakeup-store.ts'
 import type { Engine } from './engine.ts'
@@ -75,6 +76,11 @@ export class Worker {
 
   /** Polls now, or again after the running poll: something may be due. */
   pollNow(): void {
+    // A request that starts or signals an execution calls this; executions that are due belong to others.
+    runOutsideRequests(() => this.#pollNow())
+  }
+
+  #pollNow(): void {
     if (!this.#started || this.#stopped) return
     this.#pollRequested = true
     this.#pollWhenFree = false
@@ -98,7 +104,7 @@ export class Worker {
       release,
       run: (leased) => {
         release()
-        this.#start(leased)
+        runOutsideRequests(() => this.#start(leased))
       },
     }
   }
@@ -147,7 +153,7 @@ export class Worker {
         onParked?.(execution)
       }
       for (const execution of cancelling) onCancelling?.(execution)
-      for (const execution of leased) this.#start(execution)
+      for (const execution of leased) runOutsideRequests(() => this.#start(execution))
       if (leased.length > 0 || hasMore) this.#pollMs = FIRST_POLL_MS
       else this.#pollMs = Math.min(this.#pollMs + FIRST_POLL_MS, MAX_POLL_MS)
       // Poll again at once: as many were due as were requested, or more may be admitted.

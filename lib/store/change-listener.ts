@@ -1,5 +1,6 @@
 /** Waits for changes that other processes make to executions, by LISTEN/NOTIFY and polling. */
 
+import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Database } from './database/database.ts'
 
 /** The pauses between reads where no notification arrives, in ms: the first, and the longest after doubling. */
@@ -82,7 +83,7 @@ export class ChangeListener {
 
   /** Listens again if the listening connection was lost and there is something to wait for. */
   ensureListening(): void {
-    if (this.#callbacks.size > 0) this.#listen()
+    if (this.#callbacks.size > 0) runOutsideRequests(() => this.#listen())
   }
 
   async close(): Promise<void> {
@@ -95,7 +96,7 @@ export class ChangeListener {
     const callbacks = this.#callbacks.get(topic)
     if (callbacks) callbacks.add(onChange)
     else this.#callbacks.set(topic, new Set([onChange]))
-    this.#listen()
+    this.ensureListening()
   }
 
   #listen(): void {

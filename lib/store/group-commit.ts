@@ -1,5 +1,6 @@
 /** Batches concurrent operations into one SQL statement and one commit. */
 
+import { runOutsideRequests } from '../context/outside-requests.ts'
 import { classify } from './database/database.ts'
 
 interface Queued<Operation, Result> {
@@ -55,7 +56,7 @@ export class GroupCommit<Operation, Result> {
       if (this.#sending) return
       this.#sending = true
       // After this turn of the event loop, so that requests that arrived together share a batch.
-      setImmediate(() => this.#sendQueued())
+      runOutsideRequests(() => setImmediate(() => this.#sendQueued()))
     })
   }
 

@@ -1,5 +1,6 @@
 /** Runs one attempt of a workflow: calls its code, and records the outcome, schedules a retry or parks it. */
 
+import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Attempt } from '../engine/attempt.ts'
 import { runInExecution } from '../engine/current-execution.ts'
 import type { Journal } from '../engine/journal/journal.ts'
@@ -46,7 +47,9 @@ export async function runWorkflow(dependencies: RunDependencies): Promise<void> 
       return await recordOutcome(dependencies, errorOutcome(journal.haltReason))
     const code = definition.code as (execution: unknown, input: unknown) => unknown
     const running = Promise.resolve(
-      runInExecution(attempt.execution, async () => code(attempt.execution, dependencies.input)),
+      runOutsideRequests(() =>
+        runInExecution(attempt.execution, async () => code(attempt.execution, dependencies.input)),
+      ),
     )
     // The code's promise may never settle: the execution was suspended, or another attempt has replaced this.
     const returned = await Promise.race([running.then(wrap), attempt.settled.then(() => null)])

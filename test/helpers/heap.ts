@@ -12,7 +12,8 @@ export async function heapGrowth(work: () => Promise<unknown>): Promise<number> 
   return (await usedHeap()) - before
 }
 
-async function usedHeap(): Promise<number> {
+/** What the heap of this process holds, in bytes, without what can be collected. */
+export async function usedHeap(): Promise<number> {
   // What a finalizer holds is collected one turn later.
   for (let n = 0; n < 3; n++) {
     gc()

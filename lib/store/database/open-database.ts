@@ -2,6 +2,7 @@
 
 import { PawlError } from '../../errors/index.ts'
 import type { Database } from './database.ts'
+import { detach } from './detached-database.ts'
 import { NodePostgres, openPool, type PgPool } from './node-postgres.ts'
 import { PGlite, type PGliteLike } from './pglite.ts'
 
@@ -19,14 +20,15 @@ interface SelfOpening {
  */
 export async function openDatabase(database: unknown, timeoutMs: number): Promise<Database> {
   if (typeof database === 'string') {
-    return new NodePostgres(await openPool(database, timeoutMs), timeoutMs, true)
+    return detach(new NodePostgres(await openPool(database, timeoutMs), timeoutMs, true))
   }
   if (typeof (database as SelfOpening)[OPEN_DATABASE] === 'function')
     return (database as SelfOpening)[OPEN_DATABASE](timeoutMs)
   // Only PGlite runs a script (exec); only a pool provides clients (connect).
-  if (typeof (database as PGliteLike).exec === 'function') return new PGlite(database as PGliteLike)
+  if (typeof (database as PGliteLike).exec === 'function')
+    return detach(new PGlite(database as PGliteLike))
   if (typeof (database as PgPool).connect === 'function') {
-    return new NodePostgres(database as PgPool, timeoutMs, false)
+    return detach(new NodePostgres(database as PgPool, timeoutMs, false))
   }
   throw new PawlError(
     'invalid-option',
