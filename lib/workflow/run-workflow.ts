@@ -4,7 +4,7 @@ import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Attempt } from '../engine/attempt.ts'
 import { runInExecution } from '../engine/current-execution.ts'
 import type { Journal } from '../engine/journal/journal.ts'
-import { LimitError } from '../engine/limits.ts'
+import { isUnkeepable } from '../engine/limits.ts'
 import { delayAfter } from '../engine/retry/backoff.ts'
 import { withTimeout } from '../engine/retry/with-timeout.ts'
 import {
@@ -135,7 +135,7 @@ function finalError(error: Error, { attempt, journal }: RunDependencies): Error 
 /** Whether every further attempt would fail with the same error until a person changes something. */
 function isRetryPointless(error: Error): boolean {
   const isDeadlock = error instanceof PawlError && error.code === 'object-deadlock'
-  return error instanceof DivergenceError || error instanceof LimitError || isDeadlock
+  return error instanceof DivergenceError || isUnkeepable(error) || isDeadlock
 }
 
 /** Decides what an error that the code has thrown leads to: the final failure, a retry, or parking. */

@@ -212,6 +212,10 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     return false
   }
 
+  override get unkeepableIsFinal(): boolean {
+    return false
+  }
+
   protected override trackActive<T>(running: Promise<T>): Promise<T> {
     return this.#workflow.waits.trackActive(running)
   }

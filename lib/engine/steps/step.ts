@@ -7,13 +7,23 @@ import { runInStep } from '../current-execution.ts'
 import type { Execution } from '../execution.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { StepCall } from '../journal/journal-reader.ts'
+import { isUnkeepable } from '../limits.ts'
 import { backOff } from '../retry/backoff.ts'
 import type { ResolvedStep, StepContext } from './step-options.ts'
 import { validateValue } from './validate-value.ts'
 
+/** What a step needs to know of its execution. */
+export interface StepExecution extends Execution {
+  /**
+   * Whether a step has failed for good if it returned a value that cannot be stored. It has taken effect, so it must
+   * not run again; in a workflow, which is parked then, it does once a person has released the workflow.
+   */
+  readonly unkeepableIsFinal: boolean
+}
+
 /** Runs a step and records its result; if a result is recorded already, replays it. */
 export async function runStep(
-  execution: Execution,
+  execution: StepExecution,
   journal: Journal,
   call: StepCall,
   idempotencyKey: string,
@@ -32,13 +42,16 @@ export async function runStep(
   }
   journal.throwIfSuperseded()
   const started = performance.now()
+  let hasTakenEffect = false
   try {
     const returned = await runWithRetries(execution, call, idempotencyKey, fn, options)
     const output = await validateValue(call.name, schema, returned, 'returned')
+    hasTakenEffect = true
     const other = await journal.record(call, { output }, performance.now() - started)
     return other ? validateValue(call.name, schema, journal.adopt(other), 'recorded') : output
   } catch (error) {
-    if (!(error instanceof TerminalError)) {
+    const isLost = execution.unkeepableIsFinal && hasTakenEffect && isUnkeepable(error)
+    if (!(error instanceof TerminalError) && !isLost) {
       journal.noteFailure(call, error)
       throw error
     }
