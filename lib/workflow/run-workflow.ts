@@ -160,7 +160,8 @@ async function handleError(dependencies: RunDependencies, thrown: unknown): Prom
       return releaseForRetry(dependencies, compensationError as Error)
     }
   }
-  if (isRetryPointless(error)) return park(dependencies, error)
+  // Also where the code has caught the error and throws another: each attempt would repeat the step's effect.
+  if (isRetryPointless(error) || journal.hasLostResult) return park(dependencies, error)
   const fields = { execution: attempt.execution.id, workflow: definition.name, error }
   if (leased.maxAttempts <= leased.attempt) {
     logger.warn('a workflow has used up its attempts and is parked; see pawl release', fields)

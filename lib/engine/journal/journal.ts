@@ -38,6 +38,7 @@ export class Journal extends JournalReader {
   readonly #patches = new Map<string, Promise<boolean>>()
   #entryCount: number
   #hasTerminalFailure = false
+  #hasLostResult = false
   #now: string
   #clock: { at: bigint; seen: number }
 
@@ -88,6 +89,16 @@ export class Journal extends JournalReader {
   /** Notes that the code sees a failure of a step that is not recorded. */
   noteFailure(call: StepCall, error: unknown): void {
     this.#caughtFailures.add(call, error, this.#replayOrder.lastReserved)
+  }
+
+  /** Notes that a step has taken effect and that its result cannot be stored. */
+  noteLostResult(): void {
+    this.#hasLostResult = true
+  }
+
+  /** Whether this attempt has run a step whose effect would be repeated by every further attempt. */
+  get hasLostResult(): boolean {
+    return this.#hasLostResult
   }
 
   /** Records the failures of steps that the code has caught; called before the execution sleeps. */

@@ -50,8 +50,9 @@ export async function runStep(
     const other = await journal.record(call, { output }, performance.now() - started)
     return other ? validateValue(call.name, schema, journal.adopt(other), 'recorded') : output
   } catch (error) {
-    const isLost = execution.unkeepableIsFinal && hasTakenEffect && isUnkeepable(error)
-    if (!(error instanceof TerminalError) && !isLost) {
+    const isLost = hasTakenEffect && isUnkeepable(error)
+    if (isLost) journal.noteLostResult()
+    if (!(error instanceof TerminalError) && !(isLost && execution.unkeepableIsFinal)) {
       journal.noteFailure(call, error)
       throw error
     }
