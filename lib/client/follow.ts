@@ -141,7 +141,7 @@ function statusTargetOf(
 }
 
 /** @returns the result of `send`; null if the deadline passes first */
-async function withDeadline<T>(
+async function withDeadline<T extends Response>(
   deadline: number,
   signal: AbortSignal | undefined,
   send: (signal: AbortSignal, leftMs: number) => Promise<T>,
@@ -149,17 +149,21 @@ async function withDeadline<T>(
   const controller = new AbortController()
   const abort = () => controller.abort(signal!.reason)
   signal?.throwIfAborted()
-  // Not removed afterwards: the caller may still abort the body that it reads.
-  signal?.addEventListener('abort', abort, { once: true })
+  signal?.addEventListener('abort', abort)
   const left = deadline - performance.now()
   const timer = setTimeout(() => controller.abort(), left)
+  let isFinal = false
   try {
-    return await send(controller.signal, left)
+    const response = await send(controller.signal, left)
+    isFinal = response.status !== 202
+    return response
   } catch (error) {
     if (controller.signal.aborted && !signal?.aborted) return null
     throw error
   } finally {
     clearTimeout(timer)
+    // The caller may still abort the body of the final response while it reads it.
+    if (!isFinal) signal?.removeEventListener('abort', abort)
   }
 }
 

@@ -21,6 +21,15 @@ export class LimitError extends PawlError {
   }
 }
 
+/**
+ * Whether a value could not be stored because it is too large, or would not come back equal: it cannot be stored
+ * in another attempt either.
+ */
+export function isUnkeepable(error: unknown): error is PawlError {
+  const isUnserializable = error instanceof PawlError && error.code === 'value-unkeepable'
+  return isUnserializable || error instanceof LimitError
+}
+
 /** The kinds of entries that `limits.step` applies to; the others have limits of their own or must be recorded. */
 const LIMITED_KINDS = new Set<StepKind>(['step', 'transaction'])
 

@@ -5,11 +5,11 @@ import { inspect } from 'node:util'
 import { PawlError } from '../errors/index.ts'
 import type { StepId, StepKind, StepStore } from '../store/step-store.ts'
 import { currentStep, type DrawCounts } from './current-execution.ts'
-import type { Execution, RunStep, RunTransaction } from './execution.ts'
+import type { RunStep, RunTransaction } from './execution.ts'
 import { derivedUuid } from './execution-id.ts'
 import type { Journal } from './journal/journal.ts'
 import type { Compensation, CompensationLog } from './steps/compensation.ts'
-import { runStep } from './steps/step.ts'
+import { runStep, type StepExecution } from './steps/step.ts'
 import {
   resolveStep,
   resolveTransaction,
@@ -41,7 +41,7 @@ export interface ExecutionDependencies {
 }
 
 /** The execution object of an attempt that this process runs. */
-export class RunningExecution implements Execution {
+export class RunningExecution implements StepExecution {
   readonly id: string
   readonly scope: string
   readonly key: string
@@ -150,6 +150,11 @@ export class RunningExecution implements Execution {
       resolveStep(name, undefined),
     )
     return this.trackActive(running) as Promise<T>
+  }
+
+  /** True for requests, which cannot be parked: their answer is stored. */
+  get unkeepableIsFinal(): boolean {
+    return true
   }
 
   /** Counts a running step, so that the execution is not suspended while it runs; here, does nothing. */

@@ -1,5 +1,6 @@
 /** Polls the database for executions that are due, and runs them in this process. */
 
+import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Logger } from '../options/logger.ts'
 import type { ExecutionSummary, LeasedExecution, WakeupStore } from '../store/wakeup-store.ts'
 import type { Engine } from './engine.ts'
@@ -44,11 +45,13 @@ const NOTHING: AdmissionResult = { hasMore: false, nextMs: null }
  */
 export class Worker {
   readonly #dependencies: WorkerDependencies
-  readonly #running = new Set<Promise<void>>()
   #timer: NodeJS.Timeout | undefined
   #polling: Promise<void> | null = null
   #pollMs = FIRST_POLL_MS
   #pollRequested = false
+  /** Whether to poll as soon as one of the running executions ends. */
+  #pollWhenFree = false
+  #running = 0
   #reserved = 0
   /** The number of executions that the running poll may lease. */
   #requested = 0
@@ -73,8 +76,14 @@ export class Worker {
 
   /** Polls now, or again after the running poll: something may be due. */
   pollNow(): void {
+    // A request that starts or signals an execution calls this; executions that are due belong to others.
+    runOutsideRequests(() => this.#pollNow())
+  }
+
+  #pollNow(): void {
     if (!this.#started || this.#stopped) return
     this.#pollRequested = true
+    this.#pollWhenFree = false
     clearTimeout(this.#timer)
     this.#polling ??= this.#poll().finally(() => {
       this.#polling = null
@@ -95,27 +104,28 @@ export class Worker {
       release,
       run: (leased) => {
         release()
-        this.#start(leased)
+        runOutsideRequests(() => this.#start(leased))
       },
     }
   }
 
   /** Whether all capacity is used or reserved. */
   get isFull(): boolean {
-    return this.#running.size + this.#reserved >= this.#dependencies.concurrency
+    return this.#running + this.#reserved >= this.#dependencies.concurrency
   }
 
   /** The capacity that is neither used nor reserved nor requested by a poll. */
   get #capacity(): number {
-    return this.#dependencies.concurrency - this.#running.size - this.#reserved - this.#requested
+    return this.#dependencies.concurrency - this.#running - this.#reserved - this.#requested
   }
 
   /** Plans the next poll. */
   #next(): void {
     if (this.#stopped) return
     if (this.isFull) {
-      // Poll as soon as there is capacity, since more may be due.
-      if (this.#running.size > 0) Promise.race(this.#running).then(() => this.pollNow())
+      // Poll as soon as there is capacity, since more may be due. A flag, because a reaction that each poll adds to
+      // the promise of a long execution stays there until that execution ends.
+      if (this.#running > 0) this.#pollWhenFree = true
       else this.#timer = setTimeout(() => this.pollNow(), FIRST_POLL_MS).unref()
     } else if (this.#pollRequested) this.pollNow()
     else {
@@ -143,7 +153,7 @@ export class Worker {
         onParked?.(execution)
       }
       for (const execution of cancelling) onCancelling?.(execution)
-      for (const execution of leased) this.#start(execution)
+      for (const execution of leased) runOutsideRequests(() => this.#start(execution))
       if (leased.length > 0 || hasMore) this.#pollMs = FIRST_POLL_MS
       else this.#pollMs = Math.min(this.#pollMs + FIRST_POLL_MS, MAX_POLL_MS)
       // Poll again at once: as many were due as were requested, or more may be admitted.
@@ -163,12 +173,8 @@ export class Worker {
     }
   }
 
-  #start(leased: LeasedExecution): void {
-    const running = this.#run(leased).finally(() => this.#running.delete(running))
-    this.#running.add(running)
-  }
-
-  async #run(leased: LeasedExecution): Promise<void> {
+  async #start(leased: LeasedExecution): Promise<void> {
+    this.#running++
     const { run, logger } = this.#dependencies
     const { id, key, scope, attempt } = leased
     if (attempt > 1) logger.debug('resuming an execution', { execution: id, key, scope, attempt })
@@ -176,6 +182,9 @@ export class Worker {
       await run(leased)
     } catch (error) {
       logger.warn('running a due execution failed; trying again later', { error, execution: id })
+    } finally {
+      this.#running--
+      if (this.#pollWhenFree) this.pollNow()
     }
   }
 }

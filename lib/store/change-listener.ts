@@ -1,5 +1,6 @@
 /** Waits for changes that other processes make to executions, by LISTEN/NOTIFY and polling. */
 
+import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Database } from './database/database.ts'
 
 /** The pauses between reads where no notification arrives, in ms: the first, and the longest after doubling. */
@@ -48,8 +49,6 @@ export class ChangeListener {
     }
     this.#add(id, onChange)
     signal?.addEventListener('abort', onChange)
-    // Changes before the connection listens are not notified: read again once it does.
-    this.#listening?.then(onChange)
     try {
       const { firstMs, maxMs } = this.#polling
       for (let poll = firstMs; ; poll = Math.min(poll * 2, maxMs)) {
@@ -84,7 +83,7 @@ export class ChangeListener {
 
   /** Listens again if the listening connection was lost and there is something to wait for. */
   ensureListening(): void {
-    if (this.#callbacks.size > 0) this.#listen()
+    if (this.#callbacks.size > 0) runOutsideRequests(() => this.#listen())
   }
 
   async close(): Promise<void> {
@@ -97,7 +96,7 @@ export class ChangeListener {
     const callbacks = this.#callbacks.get(topic)
     if (callbacks) callbacks.add(onChange)
     else this.#callbacks.set(topic, new Set([onChange]))
-    this.#listen()
+    this.ensureListening()
   }
 
   #listen(): void {
@@ -112,6 +111,12 @@ export class ChangeListener {
           if (this.#listening === listening) this.#listening = null
         },
       )
+      .then((stop) => {
+        // Changes before the connection listens are not notified: read again now that it does.
+        for (const callbacks of this.#callbacks.values())
+          for (const onChange of callbacks) onChange()
+        return stop
+      })
       // Listening is not allowed, not possible, or fails at present: polling is enough.
       .catch(() => {
         if (this.#listening === listening) this.#listening = null

@@ -1,6 +1,7 @@
 /** Batches concurrent operations into one SQL statement and one commit. */
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import { runOutsideRequests } from '../context/outside-requests.ts'
 import { classify } from './database/database.ts'
 import { inTime, LATE } from './database/in-time.ts'
 import { StatementError, statementEnded } from './database/statement-error.ts'
@@ -89,7 +90,7 @@ export class GroupCommit<Operation, Result> {
       if (this.#isSending) return
       this.#isSending = true
       // After this turn of the event loop, so that requests that arrived together share a batch.
-      setImmediate(() => this.#sendQueued())
+      runOutsideRequests(() => setImmediate(() => this.#sendQueued()))
     })
     try {
       return await inTime(this.#timeoutMs, result)

@@ -1,6 +1,7 @@
 /** Registers this process in the database and keeps its heartbeat current. */
 
 import { hostname } from 'node:os'
+import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Logger } from '../options/logger.ts'
 import type { Database } from './database/database.ts'
 import { executionStatements } from './sql/execution-statements.ts'
@@ -41,7 +42,8 @@ export class Heartbeat {
     if (retired > 0) {
       this.#logger.debug(`retired ${retired} predecessor(s)`, { instance: this.#options.instance })
     }
-    this.#timer = setInterval(() => this.#beat(), this.#options.timeoutMs / 3)
+    const intervalMs = this.#options.timeoutMs / 3
+    this.#timer = runOutsideRequests(() => setInterval(() => this.#beat(), intervalMs))
     this.#timer.unref()
   }
 

@@ -1,5 +1,6 @@
 /** Deletes expired executions from the database at intervals. */
 
+import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Logger } from '../options/logger.ts'
 import type { Database } from './database/database.ts'
 import { executionStatements } from './sql/execution-statements.ts'
@@ -17,7 +18,7 @@ export class Retention {
   readonly #intervalMs: number
   readonly #logger: Logger
   #timer: NodeJS.Timeout | undefined
-  #running: Promise<unknown> = Promise.resolve()
+  #running: Promise<unknown> | undefined
   #stopped = false
 
   constructor(db: Database, schema: string, intervalMs: number, logger: Logger) {
@@ -28,13 +29,17 @@ export class Retention {
   }
 
   start(): void {
+    runOutsideRequests(() => this.#scheduleSweep())
+  }
+
+  #scheduleSweep(): void {
     // Jitter, so that processes that were deployed together do not sweep at the same time.
     this.#timer = setTimeout(
       () => {
         this.#running = this.sweep().catch((error) => {
           this.#logger.warn('retention failed; trying again later', { error })
         })
-        this.#running.finally(() => !this.#stopped && this.start())
+        this.#running.finally(() => !this.#stopped && this.#scheduleSweep())
       },
       this.#intervalMs * (0.5 + Math.random()),
     )

@@ -1,9 +1,10 @@
 /** Runs one attempt of a workflow: calls its code, and records the outcome, schedules a retry or parks it. */
 
+import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Attempt } from '../engine/attempt.ts'
 import { runInExecution } from '../engine/current-execution.ts'
 import type { Journal } from '../engine/journal/journal.ts'
-import { LimitError } from '../engine/limits.ts'
+import { isUnkeepable } from '../engine/limits.ts'
 import { delayAfter } from '../engine/retry/backoff.ts'
 import { withTimeout } from '../engine/retry/with-timeout.ts'
 import {
@@ -46,7 +47,9 @@ export async function runWorkflow(dependencies: RunDependencies): Promise<void> 
       return await recordOutcome(dependencies, errorOutcome(journal.haltReason))
     const code = definition.code as (execution: unknown, input: unknown) => unknown
     const running = Promise.resolve(
-      runInExecution(attempt.execution, async () => code(attempt.execution, dependencies.input)),
+      runOutsideRequests(() =>
+        runInExecution(attempt.execution, async () => code(attempt.execution, dependencies.input)),
+      ),
     )
     // The code's promise may never settle: the execution was suspended, or another attempt has replaced this.
     const returned = await Promise.race([running.then(wrap), attempt.settled.then(() => null)])
@@ -132,7 +135,7 @@ function finalError(error: Error, { attempt, journal }: RunDependencies): Error 
 /** Whether every further attempt would fail with the same error until a person changes something. */
 function isRetryPointless(error: Error): boolean {
   const isDeadlock = error instanceof PawlError && error.code === 'object-deadlock'
-  return error instanceof DivergenceError || error instanceof LimitError || isDeadlock
+  return error instanceof DivergenceError || isUnkeepable(error) || isDeadlock
 }
 
 /** Decides what an error that the code has thrown leads to: the final failure, a retry, or parking. */
@@ -157,7 +160,8 @@ async function handleError(dependencies: RunDependencies, thrown: unknown): Prom
       return releaseForRetry(dependencies, compensationError as Error)
     }
   }
-  if (isRetryPointless(error)) return park(dependencies, error)
+  // Also where the code has caught the error and throws another: each attempt would repeat the step's effect.
+  if (isRetryPointless(error) || journal.hasLostResult) return park(dependencies, error)
   const fields = { execution: attempt.execution.id, workflow: definition.name, error }
   if (leased.maxAttempts <= leased.attempt) {
     logger.warn('a workflow has used up its attempts and is parked; see pawl release', fields)

@@ -194,14 +194,8 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
   }
 
   async patched(change: string): Promise<boolean> {
-    const { journal } = this.dependencies
     this.validateCall(change, noop, 'patch')
-    const name = `patched ${change}`
-    // If recorded entries are left that the code has not called yet, an earlier attempt was past this point; if
-    // it recorded no entry for the patch, its code did not have the change. Checked before recordOnce calls
-    // the entry.
-    if (!journal.has(name) && journal.isReplaying) return false
-    return this.recordOnce('patch', name, async () => true)
+    return this.trackActive(this.dependencies.journal.isPatched(`patched ${change}`))
   }
 
   /** @throws PawlError `no-state`, since only handlers of objects have state */
@@ -215,6 +209,10 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
 
   /** Whether a call of a handler of this object and key would have to wait until this execution has ended. */
   blocksCallsOf(_at: { object: string; key: string }): boolean {
+    return false
+  }
+
+  override get unkeepableIsFinal(): boolean {
     return false
   }
 

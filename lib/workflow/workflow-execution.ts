@@ -51,8 +51,8 @@ export interface WorkflowExecution extends Execution {
 
   /**
    * Tells whether this execution takes a change of the code: true for new executions and for those that had
-   * not yet come this far when the code changed, false for those that were past it. The answer is the same
-   * in every attempt.
+   * not yet come this far when the code changed, false for those that were past it. Decided by the first call and
+   * recorded: the answer is the same in every attempt, and in every round of a loop.
    *
    * ```ts
    * if (await execution.patched('check fraud first')) await execution.step('check fraud', checkFraud)

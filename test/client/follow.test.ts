@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events'
 import { describe, expect, it } from 'vitest'
 import { followAsync } from '../../lib/client/follow.ts'
 import { createIdempotentFetch } from '../../lib/client/index.ts'
@@ -160,6 +161,14 @@ describe('followAsync', () => {
   it('what the fetch throws while it asks is thrown', async () => {
     const { fetch } = scriptedFetch(accepted(), new TypeError('fetch failed'))
     await expect(followAsync(fetch)(shop, post)).rejects.toThrow('fetch failed')
+  })
+
+  it('leaves nothing of its polls at the signal of the caller', async () => {
+    const { fetch } = scriptedFetch(accepted(), standing('running'), standing('running'), silence)
+    const { signal } = new AbortController()
+    const response = await followAsync(fetch, { timeout: 1500 })(shop, { ...post, signal })
+    expect(response.status).toBe(202)
+    expect(getEventListeners(signal, 'abort')).toEqual([])
   })
 
   it.each([{ timeout: -1 }, { wait: '5s' }, { origins: 'https://x' }, { retries: 1 }])(

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { PawlError } from '../../lib/errors/index.ts'
+import type { StatementError } from '../../lib/store/database/statement-error.ts'
 import { GroupCommit } from '../../lib/store/group-commit.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { claimOf, openStore } from '../helpers/store.ts'
@@ -149,9 +150,9 @@ describe('group commit', () => {
       await new Promise((resolve) => setTimeout(resolve, 20))
       throw failed('55P03')
     }, 200)
-    const error = await group.run(1).catch((error) => error)
+    const error: unknown = await group.run(1).catch((error) => error)
     expect(error).toMatchObject({ name: 'StatementError', kind: 'timeout' })
-    await error.ended
+    await (error as StatementError).ended
     const before = sent
     await new Promise((resolve) => setTimeout(resolve, 100))
     expect(sent).toBe(before)

@@ -313,4 +313,104 @@ describe('execution.patched', () => {
     await handle.signal('again')
     expect(await handle.result()).toBe('shipped, true, true')
   })
+
+  const rounds: Code = async (execution) => {
+    const results: string[] = []
+    for (let round = 1; round <= 3; round++) {
+      results.push(await execution.step('work', () => `old ${round}`))
+      await execution.signal('next')
+    }
+    return results
+  }
+  const patchedRounds: Code = async (execution) => {
+    const results: string[] = []
+    for (let round = 1; round <= 3; round++) {
+      const better = await execution.patched('better work')
+      if (better) results.push(await execution.step('better work', () => `new ${round}`))
+      else results.push(await execution.step('work', () => `old ${round}`))
+      await execution.signal('next')
+    }
+    return results
+  }
+  /** Sends the signal, and waits until the execution waits for the next one. */
+  const next = async (
+    { handle, id }: Awaited<ReturnType<ReturnType<typeof deployments>['deploy']>>,
+    done: number,
+  ) => {
+    await handle.signal('next')
+    await waitFor('the signal to be taken', async () => {
+      const taken = (await app.journal(id)).filter((entry) => entry === 'signal next')
+      return taken.length === done && (await app.status(id)) === 'waiting'
+    })
+  }
+  const patches = async (id: string) =>
+    (await app.journal(id)).filter((entry) => entry.startsWith('patch'))
+
+  it('is decided once: all rounds of a loop that had begun go on as they were, in every attempt', async () => {
+    const { deploy } = deployments('loop')
+    await app.until((await deploy(rounds)).id, 'waiting')
+    const second = await deploy(patchedRounds)
+    await next(second, 1)
+    await next(await deploy(patchedRounds), 2)
+    const last = await deploy(patchedRounds)
+    await last.handle.signal('next')
+    expect(await last.handle.result()).toEqual(['old 1', 'old 2', 'old 3'])
+    expect(await patches(last.id)).toEqual(['patch patched better work'])
+
+    const other = await deployments('loop').deploy(patchedRounds)
+    for (let round = 0; round < 3; round++) await other.handle.signal('next')
+    expect(await other.handle.result()).toEqual(['new 1', 'new 2', 'new 3'])
+    expect(await patches(other.id)).toEqual(['patch patched better work'])
+  })
+
+  it('lets the old code finish what the new one had taken over, in a deployment that is rolled back', async () => {
+    const { deploy } = deployments('rolled back')
+    await app.until((await deploy(rounds)).id, 'waiting')
+    await next(await deploy(patchedRounds), 1)
+    const back = await deploy(rounds)
+    await next(back, 2)
+    await back.handle.signal('next')
+    expect(await back.handle.result()).toEqual(['old 1', 'old 2', 'old 3'])
+    expect(await patches(back.id)).toEqual(['patch patched better work'])
+  })
+
+  it('stands in the way of no recorded step that a cancellation has to undo', async () => {
+    const undone: string[] = []
+    const book = (execution: WorkflowExecution) =>
+      execution.step('book', () => 1, { compensate: () => undone.push('book') })
+    const { deploy } = deployments('cancelled')
+    const first = await deploy(async (execution) => {
+      await book(execution)
+      await execution.signal('go')
+    })
+    await app.until(first.id, 'waiting')
+    const second = await deploy(async (execution) => {
+      if (await execution.patched('check')) await execution.step('check', () => 1)
+      await book(execution)
+      await execution.signal('go')
+    })
+    await second.handle.cancel()
+    await app.until(first.id, 'cancelled')
+    expect(undone).toEqual(['book'])
+  })
+
+  it('takes no part in the order in which concurrent steps replay', async () => {
+    const pawl = app.pawl()
+    const race = pawl.workflow(
+      'race with a patch',
+      { retry: { backoff: 1 } },
+      async (execution) => {
+        const first = execution.step('first', () => 'first')
+        const branch = async () => {
+          const isNew = await execution.patched('a change')
+          return execution.step('second', () => `second, ${isNew}`)
+        }
+        const both = await Promise.all([first, branch(), execution.patched('a change')])
+        if (execution.attempt < 3) throw new Error('again')
+        return both
+      },
+    )
+    await pawl.start()
+    expect(await (await race.start(undefined)).result()).toEqual(['first', 'second, true', true])
+  })
 })

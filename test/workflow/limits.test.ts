@@ -9,6 +9,73 @@ import { withWorkflows } from '../helpers/workflows.ts'
 const database = withDatabase()
 const app = withWorkflows(database)
 
+describe('What cannot be stored', () => {
+  const money = new (class Money {})()
+
+  it.each<[string, (execution: WorkflowExecution, value: unknown) => unknown]>([
+    ['a step returns it', (execution, value) => execution.step('charge', () => value)],
+    [
+      'a step returns it and the code throws another error',
+      async (execution, value) => {
+        try {
+          return await execution.step('charge', () => value)
+        } catch (cause) {
+          throw new Error('wrapped', { cause })
+        }
+      },
+    ],
+    ['the workflow returns it', (_, value) => value],
+  ])(
+    'parks the workflow at its first attempt if %s; it ends once the code is corrected',
+    async (what, code) => {
+      let ran = 0
+      let value: unknown = money
+      const pawl = app.pawl()
+      const workflow = pawl.workflow(what, { retry: { backoff: 1 } }, async (execution) => {
+        ran++
+        return code(execution, value)
+      })
+      await pawl.start()
+      const handle = await workflow.start(undefined)
+      await app.until(handle.id, 'parked')
+      const { attempt, error } = await handle.status()
+      expect(attempt).toBe(1)
+      expect(error?.cause ?? error).toMatchObject({ code: 'value-unkeepable' })
+      expect(ran).toBe(1)
+      value = 'plain'
+      await pawl.release({ id: handle.id })
+      expect(await handle.result()).toBe('plain')
+    },
+  )
+
+  it('makes the answer of a request final: the effect of its step does not happen again', async () => {
+    let charges = 0
+    const { url } = await startApp(database.url, { resumable: true }, (app) => {
+      app.post('/', async (req, res) => {
+        const step = req.execution?.step('charge', () => {
+          charges++
+          return money
+        })
+        const failure = await step?.catch((error: { code: string }) => error.code)
+        res.status(503).json({ failure })
+      })
+    })
+    const key = freshKey()
+    const first = await request(url, { key })
+    const retry = await request(url, { key })
+    for (const { status, json } of [first, retry]) {
+      expect([status, json]).toEqual([503, { failure: 'value-unkeepable' }])
+    }
+    expect(retry.headers['idempotent-replayed']).toBe('true')
+    expect(charges).toBe(1)
+    const { rows } = await database.pool.query(
+      `select name, status from pawl.step_log where key = $1`,
+      [key],
+    )
+    expect(rows).toEqual([{ name: 'charge', status: 'failed' }])
+  })
+})
+
 describe('Limits of an execution', () => {
   it('refuse an input that is too large: nothing is started', async () => {
     const pawl = app.pawl({ limits: { input: 100 } })
@@ -121,9 +188,8 @@ describe('Limits of an execution', () => {
     await waitFor('nothing to be undone', () => !ran.includes(-1))
   })
 
-  it('apply to requests too: recorded steps stay, and a later attempt continues after them', async () => {
+  it('apply to requests too: recorded steps stay, and a step that is too large has failed for good', async () => {
     const ran: string[] = []
-    let size = 200
     const { url } = await startApp(
       database.url,
       { resumable: true },
@@ -133,7 +199,7 @@ describe('Limits of an execution', () => {
             await req.execution?.step('small', () => ran.push('small'))
             await req.execution?.step('large', () => {
               ran.push('large')
-              return 'x'.repeat(size)
+              return 'x'.repeat(req.get('size') === 'large' ? 200 : 10)
             })
             for (let i = 0; i < 2; i++) await req.execution?.step('many', () => ran.push('many'))
             res.json(ran)
@@ -147,14 +213,24 @@ describe('Limits of an execution', () => {
       { pawl: { limits: { step: 100, steps: 3 } } },
     )
     const key = freshKey()
-    const large = await request(url, { key })
+    const headers = { size: 'large' }
+    const large = await request(url, { key, headers })
     expect(large.status).toBe(500)
     expect(String(large.body)).toMatch(/step "large" returned 202 bytes, but at most 100/)
-    size = 10
-    const many = await request(url, { key })
-    expect(many.status).toBe(500)
-    expect(String(many.body)).toMatch(/"many" would be entry 4 of its execution/)
-    expect(ran).toEqual(['small', 'large', 'large', 'many'])
+    // The answer is the outcome: the effect of the step must not happen again.
+    const retry = await request(url, { key, headers })
+    expect([retry.status, retry.text]).toEqual([500, large.text])
+    expect(retry.headers['idempotent-replayed']).toBe('true')
+    expect(ran).toEqual(['small', 'large'])
+
+    ran.length = 0
+    const other = freshKey()
+    for (let attempt = 0; attempt < 2; attempt++) {
+      const many = await request(url, { key: other })
+      expect(many.status).toBe(500)
+      expect(String(many.body)).toMatch(/"many" would be entry 4 of its execution/)
+    }
+    expect(ran).toEqual(['small', 'large', 'many'])
   })
 
   it('are checked when Pawl is created', () => {

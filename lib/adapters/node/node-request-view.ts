@@ -20,6 +20,7 @@ export class NodeRequestView implements RequestView {
   readonly #request: IncomingMessage
   readonly #response: ServerResponse
   readonly #bodySources: BodySources
+  #disconnectSignal: AbortSignal | undefined
   readonly url: string
 
   /** @param url path and query as the client sent them */
@@ -71,7 +72,8 @@ export class NodeRequestView implements RequestView {
   }
 
   disconnectSignal(): AbortSignal {
-    return closeSignal(this.#response)
+    this.#disconnectSignal ??= closeSignal(this.#response)
+    return this.#disconnectSignal
   }
 }
 

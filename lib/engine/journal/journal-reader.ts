@@ -106,7 +106,7 @@ export class JournalReader {
 
   /** Whether an earlier attempt has given up: compensations may have run. */
   get isGivingUp(): boolean {
-    return this.#recorded.get(GIVING_UP) !== undefined
+    return this.has(GIVING_UP)
   }
 
   /** Makes calls of new steps throw: the handler has given its final answer. */
@@ -134,9 +134,9 @@ export class JournalReader {
     return this.skippedSteps.length > 0
   }
 
-  /** Whether an earlier attempt has recorded the first call of this step name. */
-  has(name: string): boolean {
-    return this.#recorded.get({ name, occurrence: 1 }) !== undefined
+  /** Whether an earlier attempt has recorded this entry. */
+  protected has(call: StepId): boolean {
+    return this.#recorded.get(call) !== undefined
   }
 
   /** The number of entries that have a position in the order of replay. */

@@ -34,8 +34,11 @@ export class Journal extends JournalReader {
   readonly #attemptState: AttemptState
   readonly #replayOrder: ReplayOrder
   readonly #caughtFailures = new CaughtFailures()
+  /** The decisions about changes of the code, by entry name. */
+  readonly #patches = new Map<string, Promise<boolean>>()
   #entryCount: number
   #hasTerminalFailure = false
+  #hasLostResult = false
   #now: string
   #clock: { at: bigint; seen: number }
 
@@ -86,6 +89,16 @@ export class Journal extends JournalReader {
   /** Notes that the code sees a failure of a step that is not recorded. */
   noteFailure(call: StepCall, error: unknown): void {
     this.#caughtFailures.add(call, error, this.#replayOrder.lastReserved)
+  }
+
+  /** Notes that a step has taken effect and that its result cannot be stored. */
+  noteLostResult(): void {
+    this.#hasLostResult = true
+  }
+
+  /** Whether this attempt has run a step whose effect would be repeated by every further attempt. */
+  get hasLostResult(): boolean {
+    return this.#hasLostResult
   }
 
   /** Records the failures of steps that the code has caught; called before the execution sleeps. */
@@ -168,6 +181,35 @@ export class Journal extends JournalReader {
     )
   }
 
+  /**
+   * Decides, once for the execution, whether the code takes the new branch of a change, and records the decision: false
+   * if steps are recorded that the code has not called yet, since an earlier attempt was past this point without the
+   * change. Recorded outside the order of replay, in which code without the change never asks for it.
+   * @throws as record
+   */
+  isPatched(name: string): Promise<boolean> {
+    const decision = this.#patches.get(name) ?? this.#decidePatch({ name, occurrence: 1 })
+    this.#patches.set(name, decision)
+    return decision
+  }
+
+  async #decidePatch(id: StepId): Promise<boolean> {
+    const decision = !this.isReplaying
+    // The code only runs to its recorded steps, which are then compensated: nothing new is recorded.
+    if (!decision && !this.has(id) && (this.haltReason || this.isGivingUp)) return false
+    const call = this.callAt(id, 'patch')
+    if (call.entry) return decodeValue(call.entry.output) as boolean
+    const record = {
+      ...{ ...this.#ref, ...id, ...this.#codec.encode(call, { output: decision }) },
+      ...{ kind: call.kind, tookMs: 0, completed: true, onlyIfCurrent: false },
+    }
+    const { first } = await this.#write(
+      () => this.#store.record({ ...record, position: this.#replayOrder.lastReserved }),
+      () => this.#resolveConflict(call, { output: decision }),
+    )
+    return first ? (decodeValue(this.#codec.decrypt(first).output) as boolean) : decision
+  }
+
   async #writeInOrder(
     send: (position: number) => Promise<RecordResult>,
     completed: boolean,
@@ -175,15 +217,7 @@ export class Journal extends JournalReader {
   ): Promise<JournalEntry | null | undefined> {
     const position = this.#replayOrder.reserve()
     try {
-      const { recorded, current, cancelling, at } = await retryWhileUnavailable(
-        () => send(position),
-        () => this.#attemptState.stopped(),
-      )
-      if (at) this.synchronizeClock(at)
-      if (!current) this.#attemptState.onSuperseded()
-      if (cancelling) this.#attemptState.onCancelling()
-      const first = recorded ? null : await readRecorded(current)
-      this.#entryCount++
+      const { first, recorded, at } = await this.#write(() => send(position), readRecorded)
       await this.#replayOrder.waitForTurn(position)
       // An entry that has only started does not count: a later attempt does not see its time.
       if (recorded && completed) this.#now = at
@@ -192,6 +226,21 @@ export class Journal extends JournalReader {
       this.#replayOrder.cancel(position)
       throw error
     }
+  }
+
+  async #write(
+    send: () => Promise<RecordResult>,
+    readRecorded: (current: boolean) => Promise<JournalEntry | null | undefined>,
+  ) {
+    const { recorded, current, cancelling, at } = await retryWhileUnavailable(send, () =>
+      this.#attemptState.stopped(),
+    )
+    if (at) this.synchronizeClock(at)
+    if (!current) this.#attemptState.onSuperseded()
+    if (cancelling) this.#attemptState.onCancelling()
+    const first = recorded ? null : await readRecorded(current)
+    this.#entryCount++
+    return { first, recorded, at }
   }
 
   /**

@@ -1,10 +1,13 @@
 /** Holds the entries that earlier attempts recorded, and notes which of them the code has called. */
 
-import type { JournalEntry, StepId } from '../../store/step-store.ts'
+import type { JournalEntry, StepId, StepKind } from '../../store/step-store.ts'
 import { decodeValue } from '../values/value-codec.ts'
 
 /** The name of entries about the execution as a whole. A step's name is never empty, so no step has it. */
 export const EXECUTION_ENTRY_NAME = ''
+
+/** The kinds of entries that the code does not get in the order of replay. */
+const UNORDERED_KINDS = new Set<StepKind>(['compensation', 'divergence', 'giving-up', 'patch'])
 
 /** The output of a `divergence` entry: how the code of an attempt did not fit the journal. Stored as it is. */
 export interface Divergence {
@@ -27,9 +30,8 @@ export class RecordedEntries {
   constructor(entries: readonly JournalEntry[]) {
     let position = 0
     for (const entry of entries) {
-      // Intents, compensations and entries about the whole execution are not replayed: no position of their own.
-      if (entry.completed && entry.kind !== 'compensation' && entry.name !== EXECUTION_ENTRY_NAME)
-        position++
+      // Intents are not replayed, nor are entries that are read out of order: no position of their own.
+      if (entry.completed && !UNORDERED_KINDS.has(entry.kind)) position++
       this.#entries.set(entryKey(entry), { entry, position })
       this.#uncalled.add(entryKey(entry))
       if (entry.kind !== 'divergence') continue
@@ -57,15 +59,17 @@ export class RecordedEntries {
 
   /**
    * The recorded steps that the code has not called. It need not call the steps that a diverged attempt
-   * recorded, nor those that such an attempt had not called, since the execution was released after that.
+   * recorded, nor those that such an attempt had not called, since the execution was released after that. Nor need
+   * it ask for a patch that was decided against: code without the patch does the same.
    */
   get uncalledSteps(): string[] {
     return [...this.#uncalled].flatMap((id) => {
-      const { name, occurrence, kind, attempt } = (this.#entries.get(id) as { entry: JournalEntry })
-        .entry
+      const { entry } = this.#entries.get(id) as { entry: JournalEntry }
+      const { name, occurrence, kind, attempt } = entry
       if (
         name === EXECUTION_ENTRY_NAME ||
         kind === 'compensation' ||
+        (kind === 'patch' && decodeValue(entry.output) === false) ||
         this.#divergedAttempts.has(attempt)
       )
         return []

@@ -1,18 +1,29 @@
 /** Runs a step and records its result, or replays the recorded one. */
 
+import { setMaxListeners } from 'node:events'
 import { PawlError, StepInterruptedError, TerminalError } from '../../errors/index.ts'
 import type { StepId } from '../../store/step-store.ts'
 import { runInStep } from '../current-execution.ts'
 import type { Execution } from '../execution.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { StepCall } from '../journal/journal-reader.ts'
+import { isUnkeepable } from '../limits.ts'
 import { backOff } from '../retry/backoff.ts'
 import type { ResolvedStep, StepContext } from './step-options.ts'
 import { validateValue } from './validate-value.ts'
 
+/** What a step needs to know of its execution. */
+export interface StepExecution extends Execution {
+  /**
+   * Whether a step has failed for good if it returned a value that cannot be stored. It has taken effect, so it must
+   * not run again; in a workflow, which is parked then, it does once a person has released the workflow.
+   */
+  readonly unkeepableIsFinal: boolean
+}
+
 /** Runs a step and records its result; if a result is recorded already, replays it. */
 export async function runStep(
-  execution: Execution,
+  execution: StepExecution,
   journal: Journal,
   call: StepCall,
   idempotencyKey: string,
@@ -31,13 +42,17 @@ export async function runStep(
   }
   journal.throwIfSuperseded()
   const started = performance.now()
+  let hasTakenEffect = false
   try {
     const returned = await runWithRetries(execution, call, idempotencyKey, fn, options)
     const output = await validateValue(call.name, schema, returned, 'returned')
+    hasTakenEffect = true
     const other = await journal.record(call, { output }, performance.now() - started)
     return other ? validateValue(call.name, schema, journal.adopt(other), 'recorded') : output
   } catch (error) {
-    if (!(error instanceof TerminalError)) {
+    const isLost = hasTakenEffect && isUnkeepable(error)
+    if (isLost) journal.noteLostResult()
+    if (!(error instanceof TerminalError) && !(isLost && execution.unkeepableIsFinal)) {
       journal.noteFailure(call, error)
       throw error
     }
@@ -100,20 +115,29 @@ async function runOnce(
       }),
     )
   if (timeoutMs === undefined) return run(() => execution.abortSignal)
-  const timer = new AbortController()
-  const error = new PawlError(
-    'step-timed-out',
-    `Step "${step.name}" took longer than ${timeoutMs} ms.`,
-    'Raise the timeout option, or retry the step; what it called may still have taken effect.',
-  )
-  const timeout = setTimeout(() => timer.abort(error), timeoutMs)
+  // Not AbortSignal.any: an attempt of hours has many such steps, and its signal would remember each of them.
+  const { abortSignal } = execution
+  const controller = new AbortController()
+  const abort = () => controller.abort(abortSignal.reason)
+  if (abortSignal.aborted) abort()
+  else abortSignal.addEventListener('abort', abort)
+  setMaxListeners(0, abortSignal) // Many parallel steps are no leak to warn of.
+  let timeout: NodeJS.Timeout | undefined
+  const timedOut = new Promise<never>((_, reject) => {
+    timeout = setTimeout(() => {
+      const error = new PawlError(
+        'step-timed-out',
+        `Step "${step.name}" took longer than ${timeoutMs} ms.`,
+        'Raise the timeout option, or retry the step; what it called may still have taken effect.',
+      )
+      controller.abort(error)
+      reject(error)
+    }, timeoutMs)
+  })
   try {
-    const timedOut = new Promise<never>((_, reject) => {
-      timer.signal.addEventListener('abort', () => reject(error))
-    })
-    const signal = AbortSignal.any([timer.signal, execution.abortSignal])
-    return await Promise.race([run(() => signal), timedOut])
+    return await Promise.race([run(() => controller.signal), timedOut])
   } finally {
     clearTimeout(timeout)
+    abortSignal.removeEventListener('abort', abort)
   }
 }

@@ -2,6 +2,7 @@
 
 import { PawlError } from '../../errors/index.ts'
 import type { Database } from './database.ts'
+import { detach } from './detached-database.ts'
 import { NodePostgres } from './node-postgres.ts'
 import { openPool, type PgPool } from './pg-pool.ts'
 import { PGlite, type PGliteLike } from './pglite.ts'
@@ -25,15 +26,16 @@ export async function openDatabase(
   maxConnections?: number,
 ): Promise<Database> {
   if (typeof database === 'string') {
-    return new NodePostgres(await openPool(database), timeoutMs, true, maxConnections)
+    const pool = await openPool(database)
+    return detach(new NodePostgres(pool, timeoutMs, true, maxConnections))
   }
   if (typeof (database as SelfOpening)[OPEN_DATABASE] === 'function')
     return (database as SelfOpening)[OPEN_DATABASE](timeoutMs)
   // Only PGlite runs a script (exec); only a pool provides clients (connect).
   if (typeof (database as PGliteLike).exec === 'function')
-    return new PGlite(database as PGliteLike, timeoutMs)
+    return detach(new PGlite(database as PGliteLike, timeoutMs))
   if (typeof (database as PgPool).connect === 'function') {
-    return new NodePostgres(database as PgPool, timeoutMs, false, maxConnections)
+    return detach(new NodePostgres(database as PgPool, timeoutMs, false, maxConnections))
   }
   throw new PawlError(
     'invalid-option',

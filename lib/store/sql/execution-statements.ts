@@ -163,14 +163,16 @@ export function executionStatements(schema: string) {
      * the execution done and changes nothing, and its caller adopts the recorded outcome. Any attempt may write a
      * success. A failure ('only_current' is true) may be written only by the current attempt, so that a stale
      * process cannot fail an execution that a healthy one is working on. Once an attempt has given up and runs
-     * compensations, a success too may be written only by the current attempt.
+     * compensations, a success too may be written only by the current attempt. The error of an earlier attempt
+     * is deleted: the outcome is now all there is to say.
      */
     complete: `
       with ${batchClock('$10')},
       done as (
       update ${schema}.executions e
       set status = 'done', response_status = t.status, response_headers = t.headers,
-        response_body = t.body, completed_at = clock.now, expires_at = clock.now + ${milliseconds('t.retention')}
+        response_body = t.body, last_error = null, completed_at = clock.now,
+        expires_at = clock.now + ${milliseconds('t.retention')}
       from unnest($1::uuid[], $2::int8[], $3::int4[], $4::bool[], $5::int2[], $6::bytea[], $7::bytea[], $8::int8[])
           with ordinality as t (id, incarnation, attempt, only_current, status, headers, body, retention, n),
         clock

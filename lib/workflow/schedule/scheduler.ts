@@ -1,5 +1,6 @@
 /** Runs the schedules of this process: keeps the next tick of each ready, and starts the workflow when it is due. */
 
+import { runOutsideRequests } from '../../context/outside-requests.ts'
 import { retryWhileUnavailable } from '../../engine/retry/retry-while-unavailable.ts'
 import { PawlError } from '../../errors/index.ts'
 import type { Logger } from '../../options/logger.ts'
@@ -92,7 +93,11 @@ export class Scheduler {
   }
 
   /** Starts the next tick of each schedule, unless it is started already. */
-  async ensureNextTicks(): Promise<void> {
+  ensureNextTicks(): Promise<void> {
+    return runOutsideRequests(() => this.#ensureNextTicks())
+  }
+
+  async #ensureNextTicks(): Promise<void> {
     if (!this.#isRunning || this.#entries.size === 0) return
     clearTimeout(this.#timer)
     const { store, logger } = this.#dependencies()

@@ -79,15 +79,17 @@ describe('a step', () => {
     expect(again).toMatchObject({ message: 'declined', status: 402, cause: { code: 'funds' } })
   })
 
-  it('whose value cannot be kept says where, and records nothing', async () => {
+  it('whose value cannot be kept says where, and has failed for good: its effect is there', async () => {
     const first = await begin(here)
     const returns = () => ({ lines: [{ price: new (class Money {})() }] })
-    await expect(first.execution.step('a', returns)).rejects.toMatchObject({
+    const failure = {
       code: 'value-unkeepable',
       message: expect.stringContaining('value.lines[0].price is an instance of Money'),
-    })
-    expect(await entries(first.key)).toEqual([])
+    }
+    await expect(first.execution.step('a', returns)).rejects.toMatchObject(failure)
     expect(await first.execution.step('b', () => 'goes on')).toBe('goes on')
+    const second = await next(here, first)
+    await expect(second.execution.step('a', never)).rejects.toMatchObject(failure)
   })
 
   it('gives its value also if that is a function of the context', async () => {
