@@ -13,6 +13,7 @@ describe('options of new Pawl()', () => {
     expect(defaults).toEqual({
       database: 'x',
       schema: 'pawl',
+      maxConnections: 5,
       migrate: false,
       processTimeout: 15_000,
       storeTimeout: 5000,

@@ -258,10 +258,12 @@ export class Engine {
   /** Claims the execution, or takes it over if it is free; otherwise resolves to its stored state. */
   async #acquire(call: BeginOptions): Promise<Attempt | StoredExecution> {
     const { claim } = call
+    const deadline = performance.now() + this.#storeTimeoutMs
     const giveUp = deadlineAfter(this.#storeTimeoutMs)
     const ask = <T>(operation: () => Promise<T>) => retryWhileUnavailable(operation, giveUp)
     for (;;) {
-      const result = await ask(() => this.#store.claim(claim))
+      const left = () => Math.max(1, deadline - performance.now())
+      const result = await ask(() => this.#store.claim(claim, left()))
       const options = optionsOf(call)
       if ('claimed' in result) return this.#run(result.claimed, { ...options, recorded: [] })
       const { found } = result

@@ -151,9 +151,12 @@ export class ExecutionStore {
     this.#notifications = new GroupCommit((batch) => this.#sendNotifications(batch), timeoutMs)
   }
 
-  /** Creates an execution and its first attempt, or returns the execution that exists. */
-  async claim(claim: Claim): Promise<ClaimResult> {
-    const result = await withStoreErrors(this.#claims.run(claim))
+  /**
+   * Creates an execution and its first attempt, or returns the execution that exists.
+   * @param withinMs how long it may take, in ms. Default: the database's timeout
+   */
+  async claim(claim: Claim, withinMs?: number): Promise<ClaimResult> {
+    const result = await withStoreErrors(this.#claims.run(claim, withinMs))
     if ('claimed' in result || result.found) return result
     // The concurrent insert that won has committed after this statement's snapshot: a new statement sees it.
     return { found: await this.read(claim.id) }

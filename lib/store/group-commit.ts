@@ -79,10 +79,12 @@ export class GroupCommit<Operation, Result> {
 
   /**
    * Resolves to the operation's result once the statement that carried it has committed.
-   * @throws StatementError if it takes longer than the timeout. An operation that was not sent until then never is
+   * @param withinMs how long it may take, in ms. Default and maximum: the timeout
+   * @throws StatementError if it takes longer. An operation that was not sent until then never is
    */
-  async run(operation: Operation): Promise<Result> {
-    const deadline = performance.now() + this.#timeoutMs
+  async run(operation: Operation, withinMs = this.#timeoutMs): Promise<Result> {
+    const timeoutMs = Math.min(withinMs, this.#timeoutMs)
+    const deadline = performance.now() + timeoutMs
     let queued: Queued<Operation, Result> | undefined
     const result = new Promise<Result>((resolve, reject) => {
       queued = { operation, deadline, resolve, reject, isSent: false }
@@ -93,7 +95,7 @@ export class GroupCommit<Operation, Result> {
       runOutsideRequests(() => setImmediate(() => this.#sendQueued()))
     })
     try {
-      return await inTime(this.#timeoutMs, result)
+      return await inTime(timeoutMs, result)
     } catch (error) {
       if (error !== LATE) throw error
       throw this.#giveUp(queued as Queued<Operation, Result>)

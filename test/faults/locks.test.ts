@@ -32,7 +32,7 @@ async function start(url: string, storeTimeout: string) {
       }),
     { pawl: { storeTimeout: storeTimeout as '1s' } },
   )
-  return { url: app.url, runs }
+  return { url: app.url, runs, close: app.close }
 }
 
 const count = async (sql: string) => (await database.pool.query(sql)).rows[0].n as number
@@ -75,12 +75,12 @@ describe('A lock on the whole table, as CREATE INDEX takes it', () => {
 describe('A database from which nothing comes back', () => {
   it('is a 503 within storeTimeout for each request, however many wait', async () => {
     const proxy = await startProxy(database.url)
-    const { url, runs } = await start(proxy.url, '1s')
+    const { url, runs, close } = await start(proxy.url, '1s')
     expect((await request(url, { key: freshKey() })).status).toBe(201)
     proxy.freeze()
     const took: number[] = []
     const sent: Promise<unknown>[] = []
-    for (let n = 0; n < 100; n++) {
+    for (let n = 0; n < 60; n++) {
       const sentAt = performance.now()
       const answered = request(url, { key: freshKey() }).then(({ status }) => {
         took.push(performance.now() - sentAt)
@@ -90,11 +90,12 @@ describe('A database from which nothing comes back', () => {
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
     expect(new Set(await Promise.all(sent))).toEqual(new Set([503]))
-    // Twice the time, for a machine that is busy; it was ten times as long.
-    expect(Math.max(...took)).toBeLessThan(5000)
+    // Four times the time, for a machine that is busy; it was ten times as long.
+    expect(Math.max(...took)).toBeLessThan(4000)
     proxy.restore()
     await waitFor('the store', async () => (await request(url, { key: 'after' })).status === 201)
     expect(runs.size).toBe(2)
+    await close()
     await proxy.close()
   }, 120_000)
 })

@@ -94,7 +94,9 @@ async function loseReply(
 
 describe('a claim whose reply is lost', () => {
   it('because the connection broke: it is recognised when it is sent again, and runs once', async () => {
-    const tap = await loseReply(isClaim, () => terminate('on conflict (id) do nothing'))
+    const tap = await loseReply(isClaim, () =>
+      terminate('scope, key, name, fingerprint, retention'),
+    )
     const { url, runs } = await start(tap.url)
     const key = freshKey()
     const answer = await request(url, { key })

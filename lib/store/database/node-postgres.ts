@@ -5,7 +5,7 @@ import { type CheckedOut, Connections } from './connections.ts'
 import type { Database, Query, Row } from './database.ts'
 import type { Value } from './pg-array.ts'
 import type { PgClient, PgPool } from './pg-pool.ts'
-import { resend } from './resend.ts'
+import { resend, SENDS } from './resend.ts'
 import { retryConflicts } from './retry-conflicts.ts'
 import { StatementError } from './statement-error.ts'
 import type { TransactionHost } from './transaction-host.ts'
@@ -82,7 +82,7 @@ export class NodePostgres implements Database {
     return resend(
       () => this.#connections.use(run, deadline),
       deadline,
-      () => !begun,
+      (sent) => !begun && sent < SENDS,
     )
   }
 

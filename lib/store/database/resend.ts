@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { isConnectionError } from './database.ts'
 import { alsoSentBefore } from './statement-error.ts'
 
-/** How often a statement is sent at most, if the connection breaks each time. */
-const SENDS = 3
+/** How often a statement is sent at most, if the connection breaks each time, by whoever has a deadline of its own. */
+export const SENDS = 3
 
 /** The longest pause before a statement is sent again, in ms: the first time, and after doubling. */
 const RESEND_MS = 20
@@ -19,8 +19,7 @@ const EARLY_MS = 2
  * all of which may be sent twice, and for the beginning of a transaction. What ran into the timeout is not
  * sent again.
  * @param deadline after which it is not sent again, by performance.now()
- * @param again whether to send it again after it was sent so often. By default a few times: whoever sends has a
- * deadline of its own, and goes on until then if it is worth it
+ * @param again whether to send it again after it was sent so often. Default: up to SENDS times
  */
 export async function resend<T>(
   send: () => Promise<T>,
