@@ -58,10 +58,9 @@ export interface IdempotencyOptions<Request = IncomingMessage> {
    * Run the whole request in one database transaction. The handler's writes through `execution.tx` commit
    * exactly once, together with the response and before it is sent. A 5xx, a throw or a timeout rolls
    * everything back, and a retry runs the handler again. A response that streams commits before its first
-   * byte. The transaction holds a connection of the pool while the handler runs. Two connections stay
-   * reserved for Pawl's own statements; further requests wait for a connection (for `storeTimeout`, then
-   * 503). If such a handler records steps, the pool needs at least two connections. `{ on }` uses an ORM's
-   * transaction, from `pawl/drizzle` and others. Default `false`.
+   * byte. The transaction holds a connection of the pool while the handler runs; if all are taken, further
+   * requests wait for one (for `storeTimeout`, then 503). If such a handler records steps, the pool needs at
+   * least two connections. `{ on }` uses an ORM's transaction, from `pawl/drizzle` and others. Default `false`.
    */
   transaction?: boolean | { on: TransactionHost<unknown> }
   /**

@@ -8,6 +8,7 @@ import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Pawl } from '../../lib/index.ts'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
+import type { StatementError } from '../../lib/store/database/statement-error.ts'
 import { migrate } from '../../lib/store/migrate.ts'
 import { silent, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
@@ -103,6 +104,26 @@ ${process.getuid?.() === 0 ? 'user = nobody' : ''}
       expect(answer.size).toBe(1)
       expect([...answer][0]).toMatch(/^201 /)
     }
+  })
+
+  it('cancels a statement that takes too long, and knows when it has ended', async () => {
+    const pool = new pg.Pool({ connectionString: url })
+    const db = new NodePostgres(pool, 300, false)
+    await database.pool.query('create table guarded (n int)')
+    const locker = await database.pool.connect()
+    await locker.query('begin; lock table guarded')
+    const sent = db.query('insert into guarded values (1)')
+    const error: unknown = await sent.catch((error) => error)
+    expect(error).toMatchObject({ name: 'StatementError', kind: 'timeout' })
+    await (error as StatementError).ended
+    const waiting = `select from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock'`
+    expect((await database.pool.query(waiting)).rowCount).toBe(0)
+    await locker.query('commit')
+    locker.release()
+    expect(await db.query('select n from guarded')).toEqual([])
+    await db.close()
+    await pool.end()
   })
 
   it('raises synchronous_commit for its own transactions, and leaves the sessions as they were', async () => {
