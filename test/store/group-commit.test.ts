@@ -27,7 +27,7 @@ const refusal = failed('22001')
 describe('group commit', () => {
   it('sends at once when idle', async () => {
     const { batches, send } = byHand()
-    const result = new GroupCommit(send, 10_000).run(1)
+    const result = new GroupCommit(send, Number.POSITIVE_INFINITY).run(1)
     await turn()
     expect(batches).toHaveLength(1)
     batches[0]?.succeed()
@@ -36,7 +36,7 @@ describe('group commit', () => {
 
   it('sends what arrived together as one statement', async () => {
     const { batches, send } = byHand()
-    const group = new GroupCommit(send, 10_000)
+    const group = new GroupCommit(send, Number.POSITIVE_INFINITY)
     for (const n of [1, 2, 3]) group.run(n)
     await turn()
     expect(batches.map((batch) => batch.operations)).toEqual([[1, 2, 3]])
@@ -44,7 +44,7 @@ describe('group commit', () => {
 
   it('collects while a statement is in flight, and sends all of it as the next', async () => {
     const { batches, send } = byHand()
-    const group = new GroupCommit(send, 10_000)
+    const group = new GroupCommit(send, Number.POSITIVE_INFINITY)
     group.run(1)
     await turn()
     for (const n of [2, 3, 4]) {
@@ -96,7 +96,7 @@ describe('group commit', () => {
 
   it('rejects all operations of a statement whose connection broke, and goes on', async () => {
     const { batches, send } = byHand()
-    const group = new GroupCommit(send, 10_000)
+    const group = new GroupCommit(send, Number.POSITIVE_INFINITY)
     const results = Promise.allSettled([1, 2, 3].map((n) => group.run(n)))
     await turn()
     const broken = new Error('Connection terminated unexpectedly')

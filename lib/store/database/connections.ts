@@ -233,7 +233,7 @@ export class Connections {
       () => true,
       (error) => !isConnectionError(error),
     )
-    const request = requestCancel(this.#pool, client, CANCEL_MS)
+    const request = requestCancel(this.#pool, client, CANCEL_MS).catch(ignore)
     const ended = await Promise.race([settled, sleep(CANCEL_MS, false, { ref: false })])
     if (!ended) destroySocket(client)
     // Closed in any case: a cancel request that arrives late would hit the next statement on it.
