@@ -1,11 +1,14 @@
 /** Deletes expired executions from the database at intervals. */
 
 import type { Logger } from '../options/logger.ts'
-import type { Database } from './database/database.ts'
+import { classify, type Database } from './database/database.ts'
 import { executionStatements } from './sql/execution-statements.ts'
 
 /** How many executions one statement deletes at most. */
-const BATCH_SIZE = 1000
+const MAX_BATCH = 1000
+
+/** By how much the batch grows again with each statement that succeeds. */
+const BATCH_GROWTH = 20
 
 /**
  * Deletes expired executions at intervals, in batches. Every process does so and skips the rows that another one
@@ -19,6 +22,11 @@ export class Retention {
   #timer: NodeJS.Timeout | undefined
   #running: Promise<unknown> = Promise.resolve()
   #stopped = false
+  /**
+   * How many executions the next statement deletes at most. Journals may be so long that a larger batch runs into a
+   * timeout: it is halved then, and grows slowly, so that few statements are in vain.
+   */
+  #batchSize = MAX_BATCH
 
   constructor(db: Database, schema: string, intervalMs: number, logger: Logger) {
     this.#db = db
@@ -51,16 +59,33 @@ export class Retention {
   async sweep(): Promise<number> {
     const started = performance.now()
     let deleted = 0
-    let batch: number
-    do {
-      batch = (await this.#db.query(this.#sql.deleteExpired, [BATCH_SIZE])).length
+    for (let more = true; more && !this.#stopped; ) {
+      const limit = this.#batchSize
+      const batch = await this.#deleteBatch(limit)
+      if (batch === null) continue
       deleted += batch
+      more = batch === limit
       if (batch > 0) {
         const ms = Math.round(performance.now() - started)
-        this.#logger.debug('retention', { deleted, ms, more: batch === BATCH_SIZE })
+        this.#logger.debug('retention', { deleted, ms, more })
       }
-    } while (batch === BATCH_SIZE && !this.#stopped)
+    }
     await this.#db.query(this.#sql.deleteDeadProcesses, [])
     return deleted
+  }
+
+  /** Deletes at most `limit` executions. @returns how many; null if that took too long, and fewer are tried next */
+  async #deleteBatch(limit: number): Promise<number | null> {
+    try {
+      const deleted = (await this.#db.query(this.#sql.deleteExpired, [limit])).length
+      this.#batchSize = Math.min(limit + BATCH_GROWTH, MAX_BATCH)
+      return deleted
+    } catch (error) {
+      // Not only statement_timeout: the client's own timeout, and a lack of memory, are no different.
+      if (limit === 1 || classify(error) !== 'unavailable') throw error
+      this.#batchSize = Math.ceil(limit / 2)
+      this.#logger.debug('retention: deleting fewer at a time', { batch: this.#batchSize, error })
+      return null
+    }
   }
 }

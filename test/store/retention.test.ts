@@ -61,6 +61,51 @@ describe('retention', () => {
     ])
   })
 
+  it('halves the batch where a timeout ends the statement, down to one, and lets it grow again', async () => {
+    await fill(600)
+    const { db } = await openStore(database.url)
+    const limits: number[] = []
+    let most = 1
+    // A timeout of the server itself, as with journals of which it can delete so many in time.
+    const slow = Object.assign(Object.create(db), {
+      query: async (...[text, values]: Parameters<typeof db.query>) => {
+        if (text !== sql.deleteExpired) return db.query(text, values)
+        const [limit] = values as [number]
+        limits.push(limit)
+        if (limit <= most) return db.query(text, values)
+        return db.transaction(async (query) => {
+          await query('set local statement_timeout = 1')
+          await query('select pg_sleep(60)')
+          return []
+        })
+      },
+    })
+    const sweeper = new Retention(slow, 'pawl', 60_000, silent)
+    most = 30
+    expect(await sweeper.sweep()).toBe(600)
+    expect(limits.slice(0, 9)).toEqual([1000, 500, 250, 125, 63, 32, 16, 36, 18])
+    most = 0
+    await expect(sweeper.sweep()).rejects.toMatchObject({ code: '57014' })
+    expect(limits.at(-1)).toBe(1)
+    most = 1000
+    limits.length = 0
+    await fill(3000)
+    expect(await sweeper.sweep()).toBe(3000)
+    expect(limits.slice(0, 3)).toEqual([1, 21, 41])
+    expect(Math.max(...limits)).toBeGreaterThan(300)
+  })
+
+  it('stops at once if the database refuses the statement', async () => {
+    const { db } = await openStore(database.url)
+    let sent = 0
+    const refused = Object.assign(Object.create(db), {
+      query: () => ++sent && db.query('nonsense'),
+    })
+    const sweeper = new Retention(refused, 'pawl', 60_000, silent)
+    await expect(sweeper.sweep()).rejects.toMatchObject({ code: '42601' })
+    expect(sent).toBe(1)
+  })
+
   it('leaves alone what a live process is running, and deletes what a dead one was', async () => {
     const [live, dead] = await Promise.all([
       openStore(database.url),
