@@ -4,7 +4,6 @@ import type { Attempt } from '../engine/attempt.ts'
 import { runInExecution } from '../engine/current-execution.ts'
 import type { Journal } from '../engine/journal/journal.ts'
 import { LimitError } from '../engine/limits.ts'
-import { delayAfter } from '../engine/retry/backoff.ts'
 import { withTimeout } from '../engine/retry/with-timeout.ts'
 import {
   CancelledError,
@@ -14,6 +13,7 @@ import {
   WorkflowTimeoutError,
 } from '../errors/index.ts'
 import type { Logger } from '../options/logger.ts'
+import { delayAfter } from '../store/database/backoff.ts'
 import type { Outcome } from '../store/execution-store.ts'
 import type { LeasedExecution } from '../store/wakeup-store.ts'
 import { parseWithSchema, type WorkflowDefinition } from './definition.ts'

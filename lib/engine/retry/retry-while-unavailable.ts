@@ -1,7 +1,7 @@
 /** Repeats a database operation while PostgreSQL is unavailable. */
 
 import { PawlError } from '../../errors/index.ts'
-import { backOff } from './backoff.ts'
+import { backOff } from '../../store/database/backoff.ts'
 
 const BACKOFF = { firstMs: 20, maxMs: 1000 }
 
