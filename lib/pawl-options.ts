@@ -41,7 +41,10 @@ export interface PawlOptions {
   processTimeout?: Duration
   /** How long a statement may take, and a request waits for an unreachable database. Default `'5s'`. */
   storeTimeout?: Duration
-  /** How long `stop()` waits for running requests and workflows. Default `'10s'`. */
+  /**
+   * How long `stop()` waits for running requests and workflows; `stop()` ends within this plus `storeTimeout`.
+   * Default `'10s'`.
+   */
   drainTimeout?: Duration
   /**
    * How many workflows this process runs at a time, if it defines any. `false`: the process only starts

@@ -8,6 +8,7 @@ import { Engine } from './engine/engine.ts'
 import { type ExecutionName, type ExecutionState, executionIdOf } from './engine/execution-name.ts'
 import { Observer } from './engine/observer.ts'
 import { retryWhileUnavailableFor } from './engine/retry/retry-while-unavailable.ts'
+import { withTimeout } from './engine/retry/with-timeout.ts'
 import { startedInstances } from './engine/started-instances.ts'
 import { Encryptor } from './engine/values/encryptor.ts'
 import { Worker } from './engine/worker.ts'
@@ -86,20 +87,18 @@ export class Pawl extends WorkflowApi implements PawlLike {
    */
   async start(): Promise<void> {
     if (this.#state === 'started') return
-    const { database, maxConnections, schema, storeTimeout, logger } = this.#options
+    const {
+      database,
+      maxConnections,
+      schema,
+      storeTimeout,
+      logger,
+      instance = null,
+    } = this.#options
     const db = await openDatabase(database, storeTimeout, maxConnections)
     const id = randomUUID()
-    const heartbeat = new Heartbeat(
-      db,
-      schema,
-      {
-        id,
-        instance: this.#options.instance ?? null,
-        version,
-        timeoutMs: this.#options.processTimeout,
-      },
-      logger,
-    )
+    const timeoutMs = this.#options.processTimeout
+    const heartbeat = new Heartbeat(db, schema, { id, instance, version, timeoutMs }, logger)
     try {
       if (this.#options.migrate) {
         const applied = await migrate(db, schema)
@@ -139,14 +138,7 @@ export class Pawl extends WorkflowApi implements PawlLike {
     retention.start()
     const wakeups = new WakeupStore(db, schema, id, this.#options.processTimeout)
     this.#components = {
-      db,
-      store,
-      changeListener,
-      engine,
-      observer,
-      heartbeat,
-      retention,
-      wakeups,
+      ...{ db, store, changeListener, engine, observer, heartbeat, retention, wakeups },
       worker: null,
     }
     this.#startWorker()
@@ -175,6 +167,9 @@ export class Pawl extends WorkflowApi implements PawlLike {
    * Takes no more keyed requests, waits for running ones (at most `drainTimeout`), releases the rest so
    * that other processes can continue them at once, and removes this process from the database. Call
    * it after the server stopped listening.
+   *
+   * Resolves within `drainTimeout` plus `storeTimeout`, also if the database does not answer. Then other
+   * processes continue the rest once this process counts as dead, after `processTimeout`.
    */
   async stop(): Promise<void> {
     const components = this.#components
@@ -182,20 +177,30 @@ export class Pawl extends WorkflowApi implements PawlLike {
     this.#state = 'stopped'
     startedInstances.delete(this)
     components.observer.stop()
-    await Promise.all([components.worker?.stop(), this.workflows.stop()])
-    await components.engine.stop(this.#options.drainTimeout)
+    const { drainTimeout, storeTimeout, logger } = this.#options
+    const hasLeft = this.#leave(components).then(() => true)
+    if (await withTimeout(drainTimeout + storeTimeout, hasLeft)) return
+    logger.warn('stop(): the database did not answer in time; what runs here is continued later')
+  }
+
+  /** Lets running executions end, releases the rest, and removes this process from the database. */
+  async #leave(components: Components): Promise<void> {
+    const { drainTimeout, storeTimeout, logger } = this.#options
+    const { engine, store, retention, changeListener, heartbeat, db } = components
+    const drained = performance.now() + drainTimeout
+    // A poll under way may lease executions, which then run or are released; it may also not be answered.
+    const polled = Promise.all([components.worker?.stop(), this.workflows.stop()])
+    await withTimeout(Math.max(drainTimeout, storeTimeout), polled)
+    await engine.stop(drained - performance.now())
     // Tells the workers of other processes to continue the released executions now.
-    await components.store.notify([WORK_DUE])
-    try {
-      await components.retention.stop()
-      await components.changeListener.close()
-      await components.heartbeat.stop()
-    } catch (error) {
+    await store.notify([WORK_DUE])
+    const ends = [retention.stop(), changeListener.close(), heartbeat.stop()]
+    for (const end of await Promise.allSettled(ends)) {
       // The other processes delete the row once its heartbeat has expired.
-      this.#options.logger.warn('could not remove this process from the database', { error })
-    } finally {
-      await components.db.close()
+      if (end.status === 'rejected')
+        logger.warn('could not remove this process from the database', { error: end.reason })
     }
+    await db.close()
   }
 
   /**

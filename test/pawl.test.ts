@@ -6,6 +6,7 @@ import { Pawl, type PawlError, type PawlOptions } from '../lib/index.ts'
 import { silent, startApp } from './helpers/app.ts'
 import { spawnApp } from './helpers/child.ts'
 import { withDatabase } from './helpers/database.ts'
+import { startProxy } from './helpers/proxy.ts'
 import { freshKey, request } from './helpers/request.ts'
 import { runsByKey, withRuns } from './helpers/runs.ts'
 import { waitFor } from './helpers/wait-for.ts'
@@ -180,6 +181,23 @@ describe('a stop while requests run', () => {
       expect((await first).status).toBe(503)
     },
   )
+})
+
+describe('a stop while the database does not answer', () => {
+  it('ends within drainTimeout and one storeTimeout', async () => {
+    const proxy = await startProxy(database.url)
+    const app = await start({}, { database: proxy.url, drainTimeout: '2s', storeTimeout: '4s' })
+    app.pawl.workflow('idle', () => {})
+    request(app.url, { key: freshKey() }).catch(() => {})
+    await app.running(1)
+    proxy.freeze()
+    const started = performance.now()
+    await app.pawl.stop()
+    // Six seconds. One timeout after the other would be fourteen.
+    expect(performance.now() - started).toBeLessThan(11_000)
+    app.letGo()
+    await proxy.close()
+  })
 })
 
 describe('two processes behind one database', () => {

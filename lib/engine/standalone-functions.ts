@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto'
 import { PawlError } from '../errors/index.ts'
+import { runAppTransaction } from '../store/database/app-transaction.ts'
 import { retryConflicts } from '../store/database/retry-conflicts.ts'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
 import { currentExecution } from './current-execution.ts'
@@ -45,7 +46,7 @@ export const transaction = (async <T>(
   const { fn, options } = parseTransactionArguments(...rest)
   const host = options?.on ?? defaultHost(name)
   return retryConflicts(() =>
-    host.transaction(async (tx) => fn(tx as never), options?.isolation),
+    runAppTransaction(host, async (tx) => fn(tx as never), options?.isolation),
   ) as Promise<T>
 }) as RunTransaction
 

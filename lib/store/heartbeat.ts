@@ -3,7 +3,9 @@
 import { hostname } from 'node:os'
 import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Logger } from '../options/logger.ts'
-import type { Database } from './database/database.ts'
+import type { Database, Row } from './database/database.ts'
+import type { Value } from './database/pg-array.ts'
+import { retryConflicts } from './database/retry-conflicts.ts'
 import { executionStatements } from './sql/execution-statements.ts'
 
 export interface ProcessOptions {
@@ -60,15 +62,13 @@ export class Heartbeat {
 
   async #register(instance: string | null): Promise<number> {
     const { id, version, timeoutMs } = this.#options
-    const rows = await this.#db.urgent(this.#sql.register, [
-      id,
-      instance,
-      hostname(),
-      process.pid,
-      version,
-      timeoutMs,
-    ])
-    return rows.length
+    const values = [id, instance, hostname(), process.pid, version, timeoutMs]
+    return (await this.#send(this.#sql.register, values)).length
+  }
+
+  /** Processes of one deploy register at the same time, and conflict where the role's default is serializable. */
+  #send(sql: string, values: readonly Value[]): Promise<Row[]> {
+    return retryConflicts(() => this.#db.urgent(sql, values))
   }
 
   async #beat(): Promise<void> {
@@ -76,10 +76,8 @@ export class Heartbeat {
     if (this.#inFlight >= 3) return
     this.#inFlight++
     try {
-      const rows = await this.#db.urgent(this.#sql.heartbeat, [
-        this.#options.id,
-        this.#options.timeoutMs,
-      ])
+      const { id, timeoutMs } = this.#options
+      const rows = await this.#send(this.#sql.heartbeat, [id, timeoutMs])
       if (rows.length === 0 && !this.#stopped) {
         // Another process considered this one dead, or was started under the same instance name. Register
         // again, without retiring any other process. There is still at most one outcome per execution.

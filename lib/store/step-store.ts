@@ -1,10 +1,9 @@
 /** Reads and writes journal entries, the recorded steps of executions. */
 
-import { registerTransaction, runInTransaction } from './database/app-transaction.ts'
+import { runAppTransaction, runInTransaction } from './database/app-transaction.ts'
 import { toBufferOrNull } from './database/buffers.ts'
 import type { Database } from './database/database.ts'
 import { column, PgArray } from './database/pg-array.ts'
-import { revocableHandle } from './database/revocable-handle.ts'
 import { withStoreErrors } from './database/store-errors.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './database/transaction-host.ts'
 import type { AttemptRef, Outcome } from './execution-store.ts'
@@ -169,16 +168,7 @@ export class StepStore {
     work: (tx: Tx, run: RunStatement) => Promise<T>,
     isolation: IsolationLevel | undefined,
   ): Promise<T> {
-    const enlisted = this.#db.wrapHost?.(host) ?? host
-    return enlisted.transaction(async (tx, run) => {
-      const { handle, revoke } = revocableHandle(tx)
-      registerTransaction(handle, run)
-      try {
-        return await work(handle, run)
-      } finally {
-        revoke()
-      }
-    }, isolation)
+    return runAppTransaction(this.#db.wrapHost?.(host) ?? host, work, isolation)
   }
 
   /**

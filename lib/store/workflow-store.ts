@@ -6,7 +6,7 @@ import type { Database } from './database/database.ts'
 import { column, type Element, PgArray } from './database/pg-array.ts'
 import { withStoreErrors } from './database/store-errors.ts'
 import type { RunStatement } from './database/transaction-host.ts'
-import { type AttemptRef, type ExecutionKind, WORK_DUE } from './execution-store.ts'
+import type { AttemptRef, ExecutionKind } from './execution-store.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type WorkflowStatements, workflowStatements } from './sql/workflow-statements.ts'
 import type { RecordResult, StepId } from './step-store.ts'
@@ -79,7 +79,6 @@ export interface SignalRecord extends AttemptRef, StepId {
 export class WorkflowStore {
   readonly #db: Database
   readonly #sql: WorkflowStatements
-  readonly #channel: string
   readonly #owner: string
   readonly #leaseMs: number
   readonly #starts: GroupCommit<NewExecution, StartResult | null>
@@ -94,7 +93,6 @@ export class WorkflowStore {
   constructor(db: Database, schema: string, owner: string, leaseMs: number) {
     this.#db = db
     this.#sql = workflowStatements(`"${schema}"`)
-    this.#channel = schema
     this.#owner = owner
     this.#leaseMs = leaseMs
     const { timeoutMs } = db
@@ -143,8 +141,6 @@ export class WorkflowStore {
       String(start.priority),
       String(start.delayMs),
       start.timeoutMs === null ? null : String(start.timeoutMs),
-      this.#channel,
-      WORK_DUE,
     ])) as string | null
   }
 

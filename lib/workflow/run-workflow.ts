@@ -5,7 +5,6 @@ import type { Attempt } from '../engine/attempt.ts'
 import { runInExecution } from '../engine/current-execution.ts'
 import type { Journal } from '../engine/journal/journal.ts'
 import { isUnkeepable } from '../engine/limits.ts'
-import { delayAfter } from '../engine/retry/backoff.ts'
 import { withTimeout } from '../engine/retry/with-timeout.ts'
 import {
   CancelledError,
@@ -15,6 +14,7 @@ import {
   WorkflowTimeoutError,
 } from '../errors/index.ts'
 import type { Logger } from '../options/logger.ts'
+import { delayAfter } from '../store/database/backoff.ts'
 import type { Outcome } from '../store/execution-store.ts'
 import type { LeasedExecution } from '../store/wakeup-store.ts'
 import { parseWithSchema, type WorkflowDefinition } from './definition.ts'

@@ -1,6 +1,7 @@
 /** Starts executions of workflows: validates input and options, checks the queue, and stores the new execution. */
 
 import { hash, randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import canonicalize from 'canonicalize'
 import type { z } from 'zod'
 import { currentExecution, currentStep } from '../engine/current-execution.ts'
@@ -11,7 +12,7 @@ import { encodeValue } from '../engine/values/value-codec.ts'
 import type { Reservation } from '../engine/worker.ts'
 import { PawlError } from '../errors/index.ts'
 import { parseOptions } from '../options/parse-options.ts'
-import { runStatementOf } from '../store/database/app-transaction.ts'
+import { afterTransaction, runStatementOf } from '../store/database/app-transaction.ts'
 import { type ExecutionKind, WORK_DUE } from '../store/execution-store.ts'
 import type { LeasedExecution } from '../store/wakeup-store.ts'
 import type { NewExecution } from '../store/workflow-store.ts'
@@ -20,6 +21,12 @@ import type { WorkflowDependencies } from './dependencies.ts'
 import { startOptions } from './option-schemas.ts'
 import type { StartOptions } from './start-options.ts'
 import { checkSize } from './workflow-outcome.ts'
+
+/**
+ * The pauses before each look whether the app has committed a transaction, in ms: five seconds together. After
+ * that, waiting for the polling of the workers takes no longer.
+ */
+const LOOK_PAUSES_MS = [20, 40, 80, 160, 320, 500, 500, 500, 500, 500, 500, 500, 500]
 
 /** The validated options and input of an execution to be started. */
 interface ValidatedStart {
@@ -189,10 +196,32 @@ export class WorkflowStarter {
   async #startInTransaction(tx: unknown, start: NewExecution): Promise<void> {
     const found = await this.#dependencies().workflows.startInTransaction(runStatementOf(tx), start)
     if (found && !found.equals(start.fingerprint)) throw keyReused(start)
+    if (found) return
+    if (!afterTransaction(tx, () => this.#announce())) void this.#announceOnceCommitted(start.id)
+  }
+
+  /** Tells the workers of all processes that an execution is due. */
+  #announce(): void {
+    void this.#dependencies().store.notify([WORK_DUE])
+    this.#worker.pollNow()
+  }
+
+  /**
+   * Looks a few times whether the app has committed the transaction that starts an execution, and then announces
+   * it. If the transaction is open for longer, the workers' own polling finds the execution.
+   */
+  async #announceOnceCommitted(id: string): Promise<void> {
+    const { store, engine } = this.#dependencies()
+    for (const pauseMs of LOOK_PAUSES_MS) {
+      await sleep(pauseMs, undefined, { ref: false })
+      if (engine.isStopped) return
+      // A look that fails counts as one that sees nothing.
+      if (await store.read(id).catch(() => null)) return this.#announce()
+    }
   }
 
   async #startNow(definition: WorkflowDefinition, start: NewExecution): Promise<void> {
-    const { workflows, store, storeTimeoutMs, engine } = this.#dependencies()
+    const { workflows, storeTimeoutMs, engine } = this.#dependencies()
     // If this process can run the execution, it does so at once, without waiting for a worker to find it.
     const canRun = !start.queue && start.delayMs === 0
     const reservation = canRun ? this.#worker.reserve(definition) : null
@@ -208,10 +237,7 @@ export class WorkflowStarter {
         if (started?.kind === 'started') {
           const { ref, at } = started
           if (reservation) reservation.run(leasedExecutionOf({ ...start, ...ref, at }))
-          else if (start.delayMs === 0) {
-            store.notify([WORK_DUE])
-            this.#worker.pollNow()
-          }
+          else if (start.delayMs === 0) this.#announce()
           return
         }
         if (started?.expired)

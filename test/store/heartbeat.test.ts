@@ -137,6 +137,19 @@ describe('a process', () => {
     expect((await row(id)).alive).toBe(true)
   })
 
+  it('registers although processes that start with it conflict under serializable', async () => {
+    let sent = 0
+    const db = watched((sql) => {
+      if (!sql.includes('registered as') || ++sent > 2) return undefined
+      return database.pool.query(
+        `do $$ begin raise exception 'conflict' using errcode = 'serialization_failure'; end $$`,
+      )
+    })
+    const { id } = await start({ instance: 'web-1' }, db)
+    expect(sent).toBe(3)
+    expect((await row(id)).alive).toBe(true)
+  })
+
   it('does not queue heartbeats for a database that does not answer', async () => {
     let beats = 0
     const db = watched((sql) => {

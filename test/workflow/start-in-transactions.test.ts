@@ -1,6 +1,7 @@
 import { drizzle } from 'drizzle-orm/node-postgres'
 import pg from 'pg'
-import { describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { type Pawl, transaction } from '../../lib/index.ts'
 import { drizzleTransactions } from '../../lib/transactions/drizzle.ts'
 import { startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
@@ -67,6 +68,69 @@ describe('A workflow that is started in a transaction of the app', () => {
     await one.query('commit')
     expect(await handle.result()).toBe('new')
     await Promise.all([one.end(), two.end()])
+  })
+
+  it('notifies nobody inside that transaction, whose commit would take a lock of the whole cluster', async () => {
+    const pawl = app.pawl()
+    const echo = pawl.workflow('echo', (_, said: string) => said)
+    await pawl.start()
+    const [one, listener] = await twoClients()
+    const notified: pg.Notification[] = []
+    listener.on('notification', (notification) => notified.push(notification))
+    await listener.query('commit; listen pawl')
+    const handle = await echo.start('hello', { tx: one })
+    await one.query('commit')
+    expect(await handle.result()).toBe('hello')
+    // Of another session, so that what was notified before has arrived with it.
+    await database.pool.query(`notify pawl, 'the end'`)
+    await waitFor('the end', () => notified.some(({ payload }) => payload === 'the end'))
+    const { processID } = one as unknown as { processID: number }
+    expect(notified.filter(({ processId }) => processId === processID)).toEqual([])
+    await Promise.all([one.end(), listener.end()])
+  })
+
+  describe.each(['this process', 'another process'])('is found without polling by %s', (where) => {
+    beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }))
+    afterEach(() => void vi.useRealTimers())
+
+    /** A workflow that is started here; no worker polls by its timer. */
+    async function echoThere() {
+      const worker = app.pawl()
+      const here = where === 'this process' ? worker : app.pawl({ workers: false })
+      const define = (pawl: Pawl) => pawl.workflow('echo', (_, said: string) => said)
+      const echo = define(here)
+      if (here !== worker) define(worker)
+      // Polls once at its start. Idle then, and it listens.
+      await worker.start()
+      if (here !== worker) await here.start()
+      const listens = `select from pg_stat_activity
+        where datname = current_database() and state = 'idle' and query = 'listen "pawl"'`
+      while ((await database.pool.query(listens)).rowCount === 0);
+      return { pawl: here, echo }
+    }
+
+    it.each(['pg', 'kysely'])('after transaction() over %s', async (library) => {
+      const { pawl, echo } = await echoThere()
+      const kysely = await openKysely(database.url)
+      const on = library === 'kysely' ? kysely.on : pawl.host
+      const handle = await transaction('start it', { on } as object, async (tx: unknown) => {
+        const handle = await echo.start('hello', { tx })
+        await expect(handle.status()).rejects.toMatchObject({ code: 'execution-missing' })
+        return handle
+      })
+      expect(await handle.result()).toBe('hello')
+      await kysely.close()
+    })
+
+    it('after a transaction that the app runs itself', async () => {
+      const { echo } = await echoThere()
+      const [one, two] = await twoClients()
+      const handle = await echo.start('hello', { tx: one })
+      await new Promise((resolve) => setImmediate(resolve))
+      await one.query('commit')
+      expect(await handle.result()).toBe('hello')
+      await Promise.all([one.end(), two.end()])
+    })
   })
 
   it.each(['pg', 'kysely', 'drizzle'])('of execution.transaction, over %s', async (library) => {

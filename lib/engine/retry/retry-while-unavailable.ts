@@ -1,8 +1,8 @@
 /** Repeats a database operation while PostgreSQL is unavailable. */
 
 import { PawlError } from '../../errors/index.ts'
+import { backOff } from '../../store/database/backoff.ts'
 import { alsoSentBefore } from '../../store/database/statement-error.ts'
-import { backOff } from './backoff.ts'
 
 const BACKOFF = { firstMs: 20, maxMs: 1000 }
 

@@ -8,8 +8,8 @@ import {
   parseOptions,
   positiveDuration,
 } from '../../options/parse-options.ts'
+import type { Backoff } from '../../store/database/backoff.ts'
 import type { IsolationLevel, TransactionHost } from '../../store/database/transaction-host.ts'
-import type { Backoff } from '../retry/backoff.ts'
 
 /** The argument of a step's function. */
 export interface StepContext {

@@ -2,13 +2,13 @@
 
 import { setMaxListeners } from 'node:events'
 import { PawlError, StepInterruptedError, TerminalError } from '../../errors/index.ts'
+import { backOff } from '../../store/database/backoff.ts'
 import type { StepId } from '../../store/step-store.ts'
 import { runInStep } from '../current-execution.ts'
 import type { Execution } from '../execution.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { StepCall } from '../journal/journal-reader.ts'
 import { isUnkeepable } from '../limits.ts'
-import { backOff } from '../retry/backoff.ts'
 import type { ResolvedStep, StepContext } from './step-options.ts'
 import { validateValue } from './validate-value.ts'
 

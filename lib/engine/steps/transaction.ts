@@ -1,13 +1,13 @@
 /** Runs a transaction step, whose journal entry commits together with the app's writes, or replays it. */
 
 import { PawlError, TerminalError } from '../../errors/index.ts'
+import { backOff } from '../../store/database/backoff.ts'
 import { isConflict, type TransactionHost } from '../../store/database/transaction-host.ts'
 import type { StepStore } from '../../store/step-store.ts'
 import { runInStep } from '../current-execution.ts'
 import type { Execution } from '../execution.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { StepCall } from '../journal/journal-reader.ts'
-import { backOff } from '../retry/backoff.ts'
 import type { resolveTransaction } from './step-options.ts'
 import { validateValue } from './validate-value.ts'
 

@@ -1,7 +1,13 @@
-/** Runs Pawl's statements inside a transaction of the app, and explains why one fails there. */
+/** Runs transactions of the app, and Pawl's statements inside them, and explains why one fails there. */
 
 import { PawlError } from '../../errors/index.ts'
-import { hasSqlState, type RunStatement } from './transaction-host.ts'
+import { revocableHandle } from './revocable-handle.ts'
+import {
+  hasSqlState,
+  type IsolationLevel,
+  type RunStatement,
+  type TransactionHost,
+} from './transaction-host.ts'
 
 /**
  * Runs a statement of Pawl, which returns at most one row with one column, inside a transaction of the app.
@@ -56,13 +62,50 @@ function toPawlError(error: unknown): unknown {
   return error
 }
 
-/** For each transaction that Pawl passed to the app: the function that runs Pawl's statements in it. */
-const runStatements = new WeakMap<object, RunStatement>()
+/** A transaction of the app that Pawl runs. */
+interface AppTransaction {
+  /** Runs Pawl's statements in it. */
+  run: RunStatement
+  /** Called once it has ended. */
+  onEnd: (() => void)[]
+}
 
-/** Remembers how to run Pawl's statements in a transaction that Pawl passes to the app. */
-export function registerTransaction(tx: unknown, run: RunStatement): void {
-  if (typeof tx === 'object' && tx !== null) runStatements.set(tx, run)
-  if (typeof tx === 'function') runStatements.set(tx, run)
+/** By the handle that the app gets. */
+const transactions = new WeakMap<object, AppTransaction>()
+
+/**
+ * Runs `work` in a transaction of the app. The handle that `work` gets throws after the transaction's end.
+ * @param isolation default: the host's default
+ */
+export async function runAppTransaction<Tx, T>(
+  host: TransactionHost<Tx>,
+  work: (tx: Tx, run: RunStatement) => Promise<T>,
+  isolation: IsolationLevel | undefined,
+): Promise<T> {
+  const onEnd: (() => void)[] = []
+  try {
+    return await host.transaction(async (tx, run) => {
+      const { handle, revoke } = revocableHandle(tx)
+      transactions.set(handle as object, { run, onEnd })
+      try {
+        return await work(handle, run)
+      } finally {
+        revoke()
+      }
+    }, isolation)
+  } finally {
+    for (const ended of onEnd) ended()
+  }
+}
+
+/**
+ * Calls `onEnd` once the transaction has ended, also if it was rolled back: the reply of a commit may be lost.
+ * @returns false if the app runs the transaction itself, so that Pawl does not learn of its end
+ */
+export function afterTransaction(tx: unknown, onEnd: () => void): boolean {
+  const transaction = transactions.get(tx as object)
+  transaction?.onEnd.push(onEnd)
+  return transaction !== undefined
 }
 
 /**
@@ -71,7 +114,7 @@ export function registerTransaction(tx: unknown, run: RunStatement): void {
  * @throws PawlError `invalid-option`
  */
 export function runStatementOf(tx: unknown): RunStatement {
-  const run = runStatements.get(tx as object)
+  const run = transactions.get(tx as object)?.run
   if (run) return run
   const client = tx as { query?: (sql: string, values: unknown) => Promise<{ rows: never[] }> }
   if (typeof client?.query === 'function') {

@@ -66,7 +66,8 @@ export function workflowStatements(schema: string) {
      * Creates an execution inside a transaction of the app: it starts if and when that commits. Safe: as `start`; a
      * concurrent start of the same key waits for this transaction. The result has one column: null if created;
      * otherwise the fingerprint of the existing execution, or 'expired', or 'unseen' if the existing one was
-     * committed after this statement's snapshot, so that only the next statement sees it.
+     * committed after this statement's snapshot, so that only the next statement sees it. It does not notify: a
+     * transaction that does takes a lock that all notifying transactions of the cluster share, through its commit.
      */
     startInTransaction: `${start(
       clock,
@@ -78,8 +79,7 @@ export function workflowStatements(schema: string) {
       'false',
       'null::uuid',
       '0',
-    )},
-      notified as (select pg_notify($17::text, $18::text))
+    )}
       select case
           when started.id is not null then null
           when e.id is null then 'unseen'
@@ -88,7 +88,6 @@ export function workflowStatements(schema: string) {
         end as found
       from input
       cross join clock
-      cross join notified
       left join started on started.id = input.id
       left join ${schema}.executions e on e.id = input.id`,
 

@@ -2,7 +2,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { runInExecution } from '../../../lib/engine/current-execution.ts'
-import { delayAfter } from '../../../lib/engine/retry/backoff.ts'
 import {
   DivergenceError,
   PawlError,
@@ -11,6 +10,7 @@ import {
   TerminalError,
   transaction,
 } from '../../../lib/index.ts'
+import { delayAfter } from '../../../lib/store/database/backoff.ts'
 import { withDatabase } from '../../helpers/database.ts'
 import { begin, journalOf, next, startProcess, type TestProcess } from '../../helpers/engine.ts'
 
