@@ -80,8 +80,10 @@ describe('PostgreSQL that crashes and recovers under load', () => {
     const sample = [...answers].filter((_, n) => n % 5 === 0)
     for (const [n, [key, answer]] of sample.entries()) {
       expect(answer.status).toBe(201)
-      // A refusal (503) under a storeTimeout of one second is no answer: the client asks again.
-      expect((await persistently([urls[n % 2] as string], key)).body).toEqual(answer.body)
+      const replay = () => request(urls[n % 2] as string, { key })
+      const first = await replay()
+      // One refusal under a storeTimeout of one second may be a busy process; a second one is not.
+      expect((first.status === 503 ? await replay() : first).body).toEqual(answer.body)
     }
     expect(new Set(runs.values())).toEqual(new Set([1]))
     const pool = new pg.Pool({ connectionString: server.url, max: 1 })

@@ -122,6 +122,19 @@ describe('take over', () => {
     expect(await two.store.takeOver(claim.id, seen)).toBeNull()
   })
 
+  it('leaves an execution alone that another has taken and given back since it was seen', async () => {
+    const dead = await openStore(database.url, false)
+    const [one, two] = await pair()
+    const claim = claimOf()
+    await claimNew(dead, claim)
+    const seen = await lookAt(one, claim.id)
+    const taken = await two.store.takeOver(claim.id, await lookAt(two, claim.id))
+    expect(taken).toMatchObject({ attempt: 2 })
+    await two.store.release(taken as NonNullable<typeof taken>, 'unknown')
+    expect(await one.store.takeOver(claim.id, seen)).toBeNull()
+    expect(await row(claim.id)).toMatchObject({ status: 'unknown', attempt: 2 })
+  })
+
   it('leaves an execution alone that is done', async () => {
     const dead = await openStore(database.url, false)
     const [one] = await pair()
