@@ -1,7 +1,11 @@
+import { readFileSync } from 'node:fs'
+import { relative } from 'node:path'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
-/** Files that start many processes, or run the cases of several frameworks. */
-const SLOW = /\/(cli|conformance|examples|faults|promises|transactions)\/|\/chaos\./
+/** Seconds that each file took when `npx tsx test/durations.ts` was last run. */
+const DURATIONS: Record<string, number> = JSON.parse(
+  readFileSync(new URL('durations.json', import.meta.url), 'utf8'),
+)
 
 /** Files that wait most of their time, for timeouts and retries. */
 const WAITING =
@@ -9,16 +13,16 @@ const WAITING =
 
 /**
  * Starts with the files that take long, so that none of them runs alone in the end, and spreads those that mostly
- * wait among them, so that the machine has something to do meanwhile. Vitest knows how long each took from an
- * earlier run only, and goes by their sizes in the first.
+ * wait among them, so that the machine has something to do meanwhile. Vitest itself knows how long each took from
+ * an earlier run only, and a fresh clone has none. A file that is not in the list runs first.
  */
 export class SlowFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    const sorted = await super.sort(files)
+    const duration = ({ moduleId, project }: TestSpecification) =>
+      DURATIONS[relative(project.config.root, moduleId)] ?? Number.POSITIVE_INFINITY
+    const sorted = files.toSorted((a, b) => Math.sign(duration(b) - duration(a)) || 0)
+    const ordered = sorted.filter(({ moduleId }) => !WAITING.test(moduleId))
     const waiting = sorted.filter(({ moduleId }) => WAITING.test(moduleId))
-    const others = sorted.filter(({ moduleId }) => !WAITING.test(moduleId))
-    const isSlow = ({ moduleId }: TestSpecification) => SLOW.test(moduleId)
-    const ordered = [...others.filter(isSlow), ...others.filter((file) => !isSlow(file))]
     for (const [n, file] of waiting.entries()) ordered.splice(2 + n * 6, 0, file)
     return ordered
   }
