@@ -12,10 +12,10 @@ export const TEMPLATE = 'pawl_template'
 
 /**
  * What the machine's own crash would lose, PostgreSQL's does not: commits are as visible and as ordered
- * as ever. Each test file creates and drops a database, and would wait for the disk. Tests that crash
- * PostgreSQL start one of their own. Databases that live for seconds need no vacuum.
+ * as ever. Each test file creates and drops a database, and would wait for the disk: for seconds, once others have
+ * written much. Tests that crash PostgreSQL start one of their own. Databases that live for seconds need no vacuum.
  */
-const FAST = [
+export const FAST = [
   'fsync=off',
   'full_page_writes=off',
   'wal_level=minimal',

@@ -6,6 +6,7 @@ import {
   fingerprintValue,
   NotJsonError,
 } from '../../lib/http/fingerprint.ts'
+import { anyCharacter } from '../helpers/any-text.ts'
 import { cases } from '../helpers/proof.ts'
 
 const raw = (text: string | Uint8Array) => ({
@@ -22,7 +23,7 @@ const of = (change: Partial<FingerprintInput> = {}, credentials?: string) =>
 
 /** JSON values without lone surrogates. */
 const json = fc
-  .jsonValue({ noUnicodeString: false })
+  .jsonValue({ stringUnit: anyCharacter })
   .filter((value) => JSON.stringify(value).isWellFormed())
 
 describe('fingerprint', () => {

@@ -2,11 +2,11 @@ import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { currentExecution, Pawl } from '../../lib/index.ts'
 import { silent, startApp } from '../helpers/app.ts'
-import { startPostgres, type TestPostgres } from '../helpers/postgres.ts'
+import { FAST, startPostgres, type TestPostgres } from '../helpers/postgres.ts'
 import { freshKey, request } from '../helpers/request.ts'
 
 // The WAL writer, which flushes asynchronous commits, sleeps for as long as it can: a crash loses them.
-const FLAGS = ['-c', 'wal_writer_delay=10s', '-c', 'autovacuum=off']
+const FLAGS = [...FAST, '-c', 'wal_writer_delay=10s']
 
 let server: TestPostgres
 

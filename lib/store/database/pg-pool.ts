@@ -42,12 +42,13 @@ export function destroySocket(client: PgClient): void {
   connection?.stream?.destroy?.()
 }
 
-type Listener = (...args: never[]) => void
+type Listener = (client: PgClient) => void
 
 interface GivenPool extends PgPool {
   options: Record<string, unknown>
   listeners(event: string): Listener[]
-  on(event: string, listener: Listener): unknown
+  on(event: 'connect', listener: Listener): unknown
+  on(event: 'error', listener: (error: Error) => void): unknown
 }
 
 /**
@@ -76,7 +77,10 @@ export function openPoolLike(pool: PgPool, max: number, timeoutMs: number): PgPo
       query_timeout: 0,
     })
     if (typeof own.connect !== 'function') return null
-    for (const listener of (pool as GivenPool).listeners('connect')) own.on('connect', listener)
+    // Those of the moment: an app may add them after it has made its Pawl.
+    own.on('connect', (client) => {
+      for (const listener of (pool as GivenPool).listeners('connect')) listener.call(pool, client)
+    })
     return own
   } catch {
     return null

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { decodeValue, encodeError, encodeValue } from '../../../lib/engine/values/value-codec.ts'
 import { StepInterruptedError, TerminalError } from '../../../lib/index.ts'
+import { anyText } from '../../helpers/any-text.ts'
 import { cases } from '../../helpers/proof.ts'
 
 function roundTrip<T>(value: T): T {
@@ -19,7 +20,7 @@ const plainJson = fc.letrec<{ value: unknown }>((tie) => ({
     { depthSize: 'small', withCrossShrink: true },
     fc.constantFrom(null, true, false),
     fc.double({ noNaN: true, noDefaultInfinity: true }).map((n) => (Object.is(n, -0) ? 0 : n)),
-    fc.string({ unit: 'binary' }),
+    anyText(),
     fc.array(tie('value'), { maxLength: 5 }),
     fc.dictionary(
       fc.oneof(fc.string(), fc.constantFrom('__proto__', 'constructor', 'a.b', '\\', '0')),
@@ -39,7 +40,7 @@ const leaf = fc.oneof(
   fc.constantFrom(undefined, null, true, Number.NaN, Infinity, -Infinity, -0, 0),
   fc.double(),
   fc.bigInt(),
-  fc.string({ unit: 'binary' }),
+  anyText(),
   fc.date({ noInvalidDate: true }),
   bytes,
   bytes.map((b) => Buffer.from(b)),

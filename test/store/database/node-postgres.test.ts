@@ -67,15 +67,15 @@ describe("Pawl's own connections", () => {
       Client,
     })
     closing.push(() => pool.end())
+    const [one, other] = [1, 2].map(() => new NodePostgres(pool, 5000, false)) as [
+      NodePostgres,
+      NodePostgres,
+    ]
     let connected = 0
     pool.on('connect', (client) => {
       expect(client).toBeInstanceOf(Client)
       connected++
     })
-    const [one, other] = [1, 2].map(() => new NodePostgres(pool, 5000, false)) as [
-      NodePostgres,
-      NodePostgres,
-    ]
     const sql = "select current_setting('application_name'), pg_backend_pid(), pg_sleep(0.2)"
     const sent = Array.from({ length: 20 }, (_, n) => (n % 2 ? one : other).query(sql))
     const rows = (await Promise.all(sent)).map(([row]) => row as [string, number])
