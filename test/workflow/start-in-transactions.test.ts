@@ -90,8 +90,13 @@ describe('A workflow that is started in a transaction of the app', () => {
   })
 
   describe.each(['this process', 'another process'])('is found without polling by %s', (where) => {
-    beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }))
-    afterEach(() => void vi.useRealTimers())
+    // A worker polls after 750 ms at the earliest; after 50 ms where it has found the execution locked.
+    beforeEach(() => {
+      const start = globalThis.setTimeout
+      const startShort = (run: () => void, ms = 0) => start(run, ms < 500 ? ms : 600_000).unref()
+      vi.spyOn(globalThis, 'setTimeout').mockImplementation(startShort as typeof setTimeout)
+    })
+    afterEach(() => void vi.restoreAllMocks())
 
     /** A workflow that is started here; no worker polls by its timer. */
     async function echoThere() {

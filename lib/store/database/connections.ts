@@ -7,6 +7,7 @@ import { inTime, LATE } from './in-time.ts'
 import { encodeArray, PgArray, type Value } from './pg-array.ts'
 import { destroySocket, openPoolLike, type PgClient, type PgPool } from './pg-pool.ts'
 import { Semaphore } from './semaphore.ts'
+import { SharedListener } from './shared-listener.ts'
 import { StaleConnections } from './stale-connections.ts'
 import { StatementError } from './statement-error.ts'
 
@@ -55,13 +56,23 @@ export class Connections {
 
   /** How many connections there are at most. */
   readonly size: number
+  /** Rejects if a shared pool cannot spare a connection. */
+  readonly listener: SharedListener<CheckedOut>
 
-  private constructor(pool: PgPool, isShared: boolean, size: number) {
+  private constructor(pool: PgPool, isShared: boolean, size: number, timeoutMs: number) {
     this.#pool = pool
     this.#isShared = isShared
     this.size = size
     this.#places = new Semaphore(isShared ? size : size - RESERVED)
     this.#stale = StaleConnections.of(pool)
+    const deadline = () => performance.now() + timeoutMs
+    this.listener = new SharedListener(
+      async () => {
+        if (size < 3) throw new Error('The pool is too small to listen.')
+        return this.#checkOut(deadline(), ignore)
+      },
+      (connection, sql) => this.send(connection, sql, undefined, deadline()),
+    )
   }
 
   /**
@@ -76,8 +87,8 @@ export class Connections {
     if (!connections) {
       const own = openPoolLike(pool, size, timeoutMs)
       connections = own
-        ? new Connections(own, false, size)
-        : new Connections(pool, true, pool.options?.max ?? 10)
+        ? new Connections(own, false, size, timeoutMs)
+        : new Connections(pool, true, pool.options?.max ?? 10, timeoutMs)
       connections.#forget = () => bySize.delete(size)
       bySize.set(size, connections)
     }
@@ -115,12 +126,6 @@ export class Connections {
     } finally {
       free()
     }
-  }
-
-  /** Opens a connection that listens; the caller gives it back. Rejects if a shared pool cannot spare one. */
-  async reserve(deadline: number): Promise<CheckedOut> {
-    if (this.size < 3) throw new Error('The pool is too small to listen.')
-    return this.#checkOut(deadline, ignore)
   }
 
   /**

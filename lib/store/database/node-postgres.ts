@@ -86,35 +86,12 @@ export class NodePostgres implements Database {
     )
   }
 
-  async listen(
+  listen(
     channel: string,
     onMessage: (payload: string) => void,
     onLost: () => void,
   ): Promise<() => Promise<void>> {
-    const connection = await this.#connections.reserve(this.#deadline())
-    const { client } = connection
-    const message = (notification: { payload?: string }) => onMessage(notification.payload ?? '')
-    let open = true
-    const close = async () => {
-      if (!open) return
-      open = false
-      client.off('notification', message)
-      connection.giveBack(true)
-    }
-    const lost = () => {
-      if (open) close().then(onLost)
-    }
-    client.on('notification', message)
-    client.on('error', lost)
-    client.on('end', lost)
-    try {
-      const sql = `listen ${quoteIdentifier(channel)}`
-      await this.#connections.send(connection, sql, undefined, this.#deadline())
-    } catch (error) {
-      await close()
-      throw error
-    }
-    return close
+    return this.#connections.listener.listen(channel, onMessage, onLost)
   }
 
   async close(): Promise<void> {
@@ -125,8 +102,4 @@ export class NodePostgres implements Database {
   #deadline(): number {
     return performance.now() + this.timeoutMs
   }
-}
-
-function quoteIdentifier(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`
 }

@@ -89,6 +89,67 @@ describe("Pawl's own connections", () => {
   })
 })
 
+describe('the connection that listens', () => {
+  const listening = async () => {
+    const sql = `select pid from pg_stat_activity
+      where datname = current_database() and query like 'listen "shared %'`
+    return (await database.pool.query(sql)).rows.map(({ pid }) => pid as number)
+  }
+
+  it('is one for all that share the pool, so that the others are left for statements', async () => {
+    const pool = openPoolOf(10)
+    const all = Array.from({ length: 8 }, () => new NodePostgres(pool, 5000, false))
+    const heard: string[] = []
+    const lost: number[] = []
+    const listen = (n: number) =>
+      (all[n] as NodePostgres).listen(
+        `shared ${n % 2}`,
+        (payload) => heard.push(`${n} ${payload}`),
+        () => lost.push(n),
+      )
+    const stops = await Promise.all(all.map((_, n) => listen(n)))
+    expect(await listening()).toHaveLength(1)
+    expect(await Promise.all(all.map((db) => db.query('select 1')))).toEqual(all.map(() => [[1]]))
+    await stops[3]?.()
+    await all[0]?.query(`select pg_notify('shared 1', 'news')`)
+    await waitFor('the news', () => heard.length >= 3)
+    expect(heard).toEqual(['1 news', '5 news', '7 news'])
+
+    await database.pool.query('select pg_terminate_backend($1)', await listening())
+    await waitFor('the loss', () => lost.length >= 7)
+    expect(lost).toEqual([0, 1, 2, 4, 5, 6, 7])
+    await Promise.all(stops.map((stop) => stop()))
+    const stop = await listen(2)
+    await all[1]?.query(`select pg_notify('shared 0', 'more')`)
+    await waitFor('more news', () => heard.includes('2 more'))
+    await stop()
+    await waitFor('its end', async () => (await listening()).length === 0)
+    expect(heard).toHaveLength(4)
+    for (const db of all) await db.close()
+  })
+
+  it('is opened again after an attempt that failed', async () => {
+    const proxy = await startProxy(database.url)
+    const db = new NodePostgres(openPoolOf(10, proxy.url), 1000, false)
+    proxy.refuse()
+    await expect(
+      db.listen(
+        'shared 0',
+        () => {},
+        () => {},
+      ),
+    ).rejects.toThrow()
+    proxy.restore()
+    const stop = await db.listen(
+      'shared 0',
+      () => {},
+      () => {},
+    )
+    await stop()
+    await db.close()
+  })
+})
+
 describe('a statement that takes too long', () => {
   const waiting = async () => {
     const sql = `select count(*)::int as n from pg_stat_activity
