@@ -41,6 +41,8 @@ alter table pawl.wakeups
   add column admitted boolean not null default true,
   -- From 0 to 9; of several that are due, the highest runs first.
   add column priority smallint not null default 0,
+  -- Whether it has run. What goes on (sleepers, signals, retries) and what begins each have a share of the workers.
+  add column begun    boolean not null default false,
   add column queue    text,
   add column lane     text,
   -- Whether it waits for its lane. When an execution of the lane ends, the first blocked one is unblocked.
@@ -51,7 +53,7 @@ alter table pawl.wakeups
 comment on column pawl.wakeups.handler is 'the code that can go on with it: requests, or a workflow''s name and version';
 
 drop index pawl.wakeups_due_at;
-create index wakeups_due_at on pawl.wakeups (handler, priority, due_at) where admitted;
+create index wakeups_due_at on pawl.wakeups (handler, priority, begun, due_at) where admitted;
 create index wakeups_backlog on pawl.wakeups (queue, handler, priority, due_at)
   where not admitted and not blocked;
 create index wakeups_lanes on pawl.wakeups (queue, admitted, blocked, lane, enqueued_at, execution_id)

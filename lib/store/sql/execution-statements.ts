@@ -35,8 +35,8 @@ export function executionStatements(schema: string) {
 
   // The wakeup makes workers check an execution whose input is stored, when its owner may have died.
   const insertWakeup = (created: string, leaseMs: string) => `
-        insert into ${schema}.wakeups (execution_id, handler, due_at, max_attempts)
-        select input.id, 'requests', clock.now + ${milliseconds(`${leaseMs}::int8`)}, input.attempts
+        insert into ${schema}.wakeups (execution_id, handler, due_at, max_attempts, begun)
+        select input.id, 'requests', clock.now + ${milliseconds(`${leaseMs}::int8`)}, input.attempts, true
         from input join ${created} using (id), clock
         where input.input is not null
         on conflict (execution_id) do update
@@ -294,7 +294,7 @@ export function executionStatements(schema: string) {
         cross join generate_series(0, 9) as priorities (priority)
         cross join lateral (
           select w.execution_id from ${schema}.wakeups w
-          where w.admitted and w.handler = handlers.handler and w.priority = priorities.priority
+          where w.admitted and w.handler = handlers.handler and w.priority = priorities.priority and w.begun
             and w.due_at > (select now from clock)
             and w.due_at <= (select max(clock.now + greatest(lease, ${milliseconds('$6::int8')})) from retired, clock)
           offset 0

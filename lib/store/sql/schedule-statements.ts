@@ -20,7 +20,8 @@ export function scheduleStatements(schema: string) {
       left join lateral (
         select e.key
         from ${schema}.wakeups w join ${schema}.executions e on e.id = w.execution_id
-        where w.admitted and w.priority = 0 and w.handler = handlers.handler and e.status <> 'running'
+        where w.admitted and w.priority = 0 and not w.begun and w.handler = handlers.handler
+          and e.status <> 'running'
         order by w.due_at limit 1
       ) as found on true
       order by handlers.n`,
@@ -36,7 +37,7 @@ export function scheduleStatements(schema: string) {
       ${handlers('true')},
       obsolete as (
         select w.execution_id from ${schema}.wakeups w
-        where w.admitted and w.priority = 0
+        where w.admitted and w.priority = 0 and not w.begun
           and w.handler = any (array(
             select handler from handlers where starts_with(handler, $1::text) and handler <> $2::text))
           and w.due_at <= (select now - ${milliseconds('$3::int8')} from clock)

@@ -2,12 +2,33 @@
 
 import { sqlFragments } from './fragments.ts'
 
+/** How many executions that have begun have their turn for each one of the same handler that has not. */
+const BEGUN_SHARE = 3
+
+/** How many wakeups are looked at beyond those that are wanted, at most, because other workers may have locked them. */
+const MORE_CANDIDATES = 400
+
 /** The SQL texts by name. They follow the rules of ExecutionStatements. */
 export type WakeupStatements = ReturnType<typeof wakeupStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function wakeupStatements(schema: string) {
   const { clock, durableClock, incarnation, toMicros, milliseconds } = sqlFragments(schema)
+
+  // The ranges of the index in which there are wakeups of the handlers $1, with one look-up each (a loose index scan):
+  // most handlers use one priority of the ten.
+  const range = (handler: string, condition: string) => `(
+          select w.handler, w.priority, w.begun from ${schema}.wakeups w
+          where w.admitted and w.handler = ${handler} and ${condition}
+          order by w.handler desc, w.priority desc, w.begun desc
+          limit 1)`
+  const ranges = `ranges (handler, priority, begun) as (
+        select range.* from unnest($1::text[]) as handlers (handler)
+        cross join lateral ${range('handlers.handler', 'true')} as range
+        union all
+        select range.* from ranges r
+        cross join lateral ${range('r.handler', '(w.priority, w.begun) < (r.priority, r.begun)')} as range
+      )`
 
   return {
     /**
@@ -23,27 +44,49 @@ export function wakeupStatements(schema: string) {
      * An execution that this process owns but is not running ('ours') was leased by a statement whose reply was
      * lost: it is returned again. A process with an expired heartbeat leases nothing until its next heartbeat,
      * because the others would take the executions over at once. A wakeup is rescheduled and not deleted, so that
-     * another worker finds it if this one dies. The query reads one range of the index for each handler and
-     * priority, so that a backlog of one is not read to find another.
+     * another worker finds it if this one dies.
+     *
+     * Handlers take turns within a priority, and within a handler what has begun and what has not, so that a backlog
+     * of one keeps no other waiting. Their order is found without locks, over more wakeups than are taken, because
+     * other workers find the same ones and may lock them first; then as many are locked as are taken.
      */
     leaseDue: `
-      with ${durableClock},
-      due as (
-        select found.execution_id, found.max_attempts
-        from unnest($1::text[]) as handlers (handler)
-        cross join generate_series(9, 0, -1) as priorities (priority)
+      with recursive ${durableClock},
+      ${ranges},
+      candidates as (
+        select found.execution_id, r.priority, r.begun, found.due_at,
+          (row_number() over (partition by r.handler, r.priority, r.begun order by found.due_at) - 1)
+            / case when r.begun then ${BEGUN_SHARE} else 1 end as turn
+        from ranges r
         cross join lateral (
-          select w.execution_id, w.max_attempts
+          select w.execution_id, w.due_at
           from ${schema}.wakeups w
-          where w.admitted and w.handler = handlers.handler and w.priority = priorities.priority
+          where w.admitted and w.handler = r.handler and w.priority = r.priority and w.begun = r.begun
             and w.due_at <= (select now from clock)
             and w.execution_id <> all ($5::uuid[])
           order by w.due_at
-          limit $2::int4
-          for update skip locked
+          limit $2::int4 + least($2::int4 * 7, ${MORE_CANDIDATES})
         ) as found
         where (select p.expires_at > clock.now from ${schema}.processes p cross join clock where p.id = $3::uuid)
-        order by priorities.priority desc
+      ),
+      chosen as materialized (
+        select array(
+          select execution_id from candidates
+          order by priority desc, turn, begun desc, due_at
+          limit $2::int4 + least($2::int4 * 7, ${MORE_CANDIDATES})
+        ) as ids
+      ),
+      due as materialized (
+        -- In the order of the array; the limit ends the loop, so that no further row is locked.
+        select free.execution_id, free.max_attempts
+        from chosen
+        cross join lateral unnest(chosen.ids) as candidate (id)
+        cross join lateral (
+          select w.execution_id, w.max_attempts
+          from ${schema}.wakeups w
+          where w.execution_id = candidate.id and w.admitted and w.due_at <= (select now from clock)
+          for update skip locked
+        ) as free
         limit $2::int4
       ),
       locked as (
@@ -97,7 +140,8 @@ export function wakeupStatements(schema: string) {
             -- When the owner's heartbeat expires, unless it is renewed.
             when judged.verdict = 'running' then judged.expires_at
             else clock.now + ${milliseconds('$4::int8')} end,
-          admitted = judged.verdict not in ('exhausted', 'parked') or w.queue is null
+          admitted = judged.verdict not in ('exhausted', 'parked') or w.queue is null,
+          begun = w.begun or judged.verdict in ('free', 'ours')
         from judged, clock
         where w.execution_id = any (array(
             select execution_id from judged where verdict not in ('obsolete', 'busy')))
@@ -118,18 +162,22 @@ export function wakeupStatements(schema: string) {
       where cancelling and status = 'running' and owner = $3::uuid
       union all
       select 'examined', null, count(*) filter (where verdict <> 'busy')::int4, null, null, null, null, null,
-        null, null, null, count(*) filter (where verdict = 'busy')::int4, null, null, null, null
+        null, null, null,
+        -- With those that others have locked: all candidates, unless as many were found as are wanted.
+        (count(*) filter (where verdict = 'busy')
+          + case when count(*) < $2::int4 then (select cardinality(ids) from chosen) - count(*) else 0 end)::int4,
+        null, null, null, null
       from judged`,
 
     /** The time until the next wakeup of these handlers, in ms; null if none has a due time. Safe: only reads. */
     nextDue: `
-      with ${clock}
+      with recursive ${clock},
+      ${ranges}
       select extract(epoch from min(found.due_at) - (select now from clock)) * 1000
-      from unnest($1::text[]) as handlers (handler)
-      cross join generate_series(0, 9) as priorities (priority)
+      from ranges r
       cross join lateral (
         select w.due_at from ${schema}.wakeups w
-        where w.admitted and w.handler = handlers.handler and w.priority = priorities.priority
+        where w.admitted and w.handler = r.handler and w.priority = r.priority and w.begun = r.begun
           and w.due_at > (select now from clock)
         order by w.due_at limit 1
       ) as found

@@ -29,9 +29,9 @@ export function workflowStatements(schema: string) {
       ),
       new_wakeups as (
         insert into ${schema}.wakeups
-          (execution_id, handler, due_at, max_attempts, admitted, priority, queue, lane, enqueued_at)
+          (execution_id, handler, due_at, max_attempts, admitted, priority, begun, queue, lane, enqueued_at)
         select input.id, input.handler, clock.now + case when ${runs} then ${milliseconds(lease)} else ${milliseconds('delay')} end,
-          input.attempts, input.queue is null, input.priority, input.queue, input.lane,
+          input.attempts, input.queue is null, input.priority, ${runs}, input.queue, input.lane,
           -- Executions of one statement keep their order of arrival.
           clock.now + ${milliseconds('delay')} + input.arrival * interval '1 microsecond'
         from input join started using (id), clock
