@@ -330,11 +330,14 @@ export class Pawl extends WorkflowApi implements PawlLike {
   async #recover(listener: RequestListener, leased: LeasedExecution): Promise<void> {
     const attempt = await this.engine.resume(leased)
     if (!attempt) return
+    let hasBegun = false
     try {
-      await redeliverRequest(this, listener, attempt, this.engine.decryptInput(leased))
+      const input = this.engine.decryptInput(leased)
+      hasBegun = true
+      await redeliverRequest(this, listener, attempt, input)
     } finally {
       // Releases the execution if the attempt recorded no outcome; else does nothing.
-      await attempt.release('released')
+      await attempt.release('released', { countsAsAttempt: hasBegun })
     }
   }
 

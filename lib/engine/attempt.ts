@@ -159,6 +159,11 @@ export class Attempt {
     return this.#journal.hasTerminalFailure
   }
 
+  /** Whether a call of Pawl failed because the database was away. */
+  get hasStoreFailure(): boolean {
+    return this.#journal.hasStoreFailure
+  }
+
   /** Whether an earlier attempt has begun to run compensations; its recorded answer is then the outcome. */
   get isGivingUp(): boolean {
     return this.#journal.isGivingUp
@@ -246,7 +251,7 @@ export class Attempt {
       )
     } catch (error) {
       if (!this.#transaction) {
-        this.release('released').catch(() => {})
+        this.release('released', { countsAsAttempt: false }).catch(() => {})
         throw error
       }
       // The database tells what happened: another attempt may have recorded an outcome first, or the

@@ -35,6 +35,9 @@ export interface EngineDependencies {
 /** Errors after which the execution may be claimed in the database although this process does not run it. */
 const UNCERTAIN_CODES = new Set<PawlErrorCode>(['store-unavailable', 'stopping'])
 
+/** The release of an attempt whose code has not run: such a failure says nothing about the code, so it does not count. */
+const NOT_BEGUN = { countsAsAttempt: false }
+
 /** What to do about an execution that this process does not run; `free`: try to claim it. */
 type Decision = Exclude<BeginResult, { kind: 'run' }> | { kind: 'free' }
 
@@ -307,7 +310,7 @@ export class Engine {
     try {
       return this.#run(ref, { ...options, recorded })
     } catch (error) {
-      await retryWhileUnavailable(() => this.#store.release(ref, before), giveUp)
+      await retryWhileUnavailable(() => this.#store.release(ref, before, NOT_BEGUN), giveUp)
       throw error
     }
   }
@@ -379,7 +382,7 @@ export class Engine {
       if (found?.status !== 'running' || found.owner !== this.#owner) return
       const { incarnation, attempt } = found
       if (isClaim && attempt === 1) await this.#store.undoClaim(id, attempt)
-      else await this.#store.release({ id, incarnation, attempt }, 'released')
+      else await this.#store.release({ id, incarnation, attempt }, 'released', NOT_BEGUN)
     }, stopped).catch(() => {})
   }
 }

@@ -101,7 +101,7 @@ export class RunningExecution implements StepExecution {
     const resolved = resolveStep(name, options)
     const call = journal.call(name, 'step')
     const running = runStep(this, journal, call, this.idempotencyKeyOf(call), fn, resolved)
-    return this.trackActive(
+    return this.#noted(
       this.dependencies.compensationLog.track(call, resolved.compensate, running),
     ) as Promise<T>
   }
@@ -129,7 +129,7 @@ export class RunningExecution implements StepExecution {
       compensate as Compensation | undefined,
       running,
     )
-    return this.trackActive(noted) as Promise<T>
+    return this.#noted(noted) as Promise<T>
   }
 
   /** Runs a function of Pawl's own once and records its result as an entry of the given kind. */
@@ -149,7 +149,16 @@ export class RunningExecution implements StepExecution {
       fn,
       resolveStep(name, undefined),
     )
-    return this.trackActive(running) as Promise<T>
+    return this.#noted(running) as Promise<T>
+  }
+
+  #noted<T>(running: Promise<T>): Promise<T> {
+    const { journal } = this.dependencies
+    const noted = running.catch((error) => {
+      journal.noteError(error)
+      throw error
+    })
+    return this.trackActive(noted)
   }
 
   /** True for requests, which cannot be parked: their answer is stored. */

@@ -130,7 +130,9 @@ export class AttemptRunner {
     if (disposition === 'released' || (this.#transaction && isServerError(status))) {
       const result = await (this.#transaction
         ? this.#finishTransaction(null)
-        : this.#withinStoreTimeout(attempt.release('released')))
+        : this.#withinStoreTimeout(
+            attempt.release('released', { countsAsAttempt: !attempt.hasStoreFailure }),
+          ))
       // If another attempt has taken over, the failure of this one is not the execution's outcome.
       return result && result.kind !== 'released' ? result : 'released'
     }

@@ -163,7 +163,7 @@ async function handleError(dependencies: RunDependencies, thrown: unknown): Prom
   // Also where the code has caught the error and throws another: each attempt would repeat the step's effect.
   if (isRetryPointless(error) || journal.hasLostResult) return park(dependencies, error)
   const fields = { execution: attempt.execution.id, workflow: definition.name, error }
-  if (leased.maxAttempts <= leased.attempt) {
+  if (leased.maxAttempts <= leased.attempt && !journal.hasStoreFailure) {
     logger.warn('a workflow has used up its attempts and is parked; see pawl release', fields)
   } else logger.debug('a workflow failed and will be retried', fields)
   await releaseForRetry(dependencies, error)
@@ -194,11 +194,13 @@ async function releaseForRetry(
 ): Promise<void> {
   const { attempts, backoff, maxBackoff } = definition.retry
   const attemptsLeft = leased.maxAttempts - leased.attempt
-  if (attemptsLeft <= 0) return void (await attempt.release('parked', { error }))
+  const countsAsAttempt = !attempt.hasStoreFailure
+  if (attemptsLeft <= 0 && countsAsAttempt) return void (await attempt.release('parked', { error }))
   const failures = Math.max(1, attempts - attemptsLeft)
   const delay = delayAfter(failures, { firstMs: backoff, maxMs: maxBackoff })
   await attempt.release('released', {
     error,
+    countsAsAttempt,
     // Half of the delay is fixed and half is random: many failures at one moment are not retried all at once,
     // and none is retried immediately.
     delayMs: Math.round(Math.min(maxBackoff, backoff * 2 ** (failures - 1)) / 2 + delay / 2),

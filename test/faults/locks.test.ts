@@ -39,7 +39,7 @@ const count = async (sql: string) => (await database.pool.query(sql)).rows[0].n 
 
 describe('A lock on the whole table, as CREATE INDEX takes it', () => {
   it('is refused requests, not ever more connections; then nothing is left that nobody runs', async () => {
-    const apps = [await start(database.url, '500ms'), await start(database.url, '500ms')]
+    const apps = [await start(database.url, '2s'), await start(database.url, '2s')]
     const locker = await database.pool.connect()
     await locker.query('begin; lock table pawl.executions in share mode')
     const backends: number[] = []
@@ -50,7 +50,7 @@ describe('A lock on the whole table, as CREATE INDEX takes it', () => {
       keys.push(key)
       const url = apps[n % 2]?.url as string
       refused.push(request(url, { key }).then(({ status }) => status))
-      await new Promise((resolve) => setTimeout(resolve, 50))
+      await new Promise((resolve) => setTimeout(resolve, 100))
       const sql = `select count(*)::int as n from pg_stat_activity where application_name = 'under strain'`
       backends.push(await count(sql))
     }

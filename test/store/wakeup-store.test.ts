@@ -2,7 +2,9 @@ import { randomUUID } from 'node:crypto'
 import pg from 'pg'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
+import type { AttemptRef } from '../../lib/store/execution-store.ts'
 import { wakeupStatements } from '../../lib/store/sql/wakeup-statements.ts'
+import { StepStore } from '../../lib/store/step-store.ts'
 import { WakeupStore } from '../../lib/store/wakeup-store.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { storeOver } from '../helpers/store.ts'
@@ -164,5 +166,61 @@ describe('the time until the next is due', () => {
     const { store } = await worker()
     await insertDue(1, { handler: randomUUID(), since: -60 })
     expect(await store.nextDue(['a'])).toBeNull()
+  })
+})
+
+describe('an execution whose process died', () => {
+  /** Leases it in a process that then dies, as often as is said; `records`: what each attempt recorded. */
+  async function dies(records: boolean[], maxAttempts: number) {
+    await insertDue(1)
+    await database.pool.query('update pawl.wakeups set max_attempts = $1', [maxAttempts])
+    for (const [n, recorded] of records.entries()) {
+      const { store, owner } = await worker()
+      const { leased } = await store.leaseDue(['flood'], 1, [])
+      if (leased.length === 0) return { parkedAt: n + 1 }
+      const [{ id, incarnation, attempt }] = leased as AttemptRef[] as [AttemptRef]
+      const entry = { name: `step ${n}`, occurrence: 1, position: n, kind: 'step' as const }
+      const result = { output: null, error: null, tookMs: 1, completed: true, onlyIfCurrent: true }
+      const steps = new StepStore(new NodePostgres(database.pool, 10_000, false), 'pawl', owner)
+      if (recorded) await steps.record({ id, incarnation, attempt, ...entry, ...result })
+      await database.pool.query('update pawl.processes set expires_at = pawl.now() where id = $1', [
+        owner,
+      ])
+      await database.pool.query('update pawl.wakeups set due_at = pawl.now()')
+    }
+    const { store } = await worker()
+    const { leased, parked } = await store.leaseDue(['flood'], 1, [])
+    return { leased: leased.length, parked: parked.length }
+  }
+  const [nothing, something] = [false, true]
+
+  it.each([
+    [
+      'is parked after so many deaths in a row',
+      3,
+      [nothing, nothing, nothing],
+      { leased: 0, parked: 1 },
+    ],
+    ['goes on until then', 3, [nothing, nothing], { leased: 1, parked: 0 }],
+    [
+      'goes on as long as each attempt records something',
+      3,
+      Array(9).fill(something),
+      { leased: 1, parked: 0 },
+    ],
+    [
+      'has all its attempts again once one has recorded something',
+      3,
+      [nothing, nothing, something, nothing, nothing],
+      { leased: 1, parked: 0 },
+    ],
+    [
+      'is parked after so many deaths since then',
+      3,
+      [nothing, something, nothing, nothing, nothing],
+      { leased: 0, parked: 1 },
+    ],
+  ])('%s', async (_, maxAttempts, records, expected) => {
+    expect(await dies(records, maxAttempts)).toEqual(expected)
   })
 })

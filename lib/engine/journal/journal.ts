@@ -1,6 +1,6 @@
 /** Reads and writes the journal of one execution, on behalf of one attempt. */
 
-import { StepInterruptedError } from '../../errors/index.ts'
+import { PawlError, type PawlErrorCode, StepInterruptedError } from '../../errors/index.ts'
 import type { AttemptRef } from '../../store/execution-store.ts'
 import type { JournalEntry, RecordResult, StepId, StepStore } from '../../store/step-store.ts'
 import type { JournalLimits } from '../limits.ts'
@@ -15,6 +15,8 @@ import { ReplayOrder } from './replay-order.ts'
 
 /** How long to retry reading an entry while the database is unavailable, in ms. */
 const REREAD_TIMEOUT_MS = 5000
+
+const STORE_FAILURES = new Set<PawlErrorCode>(['store-unavailable', 'pool-exhausted', 'stopping'])
 
 /** What a statement that writes an entry together with something else needs to know of the entry. */
 export interface EntryWrite extends AttemptRef, StepId {
@@ -39,6 +41,7 @@ export class Journal extends JournalReader {
   #entryCount: number
   #hasTerminalFailure = false
   #hasLostResult = false
+  #hasStoreFailure = false
   #now: string
   #clock: { at: bigint; seen: number }
 
@@ -99,6 +102,16 @@ export class Journal extends JournalReader {
   /** Whether this attempt has run a step whose effect would be repeated by every further attempt. */
   get hasLostResult(): boolean {
     return this.#hasLostResult
+  }
+
+  /** Notes what the code sees of a call of Pawl that failed. */
+  noteError(error: unknown): void {
+    this.#hasStoreFailure ||= error instanceof PawlError && STORE_FAILURES.has(error.code)
+  }
+
+  /** Whether a call failed because the database was away: that the code then fails says nothing about the code. */
+  get hasStoreFailure(): boolean {
+    return this.#hasStoreFailure
   }
 
   /** Records the failures of steps that the code has caught; called before the execution sleeps. */

@@ -78,11 +78,11 @@ export function wakeupStatements(schema: string) {
       ),
       due as materialized (
         -- In the order of the array; the limit ends the loop, so that no further row is locked.
-        select free.execution_id, free.max_attempts
+        select free.execution_id, free.max_attempts, free.deaths
         from chosen
         cross join lateral unnest(chosen.ids) as candidate (id)
         cross join lateral (
-          select w.execution_id, w.max_attempts
+          select w.execution_id, w.max_attempts, w.deaths
           from ${schema}.wakeups w
           where w.execution_id = candidate.id and w.admitted and w.due_at <= (select now from clock)
           for update skip locked
@@ -90,13 +90,28 @@ export function wakeupStatements(schema: string) {
         limit $2::int4
       ),
       locked as (
-        select e.id, e.status, e.owner, e.attempt, e.input is not null as wakes
+        select e.id, e.created_at, e.status, e.owner, e.attempt, e.input is not null as wakes
         from ${schema}.executions e
         where e.id = any (array(select execution_id from due))
         for no key update skip locked
       ),
+      -- An attempt that recorded something was no failure to get on: it and the deaths before it do not count.
+      counted as materialized (
+        select due.execution_id,
+          due.max_attempts + case when moved.on then due.deaths + died.died::int4 else 0 end as max_attempts,
+          case when moved.on then 0 else due.deaths + died.died::int4 end as deaths
+        from due
+        left join locked on locked.id = due.execution_id
+        cross join lateral (select coalesce(locked.status = 'running' and locked.owner <> $3::uuid, false) as died) as died
+        cross join lateral (
+          select case when died.died or due.deaths > 0 then coalesce(
+            (select true from ${schema}.steps s
+              where s.execution_id = locked.id and s.life = locked.created_at and s.attempt = locked.attempt
+              limit 1), false) else false end as on
+        ) as moved
+      ),
       judged as (
-        select due.execution_id, due.max_attempts, p.expires_at,
+        select due.execution_id, due.max_attempts, due.deaths, p.expires_at,
           case
             when e.id is null or locked.status in ('done', 'unknown') or not locked.wakes then 'obsolete'
             when locked.id is null then 'busy'
@@ -106,7 +121,7 @@ export function wakeupStatements(schema: string) {
             when locked.attempt >= due.max_attempts then 'exhausted'
             else 'free'
           end as verdict
-        from due
+        from counted as due
         cross join clock
         left join ${schema}.executions e on e.id = due.execution_id
         left join locked on locked.id = due.execution_id
@@ -141,7 +156,9 @@ export function wakeupStatements(schema: string) {
             when judged.verdict = 'running' then judged.expires_at
             else clock.now + ${milliseconds('$4::int8')} end,
           admitted = judged.verdict not in ('exhausted', 'parked') or w.queue is null,
-          begun = w.begun or judged.verdict in ('free', 'ours')
+          begun = w.begun or judged.verdict in ('free', 'ours'),
+          max_attempts = case when judged.verdict = 'free' then judged.max_attempts else w.max_attempts end,
+          deaths = case when judged.verdict = 'free' then judged.deaths else w.deaths end
         from judged, clock
         where w.execution_id = any (array(
             select execution_id from judged where verdict not in ('obsolete', 'busy')))
