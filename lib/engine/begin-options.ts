@@ -1,7 +1,7 @@
 /** The options and the result of `Engine.begin`. */
 
 import type { Claim, Outcome } from '../store/execution-store.ts'
-import type { Attempt } from './attempt.ts'
+import type { Attempt, AttemptOptions } from './attempt.ts'
 
 /** A request to run an execution or to get its outcome. */
 export interface BeginOptions {
@@ -29,3 +29,11 @@ export type BeginResult =
   | { kind: 'running' }
   /** An earlier attempt ended without a result, so its effects are unknown. */
   | { kind: 'unknown' }
+
+/** The options of the attempt that a call begins. */
+export function attemptOptionsOf({
+  claim: { scope, key, fingerprint },
+  resumable,
+}: BeginOptions): Omit<AttemptOptions, 'recorded'> {
+  return { scope, key, fingerprint, resumable, recovering: false }
+}

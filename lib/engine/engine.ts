@@ -5,12 +5,13 @@ import type { Logger } from '../options/logger.ts'
 import type { ChangeListener } from '../store/change-listener.ts'
 import { statementEnded } from '../store/database/statement-error.ts'
 import type { AttemptRef, ExecutionStore, StoredExecution } from '../store/execution-store.ts'
-import type { StepStore } from '../store/step-store.ts'
+import type { JournalEntry, StepStore } from '../store/step-store.ts'
 import type { LeasedExecution } from '../store/wakeup-store.ts'
 import { Attempt, type AttemptDependencies, type AttemptOptions } from './attempt.ts'
-import type { BeginOptions, BeginResult } from './begin-options.ts'
+import { attemptOptionsOf, type BeginOptions, type BeginResult } from './begin-options.ts'
+import { type Decision, decide } from './decision.ts'
+import { JournalMemory, MEMORY_PAUSE_MS } from './journal/journal-memory.ts'
 import type { JournalLimits } from './limits.ts'
-import { decryptOutcome } from './outcome-encryption.ts'
 import {
   deadlineAfter,
   retryWhileUnavailable,
@@ -38,9 +39,6 @@ const UNCERTAIN_CODES = new Set<PawlErrorCode>(['store-unavailable', 'stopping']
 /** The release of an attempt whose code has not run: such a failure says nothing about the code, so it does not count. */
 const NOT_BEGUN = { countsAsAttempt: false }
 
-/** What to do about an execution that this process does not run; `free`: try to claim it. */
-type Decision = Exclude<BeginResult, { kind: 'run' }> | { kind: 'free' }
-
 /**
  * Decides for each call whether it runs an execution. In one process, at most one call at a time asks the
  * database about an execution, and the other calls share the answer. Between processes, the database
@@ -51,6 +49,7 @@ export class Engine {
   readonly #watch: ChangeListener
   readonly #owner: string
   readonly #storeTimeoutMs: number
+  readonly #encryptor: Encryptor
   readonly #logger: Logger
   readonly #attemptDependencies: AttemptDependencies
   /** The attempts that this process runs, by execution id, until the database has recorded how they ended. */
@@ -61,6 +60,7 @@ export class Engine {
   readonly #starting = new Map<string, number>()
   /** One promise per acquisition; it resolves when the acquisition and, if it failed, its undoing are over. */
   readonly #cleanups = new Set<Promise<void>>()
+  readonly #memory = new JournalMemory()
   #accepting = true
   #stopped = false
 
@@ -70,6 +70,7 @@ export class Engine {
     this.#watch = watch
     this.#owner = owner
     this.#storeTimeoutMs = storeTimeoutMs
+    this.#encryptor = encryptor
     this.#logger = logger
     this.#attemptDependencies = { store, steps, encryptor, limits, stopped: () => this.#stopped }
   }
@@ -100,7 +101,7 @@ export class Engine {
         continue
       }
       if (!known) continue
-      let decision = this.#decide(known, call)
+      let decision = decide(known, call, this.#encryptor)
       if (decision.kind === 'running' && left() > 0 && !this.#attempts.has(id)) {
         decision = (await this.#waitForOtherProcess(call, left())) ?? decision
       }
@@ -183,12 +184,12 @@ export class Engine {
 
   /** Decrypts an execution's stored input. @throws PawlError `decryption-failed` */
   decryptInput({ id, input }: { id: string; input: Buffer }): Buffer {
-    return this.#attemptDependencies.encryptor.decrypt(input, id, 'input')
+    return this.#encryptor.decrypt(input, id, 'input')
   }
 
   /** Encrypts an execution's input for storage. */
   encryptInput({ id, input }: { id: string; input: Buffer }): Buffer {
-    return this.#attemptDependencies.encryptor.encrypt(input, id, 'input')
+    return this.#encryptor.encrypt(input, id, 'input')
   }
 
   /** The ids of the executions that this process runs, starts or tries to acquire. */
@@ -267,13 +268,16 @@ export class Engine {
     for (;;) {
       const left = () => Math.max(1, deadline - performance.now())
       const result = await ask(() => this.#store.claim(claim, left()))
-      const options = optionsOf(call)
+      const options = attemptOptionsOf(call)
       if ('claimed' in result) return this.#run(result.claimed, { ...options, recorded: [] })
       const { found } = result
       if (!found) continue // It was deleted after the claim had found it.
       const leased = await this.#takeIfFree(found, call, ask)
       const before = found.status === 'unknown' ? 'unknown' : 'released'
-      if (leased) return this.#runFromJournal(leased, options, before, giveUp)
+      if (leased) {
+        const attempt = await this.#runFromJournal(leased, options, before, giveUp)
+        if (attempt) return attempt
+      }
       if (leased === undefined) return found
     }
   }
@@ -292,27 +296,46 @@ export class Engine {
       return { id, incarnation: found.incarnation, attempt: found.attempt }
     }
     if (found.expired) return ask(() => this.#store.restartExpired(call.claim, found))
-    if (this.#decide(found, call).kind !== 'free') return undefined
+    if (decide(found, call, this.#encryptor).kind !== 'free') return undefined
     return ask(() => this.#store.takeOver(id, found))
   }
 
-  /** Reads the journal and runs an attempt over it. If an entry cannot be decrypted, releases the execution. */
+  /**
+   * Reads the journal and runs an attempt over it. If an entry cannot be decrypted, releases the execution.
+   * @returns null if a worker has asked for it, and there is no memory for the journal now
+   */
   async #runFromJournal(
     ref: AttemptRef,
     options: Omit<AttemptOptions, 'recorded'>,
     before: 'released' | 'unknown',
     giveUp: () => boolean,
-  ): Promise<Attempt> {
-    const recorded = await retryWhileUnavailable(
-      () => this.#attemptDependencies.steps.readJournal(ref),
-      giveUp,
-    )
+  ): Promise<Attempt | null> {
+    const { steps } = this.#attemptDependencies
+    const journal = await retryWhileUnavailable(() => steps.openJournal(ref), giveUp)
+    const free = this.#memory.reserve(journal.bytes, !options.recovering)
+    if (!free) {
+      const delayMs = Math.round(MEMORY_PAUSE_MS * (0.5 + Math.random()))
+      const ending = { ...NOT_BEGUN, delayMs }
+      await retryWhileUnavailable(() => this.#store.release(ref, before, ending), giveUp)
+      return null
+    }
+    let recorded: JournalEntry[] | undefined
     try {
-      return this.#run(ref, { ...options, recorded })
+      recorded = await retryWhileUnavailable(() => steps.completeJournal(ref, journal), giveUp)
+      const attempt = this.#run(ref, { ...options, recorded })
+      attempt.settled.then(free)
+      return attempt
     } catch (error) {
-      await retryWhileUnavailable(() => this.#store.release(ref, before, NOT_BEGUN), giveUp)
+      free()
+      if (recorded)
+        await retryWhileUnavailable(() => this.#store.release(ref, before, NOT_BEGUN), giveUp)
       throw error
     }
+  }
+
+  /** Whether the journals in memory leave no room for another one. */
+  get isMemoryFull(): boolean {
+    return this.#memory.isFull
   }
 
   #run(ref: AttemptRef, options: AttemptOptions): Attempt {
@@ -335,24 +358,6 @@ export class Engine {
     })
   }
 
-  #decide(found: StoredExecution, call: BeginOptions): Decision {
-    if (found.expired) return { kind: 'free' }
-    if (!found.fingerprint.equals(call.claim.fingerprint)) return { kind: 'mismatch' }
-    if (found.outcome) {
-      const outcome = decryptOutcome(
-        this.#attemptDependencies.encryptor,
-        call.claim.id,
-        found.outcome,
-      )
-      return { kind: 'replay', outcome }
-    }
-    if (found.status === 'released' || found.status === 'parked') return { kind: 'free' }
-    if (found.status === 'running' && found.ownerAlive) return { kind: 'running' }
-    // One rule for an interrupted execution and for one already marked `unknown`: if a step is recorded,
-    // it can be resumed; if nothing is, the effects of the attempt are unknown.
-    return (call.resumable ?? found.hasSteps) ? { kind: 'free' } : { kind: 'unknown' }
-  }
-
   /** Waits for an execution that another process runs; resolves to null if it is still running after that. */
   async #waitForOtherProcess(call: BeginOptions, timeoutMs: number): Promise<Decision | null> {
     const { id } = call.claim
@@ -363,7 +368,7 @@ export class Engine {
     const look = async (): Promise<Decision | null> => {
       const found = await ask(() => this.#store.read(id))
       if (!found) return { kind: 'free' }
-      const decision = this.#decide(found, call)
+      const decision = decide(found, call, this.#encryptor)
       return decision.kind === 'running' && !this.#attempts.has(id) ? null : decision
     }
     const decision = await this.#watch.waitFor(id, look, timeoutMs, call.signal?.())
@@ -385,11 +390,6 @@ export class Engine {
       else await this.#store.release({ id, incarnation, attempt }, 'released', NOT_BEGUN)
     }, stopped).catch(() => {})
   }
-}
-
-function optionsOf({ claim, resumable }: BeginOptions): Omit<AttemptOptions, 'recorded'> {
-  const { scope, key, fingerprint } = claim
-  return { scope, key, fingerprint, resumable, recovering: false }
 }
 
 function stopping(): PawlError {

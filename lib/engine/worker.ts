@@ -109,9 +109,10 @@ export class Worker {
     }
   }
 
-  /** Whether all capacity is used or reserved. */
+  /** Whether all capacity is used or reserved, or the journals in memory leave no room. */
   get isFull(): boolean {
-    return this.#running + this.#reserved >= this.#dependencies.concurrency
+    const { concurrency, engine } = this.#dependencies
+    return this.#running + this.#reserved >= concurrency || engine.isMemoryFull
   }
 
   /** The capacity that is neither used nor reserved nor requested by a poll. */
@@ -139,7 +140,7 @@ export class Worker {
     this.#pollRequested = false
     const { engine, wakeups, handlers, admit, onParked, onCancelling, logger } = this.#dependencies
     // Half of the free capacity, so that executions that are started here meanwhile can run here at once.
-    const capacity = Math.ceil(Math.max(this.#capacity, 0) / 2)
+    const capacity = engine.isMemoryFull ? 0 : Math.ceil(Math.max(this.#capacity, 0) / 2)
     this.#requested = capacity
     try {
       const names = handlers()

@@ -1,9 +1,11 @@
 /** Reads and writes journal entries, the recorded steps of executions. */
 
+import { PawlError } from '../errors/index.ts'
 import { runAppTransaction, runInTransaction } from './database/app-transaction.ts'
 import { toBufferOrNull } from './database/buffers.ts'
 import type { Database } from './database/database.ts'
 import { column, PgArray } from './database/pg-array.ts'
+import { Semaphore } from './database/semaphore.ts'
 import { withStoreErrors } from './database/store-errors.ts'
 import type { IsolationLevel, RunStatement, TransactionHost } from './database/transaction-host.ts'
 import type { AttemptRef, Outcome } from './execution-store.ts'
@@ -73,8 +75,24 @@ export interface JournalEntry extends StepId {
   at: string
 }
 
+/** A journal whose large entries may not have been read yet. */
+export interface OpenedJournal {
+  /** All entries, in replay order. */
+  entries: JournalEntry[]
+  /** The size of what they hold, in bytes. */
+  bytes: number
+  /** Those whose output and error are still to be read, with their sizes in bytes. */
+  unread: { entry: JournalEntry; bytes: number }[]
+}
+
+/** How much of journals one statement reads, in bytes, and one entry more. */
+const PAGE_BYTES = 8 * 1024 ** 2
+
 /** Identifies an execution, and the incarnation under its key. */
 type ExecutionRef = Pick<AttemptRef, 'id' | 'incarnation'>
+
+/** The longest time that setTimeout takes, in ms. */
+const FOREVER_MS = 2 ** 31 - 1
 
 const REFUSED: RecordResult = { recorded: false, current: false, cancelling: false, at: '' }
 
@@ -85,7 +103,9 @@ export class StepStore {
   readonly #owner: string
   readonly #records: GroupCommit<StepRecord, RecordResult>
   readonly #guarded: GroupCommit<StepRecord, RecordResult>
-  readonly #reads: GroupCommit<ExecutionRef, JournalEntry[]>
+  readonly #reads: GroupCommit<ExecutionRef, OpenedJournal>
+  /** Pages are read one after the other, so that other statements find a connection. */
+  readonly #pages = new Semaphore(1)
 
   /**
    * @param schema the schema's name, as given by the user
@@ -117,18 +137,60 @@ export class StepStore {
   }
 
   /** Reads the whole journal of an execution, in replay order. */
-  readJournal(execution: ExecutionRef): Promise<JournalEntry[]> {
+  async readJournal(execution: ExecutionRef): Promise<JournalEntry[]> {
+    return this.completeJournal(execution, await this.openJournal(execution))
+  }
+
+  /** Reads the entries of a journal, but not yet all that the large ones hold. */
+  openJournal(execution: ExecutionRef): Promise<OpenedJournal> {
     return withStoreErrors(this.#reads.run(execution))
   }
 
-  async #readJournal(batch: ExecutionRef[]): Promise<JournalEntry[][]> {
+  /**
+   * Reads what is missing of a journal, page by page.
+   * @returns its entries
+   * @throws PawlError `execution-gone` if it was deleted meanwhile
+   */
+  async completeJournal(
+    { id, incarnation }: ExecutionRef,
+    { entries, unread }: OpenedJournal,
+  ): Promise<JournalEntry[]> {
+    while (unread.length > 0) {
+      const page = firstPage(unread)
+      const next = await this.#pages.acquire(FOREVER_MS)
+      try {
+        const values = [
+          id,
+          incarnation,
+          column('text', page, ({ name }) => name),
+          column('int4', page, ({ occurrence }) => occurrence),
+        ]
+        const rows = await withStoreErrors(this.#db.query(this.#sql.readEntries, values))
+        if (rows.length < page.length) throw journalGone()
+        for (const [n, entry] of page.entries()) {
+          const [output, error] = rows[n] as [unknown, unknown]
+          entry.output = toBufferOrNull(output)
+          entry.error = toBufferOrNull(error)
+        }
+      } finally {
+        next?.()
+      }
+      unread.splice(0, page.length)
+    }
+    return entries
+  }
+
+  async #readJournal(batch: ExecutionRef[]): Promise<OpenedJournal[]> {
     const rows = await this.#db.query(this.#sql.readJournal, [
       column('uuid', batch, ({ id }) => id),
       column('int8', batch, ({ incarnation }) => incarnation),
+      PAGE_BYTES,
     ])
-    const results = batch.map((): JournalEntry[] => [])
-    for (const [n, name, occurrence, kind, output, error, attempt, completed, at] of rows) {
-      results[(n as number) - 1]?.push({
+    const results = batch.map((): OpenedJournal => ({ entries: [], bytes: 0, unread: [] }))
+    for (const [n, ...row] of rows) {
+      const [name, occurrence, kind, output, error, attempt, completed, at, bytes, isUnread] = row
+      const journal = results[(n as number) - 1] as OpenedJournal
+      const entry: JournalEntry = {
         name: name as string,
         occurrence: occurrence as number,
         kind: kind as StepKind,
@@ -137,7 +199,10 @@ export class StepStore {
         attempt: attempt as number,
         completed: completed as boolean,
         at: at as string,
-      })
+      }
+      journal.entries.push(entry)
+      journal.bytes += bytes as number
+      if (isUnread && (bytes as number) > 0) journal.unread.push({ entry, bytes: bytes as number })
     }
     return results
   }
@@ -272,4 +337,23 @@ export class StepStore {
     }
     return results
   }
+}
+
+function firstPage(unread: OpenedJournal['unread']): JournalEntry[] {
+  const page: JournalEntry[] = []
+  let size = 0
+  for (const { entry, bytes } of unread) {
+    if (size >= PAGE_BYTES) break
+    size += bytes
+    page.push(entry)
+  }
+  return page
+}
+
+function journalGone(): PawlError {
+  return new PawlError(
+    'execution-gone',
+    'The execution was deleted while its journal was read.',
+    'Rows of running executions must not be deleted.',
+  )
 }

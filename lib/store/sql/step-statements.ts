@@ -7,8 +7,16 @@ export type StepStatements = ReturnType<typeof stepStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function stepStatements(schema: string) {
-  const { now, durableClock, batchClock, incarnation, toMicros, milliseconds, afterEnd } =
-    sqlFragments(schema)
+  const {
+    now,
+    durableClock,
+    batchClock,
+    incarnation,
+    toMicros,
+    fromMicros,
+    milliseconds,
+    afterEnd,
+  } = sqlFragments(schema)
   const columns = `execution_id, life, name, occurrence, position, kind, output, error, attempt,
           started_at, completed_at`
 
@@ -98,18 +106,40 @@ export function stepStatements(schema: string) {
       from target cross join clock left join recorded on true`,
 
     /**
-     * Reads the journals of executions. Safe: only reads. `offset 0` makes the planner do one index look-up for each
-     * execution, also with outdated statistics.
+     * Reads the journals of executions: of all entries what they are, and of as many as fit into $3 bytes what they
+     * hold. Safe: only reads. `offset 0` makes the planner do one index look-up for each execution, also with outdated
+     * statistics. The length of a value is known without reading it.
      */
     readJournal: `
-      select input.n::int4, s.name, s.occurrence, s.kind, s.output, s.error, s.attempt,
-        s.completed_at is not null, ${toMicros('coalesce(s.completed_at, s.started_at)')}::text
-      from unnest($1::uuid[], $2::int8[]) with ordinality as input (id, incarnation, n)
-      join ${schema}.executions e on e.id = input.id and ${incarnation('e')} = input.incarnation
+      select n::int4, name, occurrence, kind, case when before < $3::int8 then output end,
+        case when before < $3::int8 then error end, attempt, completed_at is not null,
+        ${toMicros('coalesce(completed_at, started_at)')}::text, bytes::int4, before >= $3::int8
+      from (
+        select input.n, s.*,
+          sum(s.bytes) over (order by input.n, s.position, s.completed_at, s.name, s.occurrence
+            rows unbounded preceding) - s.bytes as before
+        from unnest($1::uuid[], $2::int8[]) with ordinality as input (id, incarnation, n)
+        join ${schema}.executions e on e.id = input.id and ${incarnation('e')} = input.incarnation
+        cross join lateral (
+          select *, coalesce(octet_length(output), 0) + coalesce(octet_length(error), 0) as bytes
+          from ${schema}.steps s where s.execution_id = e.id and s.life = e.created_at offset 0
+        ) as s
+      ) as entries
+      order by n, position, completed_at, name, occurrence`,
+
+    /**
+     * Reads what completed entries of one execution hold. Safe: only reads, and such an entry does not change.
+     */
+    readEntries: `
+      select s.output, s.error
+      from unnest($3::text[], $4::int4[]) with ordinality as input (name, occurrence, n)
       cross join lateral (
-        select * from ${schema}.steps s where s.execution_id = e.id and s.life = e.created_at offset 0
+        select s.output, s.error from ${schema}.steps s
+        where s.execution_id = $1::uuid and s.life = ${fromMicros('$2::int8')} and s.name = input.name
+          and s.occurrence = input.occurrence
+        offset 0
       ) as s
-      order by input.n, s.position, s.completed_at, s.name, s.occurrence`,
+      order by input.n`,
 
     /**
      * Writes the journal entry of a transaction step, as the last statement of the app's own transaction. Safe:
