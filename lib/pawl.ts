@@ -330,14 +330,11 @@ export class Pawl extends WorkflowApi implements PawlLike {
   async #recover(listener: RequestListener, leased: LeasedExecution): Promise<void> {
     const attempt = await this.engine.resume(leased)
     if (!attempt) return
-    let hasBegun = false
     try {
-      const input = this.engine.decryptInput(leased)
-      hasBegun = true
-      await redeliverRequest(this, listener, attempt, input)
+      await redeliverRequest(this, listener, attempt, this.engine.decryptInput(leased))
     } finally {
       // Releases the execution if the attempt recorded no outcome; else does nothing.
-      await attempt.release('released', { countsAsAttempt: hasBegun })
+      await attempt.release('released')
     }
   }
 

@@ -78,6 +78,8 @@ export class Attempt {
   /** Resolves when the database has recorded how the attempt ended; never rejects. */
   readonly settled: Promise<AttemptResult>
   readonly #execution: RunningExecution
+  /** Whether the code runs: what fails before, or because the database is away, does not count as an attempt. */
+  hasBegun = false
   readonly #journal: Journal
   readonly #compensationLog = new CompensationLog()
   /** The request's transaction, on routes that have one; `blocks`: no step can be recorded while it is open. */
@@ -157,11 +159,6 @@ export class Attempt {
   /** Whether a step has failed for good, so that another attempt would fail too. */
   get hasTerminalFailure(): boolean {
     return this.#journal.hasTerminalFailure
-  }
-
-  /** Whether a call of Pawl failed because the database was away. */
-  get hasStoreFailure(): boolean {
-    return this.#journal.hasStoreFailure
   }
 
   /** Whether an earlier attempt has begun to run compensations; its recorded answer is then the outcome. */
@@ -251,7 +248,7 @@ export class Attempt {
       )
     } catch (error) {
       if (!this.#transaction) {
-        this.release('released', { countsAsAttempt: false }).catch(() => {})
+        this.release('released').catch(() => {})
         throw error
       }
       // The database tells what happened: another attempt may have recorded an outcome first, or the
@@ -282,16 +279,15 @@ export class Attempt {
     this.#stopCode()
     const { store, encryptor, stopped } = this.#dependencies
     const error = how?.error && encodeError(how.error)
-    const ending: ReleaseOptions | undefined = how && {
+    const ending: ReleaseOptions = {
+      countsAsAttempt: this.hasBegun && !this.#journal.hasStoreFailure,
       ...how,
       error: error ? encryptor.encrypt(error, this.#ref.id, LAST_ERROR_PURPOSE) : null,
     }
     let settled: AttemptResult = { kind: status }
     try {
-      const wasCurrent = await retryWhileUnavailable(
-        () => store.release(this.#ref, status, ending),
-        stopped,
-      )
+      const release = () => store.release(this.#ref, status, ending)
+      const wasCurrent = await retryWhileUnavailable(release, stopped)
       if (!wasCurrent) settled = await this.#readRecordedResult()
     } finally {
       this.#settle(settled)

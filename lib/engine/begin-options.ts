@@ -1,5 +1,6 @@
-/** The options and the result of `Engine.begin`. */
+/** The options and the results of `Engine.begin`. */
 
+import { PawlError } from '../errors/index.ts'
 import type { Claim, Outcome } from '../store/execution-store.ts'
 import type { Attempt, AttemptOptions } from './attempt.ts'
 
@@ -36,4 +37,13 @@ export function attemptOptionsOf({
   resumable,
 }: BeginOptions): Omit<AttemptOptions, 'recorded'> {
   return { scope, key, fingerprint, resumable, recovering: false }
+}
+
+/** The error of a call to a process that shuts down. */
+export function stopping(): PawlError {
+  return new PawlError(
+    'stopping',
+    'This process is shutting down and accepts no more work.',
+    'Retry: another process will answer.',
+  )
 }

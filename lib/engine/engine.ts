@@ -4,13 +4,18 @@ import { PawlError, type PawlErrorCode } from '../errors/index.ts'
 import type { Logger } from '../options/logger.ts'
 import type { ChangeListener } from '../store/change-listener.ts'
 import { statementEnded } from '../store/database/statement-error.ts'
-import type { AttemptRef, ExecutionStore, StoredExecution } from '../store/execution-store.ts'
+import type {
+  AttemptRef,
+  ExecutionStore,
+  ReleaseOptions,
+  StoredExecution,
+} from '../store/execution-store.ts'
 import type { JournalEntry, StepStore } from '../store/step-store.ts'
 import type { LeasedExecution } from '../store/wakeup-store.ts'
 import { Attempt, type AttemptDependencies, type AttemptOptions } from './attempt.ts'
-import { attemptOptionsOf, type BeginOptions, type BeginResult } from './begin-options.ts'
+import { attemptOptionsOf, type BeginOptions, type BeginResult, stopping } from './begin-options.ts'
 import { type Decision, decide } from './decision.ts'
-import { JournalMemory, MEMORY_PAUSE_MS } from './journal/journal-memory.ts'
+import { JournalMemory, memoryPauseMs } from './journal/journal-memory.ts'
 import type { JournalLimits } from './limits.ts'
 import {
   deadlineAfter,
@@ -312,11 +317,11 @@ export class Engine {
   ): Promise<Attempt | null> {
     const { steps } = this.#attemptDependencies
     const journal = await retryWhileUnavailable(() => steps.openJournal(ref), giveUp)
+    const release = (ending: ReleaseOptions) =>
+      retryWhileUnavailable(() => this.#store.release(ref, before, ending), giveUp)
     const free = this.#memory.reserve(journal.bytes, !options.recovering)
     if (!free) {
-      const delayMs = Math.round(MEMORY_PAUSE_MS * (0.5 + Math.random()))
-      const ending = { ...NOT_BEGUN, delayMs }
-      await retryWhileUnavailable(() => this.#store.release(ref, before, ending), giveUp)
+      await release({ ...NOT_BEGUN, delayMs: memoryPauseMs() })
       return null
     }
     let recorded: JournalEntry[] | undefined
@@ -327,8 +332,7 @@ export class Engine {
       return attempt
     } catch (error) {
       free()
-      if (recorded)
-        await retryWhileUnavailable(() => this.#store.release(ref, before, NOT_BEGUN), giveUp)
+      if (recorded) await release(NOT_BEGUN)
       throw error
     }
   }
@@ -390,12 +394,4 @@ export class Engine {
       else await this.#store.release({ id, incarnation, attempt }, 'released', NOT_BEGUN)
     }, stopped).catch(() => {})
   }
-}
-
-function stopping(): PawlError {
-  return new PawlError(
-    'stopping',
-    'This process is shutting down and accepts no more work.',
-    'Retry: another process will answer.',
-  )
 }

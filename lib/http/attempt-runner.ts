@@ -92,7 +92,10 @@ export class AttemptRunner {
       this.#asyncTimer.unref()
     }
     const { execution } = this.#attempt
-    const handle = () => runInExecution(execution, () => run(execution))
+    const handle = () => {
+      this.#attempt.hasBegun = true
+      runInExecution(execution, () => run(execution))
+    }
     if (this.#options.transaction) this.#beginTransaction(response, handle)
     else handle()
   }
@@ -130,9 +133,7 @@ export class AttemptRunner {
     if (disposition === 'released' || (this.#transaction && isServerError(status))) {
       const result = await (this.#transaction
         ? this.#finishTransaction(null)
-        : this.#withinStoreTimeout(
-            attempt.release('released', { countsAsAttempt: !attempt.hasStoreFailure }),
-          ))
+        : this.#withinStoreTimeout(attempt.release('released')))
       // If another attempt has taken over, the failure of this one is not the execution's outcome.
       return result && result.kind !== 'released' ? result : 'released'
     }

@@ -202,7 +202,7 @@ export class StepStore {
       }
       journal.entries.push(entry)
       journal.bytes += bytes as number
-      if (isUnread && (bytes as number) > 0) journal.unread.push({ entry, bytes: bytes as number })
+      if (isUnread) journal.unread.push({ entry, bytes: bytes as number })
     }
     return results
   }

@@ -40,6 +40,7 @@ export interface RunDependencies {
 export async function runWorkflow(dependencies: RunDependencies): Promise<void> {
   const { attempt, journal, definition, leased } = dependencies
   const timer = startTimeout(dependencies)
+  attempt.hasBegun = true
   if (leased.cancelling) attempt.halt(new CancelledError())
   try {
     // Cancelled or timed out before the code first ran: there is nothing to compensate.
@@ -189,18 +190,17 @@ async function park(
 
 /** Gives the execution back for a later attempt, or parks it if its attempts are used up. */
 async function releaseForRetry(
-  { attempt, definition, leased }: RunDependencies,
+  { attempt, journal, definition, leased }: RunDependencies,
   error: Error,
 ): Promise<void> {
   const { attempts, backoff, maxBackoff } = definition.retry
   const attemptsLeft = leased.maxAttempts - leased.attempt
-  const countsAsAttempt = !attempt.hasStoreFailure
-  if (attemptsLeft <= 0 && countsAsAttempt) return void (await attempt.release('parked', { error }))
+  if (attemptsLeft <= 0 && !journal.hasStoreFailure)
+    return void (await attempt.release('parked', { error }))
   const failures = Math.max(1, attempts - attemptsLeft)
   const delay = delayAfter(failures, { firstMs: backoff, maxMs: maxBackoff })
   await attempt.release('released', {
     error,
-    countsAsAttempt,
     // Half of the delay is fixed and half is random: many failures at one moment are not retried all at once,
     // and none is retried immediately.
     delayMs: Math.round(Math.min(maxBackoff, backoff * 2 ** (failures - 1)) / 2 + delay / 2),

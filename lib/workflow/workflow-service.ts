@@ -178,13 +178,11 @@ export class WorkflowService {
         )
       : await engine.resume(leased, createExecution)
     if (!attempt || !journal) return
-    let hasBegun = false
     try {
       const bytes = engine.decryptInput(leased)
       const input = decodeValue(bytes.length === 0 ? null : bytes)
       const maxOutputBytes = limits.output
       const cancelChildren = async () => void (await this.control.cancel(id))
-      hasBegun = true
       await runWorkflow({
         attempt,
         journal,
@@ -197,7 +195,7 @@ export class WorkflowService {
       })
     } finally {
       // Gives the execution back if nothing was recorded about its end; a settled attempt stays as it is.
-      const settled = await attempt.release('released', { countsAsAttempt: hasBegun })
+      const settled = await attempt.release('released')
       // The execution has got a new due time, which the worker has not read yet.
       if (settled.kind !== 'done') this.#worker?.pollNow()
     }

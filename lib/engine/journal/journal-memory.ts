@@ -3,8 +3,8 @@
 /** How large the journals in memory may be together, in bytes; a single one may be larger. */
 const MAX_BYTES = 128 * 1024 ** 2
 
-/** When what found no room is tried again, in ms. */
-export const MEMORY_PAUSE_MS = 1000
+/** When what found no room is tried again, in ms: after a second, with jitter. */
+export const memoryPauseMs = () => Math.round(500 + Math.random() * 1000)
 
 /** The journals that this process has in memory. What its attempts add to them is small beside what they read. */
 export class JournalMemory {

@@ -111,9 +111,9 @@ export function stepStatements(schema: string) {
      * statistics. The length of a value is known without reading it.
      */
     readJournal: `
-      select n::int4, name, occurrence, kind, case when before < $3::int8 then output end,
-        case when before < $3::int8 then error end, attempt, completed_at is not null,
-        ${toMicros('coalesce(completed_at, started_at)')}::text, bytes::int4, before >= $3::int8
+      select n::int4, name, occurrence, kind, case when bytes = 0 or before < $3::int8 then output end,
+        case when bytes = 0 or before < $3::int8 then error end, attempt, completed_at is not null,
+        ${toMicros('coalesce(completed_at, started_at)')}::text, bytes::int4, bytes > 0 and before >= $3::int8
       from (
         select input.n, s.*,
           sum(s.bytes) over (order by input.n, s.position, s.completed_at, s.name, s.occurrence
