@@ -49,6 +49,8 @@ export async function redeliverRequest(
     request[RECOVERY] = recovery
     // For the app's authentication, which runs before Pawl and may check `req.execution.recovering`.
     request.execution = attempt.execution
+    // What the app does before Pawl, such as refusing the request, is as final as what its handler does.
+    attempt.hasBegun = true
     listener(request, response)
   })
   const [client, connection] = duplexPair()
