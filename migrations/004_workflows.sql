@@ -43,8 +43,10 @@ alter table pawl.wakeups
   add column priority smallint not null default 0,
   -- Whether it has run. What goes on (sleepers, signals, retries) and what begins each have a share of the workers.
   add column begun    boolean not null default false,
-  -- How many attempts in a row have ended with the death of their process and recorded nothing.
-  add column deaths   smallint not null default 0,
+  -- How many attempts have ended with the death of their process since one recorded something.
+  add column deaths   integer not null default 0,
+  -- The number of the attempt that ended with the last such death.
+  add column last_death integer not null default 0,
   add column queue    text,
   add column lane     text,
   -- Whether it waits for its lane. When an execution of the lane ends, the first blocked one is unblocked.

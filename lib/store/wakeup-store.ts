@@ -73,7 +73,8 @@ export class WakeupStore {
   }
 
   /**
-   * Leases at most `limit` due executions to this process, and parks those that have no attempts left.
+   * Leases at most `limit` due executions to this process, and parks those that have no attempts left. Those whose
+   * process has died are counted first.
    * @param handlers the handlers that this process can run
    * @param active the ids of the executions that this process is running
    */
@@ -91,10 +92,15 @@ export class WakeupStore {
     ]
     const rows = await withStoreErrors(this.#db.query(this.#sql.leaseDue, values))
     const due: DueExecutions = { leased: [], parked: [], cancelling: [], examined: 0, locked: 0 }
+    const died: string[] = []
     for (const [group, id, attempt, incarnation, kind, scope, key, name, ...rest] of rows) {
       if (group === 'examined') {
         due.examined = attempt as number
         due.locked = rest[3] as number
+        continue
+      }
+      if (group === 'died') {
+        died.push(id as string)
         continue
       }
       const summary = { id, attempt, kind, scope, key, name } as ExecutionSummary
@@ -102,7 +108,19 @@ export class WakeupStore {
         due.leased.push(toLeasedExecution(summary, incarnation as string, rest))
       else due[group as 'parked' | 'cancelling'].push(summary)
     }
-    return due
+    if (died.length === 0) return due
+    await withStoreErrors(this.#db.query(this.#sql.recordDeaths, [new PgArray('uuid', died)]))
+    const more = await this.leaseDue(handlers, limit - due.leased.length, [
+      ...active,
+      ...due.leased.map(({ id }) => id),
+    ])
+    return {
+      leased: [...due.leased, ...more.leased],
+      parked: [...due.parked, ...more.parked],
+      cancelling: due.cancelling,
+      examined: due.examined + more.examined,
+      locked: more.locked,
+    }
   }
 
   /** The time until the next execution is due, in ms; null if none has a due time. */

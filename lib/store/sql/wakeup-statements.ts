@@ -81,52 +81,35 @@ export function wakeupStatements(schema: string) {
         ) as ids
       ),
       due as materialized (
-        -- In the order of the array; the limit ends the loop, so that no further row is locked.
-        select free.execution_id, free.max_attempts, free.deaths
+        -- The limit ends the locking: what comes behind it is not locked.
+        select w.execution_id, w.max_attempts
         from chosen
-        cross join lateral unnest(chosen.ids) as candidate (id)
-        cross join lateral (
-          select w.execution_id, w.max_attempts, w.deaths
-          from ${schema}.wakeups w
-          where w.execution_id = candidate.id and w.admitted and w.due_at <= (select now from clock)
-          for update skip locked
-        ) as free
+        cross join lateral unnest(chosen.ids) with ordinality as candidate (id, n)
+        join ${schema}.wakeups w on w.execution_id = candidate.id
+        where w.admitted and w.due_at <= (select now from clock)
+        order by candidate.n
         limit $2::int4
+        for update of w skip locked
       ),
       locked as (
-        select e.id, e.created_at, e.status, e.owner, e.attempt, e.input is not null as wakes
+        select e.id, e.status, e.owner, e.attempt, e.input is not null as wakes
         from ${schema}.executions e
         where e.id = any (array(select execution_id from due))
         for no key update skip locked
       ),
-      -- An attempt that recorded something was no failure to get on: it and the deaths before it do not count.
-      counted as (
-        select execution_id,
-          max_attempts + case when got_on then deaths + died::int4 else 0 end as max_attempts,
-          case when got_on then 0 else deaths + died::int4 end as deaths
-        from (
-          select due.*, coalesce(locked.status = 'running' and locked.owner <> $3::uuid, false) as died,
-            -- Not "exists": the planner may evaluate that for all rows at once, with a scan of the whole table.
-            case when locked.status = 'running' and locked.owner <> $3::uuid or due.deaths > 0
-              then (select true from ${schema}.steps s
-                where s.execution_id = locked.id and s.life = locked.created_at and s.attempt = locked.attempt
-                limit 1) end as got_on
-          from due left join locked on locked.id = due.execution_id
-          offset 0
-        ) as seen
-      ),
       judged as (
-        select due.execution_id, due.max_attempts, due.deaths, p.expires_at,
+        select due.execution_id, due.max_attempts, p.expires_at,
           case
             when e.id is null or locked.status in ('done', 'unknown') or not locked.wakes then 'obsolete'
             when locked.id is null then 'busy'
             when locked.status = 'parked' then 'parked'
             when locked.status = 'running' and locked.owner = $3::uuid then 'ours'
             when locked.status = 'running' and coalesce(p.expires_at > clock.now, false) then 'running'
+            when locked.status = 'running' then 'died'
             when locked.attempt >= due.max_attempts then 'exhausted'
             else 'free'
           end as verdict
-        from counted as due
+        from due
         cross join clock
         left join ${schema}.executions e on e.id = due.execution_id
         left join locked on locked.id = due.execution_id
@@ -161,12 +144,10 @@ export function wakeupStatements(schema: string) {
             when judged.verdict = 'running' then judged.expires_at
             else clock.now + ${milliseconds('$4::int8')} end,
           admitted = judged.verdict not in ('exhausted', 'parked') or w.queue is null,
-          begun = w.begun or judged.verdict in ('free', 'ours'),
-          max_attempts = case when judged.verdict = 'free' then judged.max_attempts else w.max_attempts end,
-          deaths = case when judged.verdict = 'free' then judged.deaths else w.deaths end
+          begun = w.begun or judged.verdict in ('free', 'ours')
         from judged, clock
         where w.execution_id = any (array(
-            select execution_id from judged where verdict not in ('obsolete', 'busy')))
+            select execution_id from judged where verdict not in ('obsolete', 'busy', 'died')))
           and w.execution_id = judged.execution_id
       ),
       freed as (
@@ -183,6 +164,9 @@ export function wakeupStatements(schema: string) {
       from ${schema}.executions
       where cancelling and status = 'running' and owner = $3::uuid
       union all
+      select 'died', execution_id, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+      from judged where verdict = 'died'
+      union all
       select 'examined', null, count(*) filter (where verdict <> 'busy')::int4, null, null, null, null, null,
         null, null, null,
         -- With those that others have locked: all candidates, unless as many were found as are wanted.
@@ -190,6 +174,43 @@ export function wakeupStatements(schema: string) {
           + case when count(*) < $2::int4 then (select cardinality(ids) from chosen) - count(*) else 0 end)::int4,
         null, null, null, null
       from judged`,
+
+    /**
+     * Notes that the processes which ran executions have died, and makes them due. An attempt that recorded something
+     * got on: its death does not count as an attempt, and neither do the deaths before. Safe: under the row's lock,
+     * and only if it is still so; locks executions before wakeups, in the order of their ids.
+     */
+    recordDeaths: `
+      with ${durableClock},
+      dead as materialized (
+        select e.id, e.created_at, e.attempt
+        from ${schema}.executions e, clock
+        where e.id = any ($1::uuid[]) and e.status = 'running' and e.input is not null and not exists (
+          select from ${schema}.processes p where p.id = e.owner and p.expires_at > clock.now)
+        order by e.id
+        for no key update of e
+      ),
+      seen as materialized (
+        select dead.id, dead.attempt,
+          -- Not "exists": the planner may evaluate that for all rows at once, with a scan of the whole table.
+          case when (select true from ${schema}.steps s
+            where s.execution_id = dead.id and s.life = dead.created_at and s.attempt = dead.attempt
+            limit 1) then 0 else 1 end as counts,
+          case when (select true from ${schema}.steps s
+            where s.execution_id = dead.id and s.life = dead.created_at and s.attempt > w.last_death
+            limit 1) then 0 else w.deaths end as before
+        from dead join ${schema}.wakeups w on w.execution_id = dead.id
+        offset 0
+      ),
+      released as (
+        update ${schema}.executions e set status = 'released', owner = null
+        where e.id = any (array(select id from seen))
+      )
+      update ${schema}.wakeups w
+      set due_at = least(w.due_at, clock.now), deaths = seen.before + seen.counts, last_death = seen.attempt,
+        max_attempts = w.max_attempts + w.deaths - seen.before + 1 - seen.counts
+      from seen, clock
+      where w.execution_id = any (array(select id from seen)) and w.execution_id = seen.id`,
 
     /** The time until the next wakeup of these handlers, in ms; null if none has a due time. Safe: only reads. */
     nextDue: `

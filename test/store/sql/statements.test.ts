@@ -2,9 +2,11 @@ import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import type { Database, Query } from '../../../lib/store/database/database.ts'
 import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
+import { PgArray } from '../../../lib/store/database/pg-array.ts'
 import { ExecutionReader } from '../../../lib/store/execution-reader.ts'
 import { type AttemptRef, ExecutionStore } from '../../../lib/store/execution-store.ts'
 import { executionStatements } from '../../../lib/store/sql/execution-statements.ts'
+import { wakeupStatements } from '../../../lib/store/sql/wakeup-statements.ts'
 import { StepStore } from '../../../lib/store/step-store.ts'
 import { WakeupStore } from '../../../lib/store/wakeup-store.ts'
 import { WorkflowStore } from '../../../lib/store/workflow-store.ts'
@@ -54,6 +56,12 @@ async function plans(): Promise<Record<string, string>> {
   expect(await steps.readJournal(attempts[0]!)).toHaveLength(2)
   name = 'lease due'
   await new WakeupStore(db, 'pawl', side.owner, 15_000).leaseDue(['requests'], 4, [])
+  name = 'record deaths'
+  const dead = new PgArray(
+    'uuid',
+    attempts.slice(0, 8).map(({ id }) => id),
+  )
+  await db.query(wakeupStatements('"pawl"').recordDeaths, [dead])
   name = 'release'
   await Promise.all(attempts.slice(0, 32).map((attempt) => side.store.release(attempt, 'released')))
   name = 'complete'
@@ -137,6 +145,7 @@ describe('plans of a table that grew from nothing', () => {
         'record guarded',
         'read journal',
         'lease due',
+        'record deaths',
         'release',
         'complete',
         'take over',
