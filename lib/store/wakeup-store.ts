@@ -53,12 +53,18 @@ export interface DueExecutions {
   locked: number
 }
 
+/** How many times as many wakeups as are wanted are looked at: where no other worker was in the way, and at most. */
+const MIN_CROWDING = 2
+const MAX_CROWDING = 8
+
 /** Finds and leases executions that are due. */
 export class WakeupStore {
   readonly #db: Database
   readonly #sql: WakeupStatements
   readonly #owner: string
   readonly #leaseMs: number
+  /** How many times as many wakeups to look at, since other workers have locked some of them. */
+  #crowding = MIN_CROWDING
 
   /**
    * @param schema the schema's name, as given by the user
@@ -89,6 +95,7 @@ export class WakeupStore {
       this.#owner,
       this.#leaseMs,
       new PgArray('uuid', active),
+      limit * this.#crowding,
     ]
     const rows = await withStoreErrors(this.#db.query(this.#sql.leaseDue, values))
     const due: DueExecutions = { leased: [], parked: [], cancelling: [], examined: 0, locked: 0 }
@@ -108,6 +115,8 @@ export class WakeupStore {
         due.leased.push(toLeasedExecution(summary, incarnation as string, rest))
       else due[group as 'parked' | 'cancelling'].push(summary)
     }
+    if (this.#adapt(due.locked > 0 && due.examined < limit) && due.examined === 0)
+      return this.leaseDue(handlers, limit, active)
     if (died.length === 0) return due
     await withStoreErrors(this.#db.query(this.#sql.recordDeaths, [new PgArray('uuid', died)]))
     const more = await this.leaseDue(handlers, limit - due.leased.length, [
@@ -121,6 +130,15 @@ export class WakeupStore {
       examined: due.examined + more.examined,
       locked: more.locked,
     }
+  }
+
+  /** @returns whether a look at more wakeups may find some that are free */
+  #adapt(isCrowded: boolean): boolean {
+    const before = this.#crowding
+    this.#crowding = isCrowded
+      ? Math.min(before * 2, MAX_CROWDING)
+      : Math.max(before / 2, MIN_CROWDING)
+    return this.#crowding > before
   }
 
   /** The time until the next execution is due, in ms; null if none has a due time. */

@@ -117,7 +117,7 @@ describe('several workers', () => {
     await client.query('begin')
     const { leaseDue } = wakeupStatements('"pawl"')
     const handlers = ['flood', 'other']
-    await client.query(leaseDue, [handlers, 10, one.owner, 60_000, []])
+    await client.query(leaseDue, [handlers, 10, one.owner, 60_000, [], 80])
     const second = await two.lease(handlers, 100)
     expect([second.leased.length, second.examined, second.locked]).toEqual([50, 50, 10])
     await client.query('rollback')

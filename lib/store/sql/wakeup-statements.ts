@@ -5,9 +5,6 @@ import { sqlFragments } from './fragments.ts'
 /** How many executions that have begun have their turn for each one of the same handler that has not. */
 const BEGUN_SHARE = 3
 
-/** How many wakeups are looked at beyond those that are wanted, at most, because other workers may have locked them. */
-const MORE_CANDIDATES = 200
-
 /** The SQL texts by name. They follow the rules of ExecutionStatements. */
 export type WakeupStatements = ReturnType<typeof wakeupStatements>
 
@@ -37,7 +34,8 @@ export function wakeupStatements(schema: string) {
   return {
     /**
      * Leases executions whose wakeup is due and that no live process is running; parks those that have no attempts
-     * left. $1 handlers, $2 limit, $3 this process, $4 lease in ms, $5 executions that this process is running.
+     * left. $1 handlers, $2 limit, $3 this process, $4 lease in ms, $5 executions that this process is running,
+     * $6 how many wakeups to look at, since other workers may have locked some of them.
      *
      * Safe: SKIP LOCKED gives each wakeup to one worker at a time. The execution is checked and taken over under
      * its row's lock, so that either a worker or a client's retry gets it. Statements that wake an execution lock
@@ -69,7 +67,7 @@ export function wakeupStatements(schema: string) {
             and w.due_at <= (select now from clock)
             and w.execution_id <> all ($5::uuid[])
           order by w.due_at
-          limit $2::int4 + least($2::int4 * 7, ${MORE_CANDIDATES})
+          limit $6::int4
         ) as found
         where (select p.expires_at > clock.now from ${schema}.processes p cross join clock where p.id = $3::uuid)
       ),
@@ -77,7 +75,7 @@ export function wakeupStatements(schema: string) {
         select array(
           select execution_id from candidates
           order by priority desc, turn, begun desc, due_at
-          limit $2::int4 + least($2::int4 * 7, ${MORE_CANDIDATES})
+          limit $6::int4
         ) as ids
       ),
       due as materialized (
