@@ -70,7 +70,7 @@ export const isStatement = {
   notify: (sql: string) => sql.includes('pg_notify') && !sql.includes('started as'),
   heartbeat: (sql: string) => sql.includes('set heartbeat ='),
   /** What an idle worker asks. */
-  poll: (sql: string) => /judged as|min\(found\.due_at\)/.test(sql),
+  poll: (sql: string) => /judged as|dead as|min\(found\.due_at\)/.test(sql),
 }
 
 const holds = new Set<() => void>()
