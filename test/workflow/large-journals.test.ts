@@ -85,7 +85,8 @@ describe('Large journals', () => {
         await execution.signal('go')
         return execution.step('work', async () => {
           working.most = Math.max(working.most, ++working.now)
-          await new Promise((resolve) => setTimeout(resolve, 100))
+          // For as long as it takes to read all journals.
+          await new Promise((resolve) => setTimeout(resolve, 2000))
           working.now--
           return length
         })
