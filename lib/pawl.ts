@@ -148,6 +148,7 @@ export class Pawl extends WorkflowApi implements PawlLike {
       reader,
       workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
       queues: new QueueStore(db, schema),
+      announceQueues: (handlers) => heartbeat.announceQueues(handlers),
       schedules: new ScheduleStore(db, schema),
       state: new StateStore(db, schema, id),
       wakeups,

@@ -4,7 +4,8 @@
 --
 --   signals   one row for each signal that was sent to an execution; its value until a journal entry has
 --             consumed it
---   slots     one row for each slot of a queue, which an execution holds while it runs under the queue's limits
+--   queues    one row for each queue: its limits, and how many of its executions are in and wait
+--   lanes     the same for each key of a queue that limits the executions of each key
 --   state     the keyed state of objects
 
 alter table pawl.executions
@@ -37,7 +38,7 @@ create index executions_cancelling on pawl.executions (id) where cancelling and 
 
 alter table pawl.wakeups rename column queue to handler;
 alter table pawl.wakeups
-  -- False while it needs slots of its queue before it may begin.
+  -- False while it may not begin or go on: it waits for its queue, has lent its place, or is parked.
   add column admitted boolean not null default true,
   -- From 0 to 9; of several that are due, the highest runs first.
   add column priority smallint not null default 0,
@@ -49,8 +50,17 @@ alter table pawl.wakeups
   add column last_death integer not null default 0,
   add column queue    text,
   add column lane     text,
-  -- Whether it waits for its lane. When an execution of the lane ends, the first blocked one is unblocked.
-  add column blocked  boolean not null default false,
+  -- Where it stands in its queue; null outside of one. It changes with the counts in queues and lanes.
+  -- arriving   a worker lets it in when it is due, and counts it then
+  -- delayed    the same, but it counts in the queue's backlog
+  -- key        waits for its lane
+  -- queue      is in its lane, and waits for the queue
+  -- in         is in its lane and in the queue
+  -- lent       the same, but an execution that it waits for has its place
+  add column place    text check (place in ('arriving', 'delayed', 'key', 'queue', 'in', 'lent')),
+  -- The execution whose place in the queue it has, and whether it has its place in the lane as well.
+  add column lender   uuid,
+  add column lends_key boolean not null default false,
   -- When it arrived, or becomes due after its delay: the order within a lane.
   add column enqueued_at timestamptz not null default pawl.now();
 
@@ -58,10 +68,11 @@ comment on column pawl.wakeups.handler is 'the code that can go on with it: requ
 
 drop index pawl.wakeups_due_at;
 create index wakeups_due_at on pawl.wakeups (handler, priority, begun, due_at) where admitted;
-create index wakeups_backlog on pawl.wakeups (queue, handler, priority, due_at)
-  where not admitted and not blocked;
-create index wakeups_lanes on pawl.wakeups (queue, admitted, blocked, lane, enqueued_at, execution_id)
-  where queue is not null;
+create index wakeups_arriving on pawl.wakeups (queue, handler, due_at) where place in ('arriving', 'delayed');
+create index wakeups_in_lane on pawl.wakeups (queue, lane, enqueued_at, execution_id) where place = 'key';
+create index wakeups_in_queue on pawl.wakeups (queue, handler, priority, due_at) where place = 'queue';
+create index wakeups_in on pawl.wakeups (queue, lane) where place in ('in', 'lent');
+create index wakeups_lender on pawl.wakeups (lender) where lender is not null;
 
 create table pawl.signals (
   execution_id uuid not null,
@@ -78,19 +89,70 @@ create table pawl.signals (
 -- For reading the pending signals of an execution that has received many.
 create index signals_unread on pawl.signals (execution_id, name, sent_at) where taken_at is null;
 
-create table pawl.slots (
-  queue        text not null,
-  -- '' for the limit of the whole queue; 'rate' for its rate limit; 'gate' for the row that lets one process at
-  -- a time admit executions; otherwise 'key ' and the key within the queue.
-  lane         text not null,
-  n            integer not null,
-  execution_id uuid not null,
-  -- When the slot becomes free. Infinity if it is held until its execution ends.
-  held_until   timestamptz not null,
-  primary key (queue, lane, n)
-);
+create table pawl.queues (
+  name          text primary key,
+  -- How many may be in; how many of one key; how many may begin within a period. Null: no limit.
+  concurrency   integer,
+  per_key       integer,
+  rate_limit    integer,
+  rate_ms       bigint,
+  -- How many may wait. Null: no limit.
+  max_depth     integer,
+  -- Whether it has limits of its own, beside those of each key. If not, the counts are not kept.
+  is_limited    boolean not null
+    generated always as (concurrency is not null or rate_limit is not null or max_depth is not null) stored,
+  -- How many have the place in, without those that have it from another; and how many have the place queue.
+  held          integer not null default 0,
+  waiting       integer not null default 0,
+  -- How many have not begun; of those that arrive, only the delayed ones.
+  backlog       integer not null default 0,
+  -- When executions began, within the last period: an array of [ms since 1970, how many].
+  rate          jsonb not null default '[]',
+  -- When a process last compared the counts with the executions.
+  checked_at    timestamptz not null default '-infinity'
+) with (fillfactor = 50);
 
-create index slots_execution_id on pawl.slots (execution_id);
+create table pawl.lanes (
+  queue      text not null,
+  key        text not null,
+  -- How many may be in; how many are in, or have been in and wait for the queue; how many wait.
+  slots      integer not null,
+  held       integer not null,
+  waiting    integer not null,
+  changed_at timestamptz not null,
+  primary key (queue, key)
+) with (fillfactor = 50);
+
+-- The handlers that a process runs, by the name of their queue: {"queue": ["handler"]}.
+alter table pawl.processes add column queues jsonb not null default '{}';
+
+-- How many executions began after a time.
+create function pawl.rate_used(rate jsonb, since timestamptz) returns integer
+  language sql immutable
+as $$
+  select coalesce(sum((entry ->> 1)::integer), 0)::integer from jsonb_array_elements(rate) as entry
+  where (entry ->> 0)::float8 > extract(epoch from since) * 1000
+$$;
+
+-- The times at which executions began, with those that begin now, and without those that a period has passed since.
+-- With a high limit, times are rounded up, so that there are at most 201 of them.
+create function pawl.rate_add(rate jsonb, moment timestamptz, period_ms bigint, max integer, added integer) returns jsonb
+  language sql immutable
+as $$
+  select coalesce(jsonb_agg(jsonb_build_array(at, n) order by at), '[]')
+  from (
+    select at, sum(n) as n
+    from (
+      select (entry ->> 0)::float8 as at, (entry ->> 1)::integer as n from jsonb_array_elements(rate) as entry
+      where (entry ->> 0)::float8 > extract(epoch from moment) * 1000 - period_ms
+      union all
+      select case when max <= 200 then extract(epoch from moment) * 1000
+        else ceil(extract(epoch from moment) * 1000 / (period_ms / 200.0)) * (period_ms / 200.0) end, added
+      where added > 0
+    ) as entries
+    group by at
+  ) as times
+$$;
 
 create table pawl.state (
   object     text not null,
@@ -168,19 +230,33 @@ comment on view pawl.state_log is 'What objects keep, for people: one row for ea
 -- The SQL interface to queues: their counts.
 create view pawl.queue_log as
 select
-  q.queue,
-  (select count(*) from pawl.wakeups w
-    where w.queue = q.queue and not w.admitted and (w.blocked or w.due_at <= pawl.now())) as backlog,
-  (select count(*) from pawl.wakeups w
-    where w.queue = q.queue and not w.admitted and not w.blocked
-      and w.due_at > pawl.now() and w.due_at < 'infinity') as delayed,
-  (select count(*) from pawl.wakeups w where w.queue = q.queue and w.admitted) as running,
-  (select min(w.enqueued_at) from pawl.wakeups w
-    where w.queue = q.queue and not w.admitted and (w.blocked or w.due_at <= pawl.now())) as oldest
-from (select queue from pawl.wakeups where queue is not null union select queue from pawl.slots) as q;
+  q.name as queue,
+  w.waiting as backlog,
+  w.delayed,
+  w.running,
+  w.oldest,
+  q.concurrency,
+  q.per_key as concurrency_per_key,
+  q.rate_limit,
+  q.rate_ms * interval '1 millisecond' as rate_period,
+  q.max_depth
+from pawl.queues q
+cross join lateral (
+  select count(*) filter (where state = 'waiting') as waiting, count(*) filter (where state = 'delayed') as delayed,
+    count(*) filter (where state = 'running') as running, min(enqueued_at) filter (where state = 'waiting') as oldest
+  from (
+    -- Each part is read by an index of its own.
+    select 'waiting' as state, enqueued_at from pawl.wakeups where queue = q.name and place = 'key'
+    union all select 'waiting', enqueued_at from pawl.wakeups where queue = q.name and place = 'queue'
+    union all select case when due_at > pawl.now() then 'delayed' else 'waiting' end, enqueued_at
+      from pawl.wakeups where queue = q.name and place in ('arriving', 'delayed')
+    union all select case when begun then 'running' else 'waiting' end, enqueued_at
+      from pawl.wakeups where queue = q.name and place in ('in', 'lent')
+  ) as w
+) as w;
 
 comment on view pawl.queue_log is 'Each queue that something waits in or has run under.';
-comment on column pawl.queue_log.backlog is 'how many wait for their turn';
+comment on column pawl.queue_log.backlog is 'how many have not begun';
 comment on column pawl.queue_log.delayed is 'how many begin later';
 comment on column pawl.queue_log.running is 'how many are under way, sleeping ones too';
 comment on column pawl.queue_log.oldest is 'since when the first of those that wait has waited';

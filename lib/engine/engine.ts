@@ -134,7 +134,7 @@ export class Engine {
   }
 
   async #resume(
-    { id, incarnation, attempt, scope, key, fingerprint }: LeasedExecution,
+    { id, incarnation, attempt, isQueued, scope, key, fingerprint }: LeasedExecution,
     createExecution: AttemptOptions['createExecution'],
   ): Promise<Attempt | null> {
     const giveUp = deadlineAfter(this.#storeTimeoutMs)
@@ -150,7 +150,7 @@ export class Engine {
       recovering: true,
       ...(createExecution && { createExecution }),
     }
-    return this.#runFromJournal({ id, incarnation, attempt }, options, 'released', giveUp)
+    return this.#runFromJournal({ id, incarnation, attempt, isQueued }, options, 'released', giveUp)
   }
 
   /**

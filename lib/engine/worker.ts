@@ -20,10 +20,10 @@ export interface WorkerDependencies {
   concurrency: number
   /** Runs a leased execution; resolves when its attempt has ended. */
   run: (leased: LeasedExecution) => Promise<void>
-  /** Admits queued executions within the limits of their queues; called before each poll. */
-  admit?: (capacity: number) => Promise<AdmissionResult>
-  /** Called for each execution that was parked because crashed processes had used up its attempts. */
-  onParked?: (execution: ExecutionSummary) => void
+  /** Lets executions into their queues, within the limits; called before each poll. */
+  admit?: () => Promise<AdmissionResult>
+  /** Called with the executions that were leased, before they run. */
+  onLeased?: (leased: readonly LeasedExecution[]) => void
   /** Called for each execution that runs here and was cancelled. */
   onCancelling?: (execution: ExecutionSummary) => void
   logger: Logger
@@ -138,21 +138,21 @@ export class Worker {
 
   async #poll(): Promise<void> {
     this.#pollRequested = false
-    const { engine, wakeups, handlers, admit, onParked, onCancelling, logger } = this.#dependencies
+    const { engine, wakeups, handlers, admit, onLeased, onCancelling, logger } = this.#dependencies
     // Half of the free capacity, so that executions that are started here meanwhile can run here at once.
     const capacity = engine.isMemoryFull ? 0 : Math.ceil(Math.max(this.#capacity, 0) / 2)
     this.#requested = capacity
     try {
       const names = handlers()
       if (names.length === 0) return
-      const { hasMore, nextMs } = (await admit?.(capacity)) ?? NOTHING
+      const { hasMore, nextMs } = (await admit?.()) ?? NOTHING
       const due = await wakeups.leaseDue(names, capacity, engine.busyIds)
       this.#requested = 0
       const { leased, parked, cancelling } = due
       for (const execution of parked) {
         logger.warn('gave up on an execution; see pawl list, and pawl release', { ...execution })
-        onParked?.(execution)
       }
+      onLeased?.(leased)
       for (const execution of cancelling) onCancelling?.(execution)
       for (const execution of leased) runOutsideRequests(() => this.#start(execution))
       if (leased.length > 0 || hasMore) this.#pollMs = FIRST_POLL_MS

@@ -5,6 +5,7 @@ import type { Database, Row } from './database/database.ts'
 import { column, PgArray } from './database/pg-array.ts'
 import { withStoreErrors } from './database/store-errors.ts'
 import { GroupCommit } from './group-commit.ts'
+import { type Advance, toAdvance } from './queue-store.ts'
 import { type ExecutionStatements, executionStatements } from './sql/execution-statements.ts'
 
 /** How an execution ended: its response, result or error. Written once, never changed. */
@@ -28,6 +29,8 @@ export interface AttemptRef {
    */
   incarnation: string
   attempt: number
+  /** Whether it has a place in a queue, which its end frees. Default false. */
+  isQueued?: boolean | undefined
 }
 
 /** A request to create an execution and run its first attempt. */
@@ -98,19 +101,13 @@ interface Release extends AttemptRef, ReleaseOptions {
   status: ReleaseStatus
 }
 
-/** A queue in which a slot became free, and the lane within it, if any: the executions of one key. */
-export interface FreedLane {
-  queue: string
-  lane: string | null
-}
-
 /** The payload of the notification that tells workers that an execution is due. */
 export const WORK_DUE = 'due'
 
 /** Reads and writes executions. Frequent operations of concurrent requests are batched into one statement. */
 export class ExecutionStore {
-  /** Called when an execution has ended in this process and freed its slot of a queue. */
-  onSlotFreed: (lane: FreedLane) => void = () => {}
+  /** Called when an execution has ended in this process and left its queue. */
+  onAdvance: (advance: Advance) => void = () => {}
   /** Called when an execution has ended in this process and others that waited for it are due. */
   onWorkDue: () => void = () => {}
   readonly #db: Database
@@ -121,7 +118,9 @@ export class ExecutionStore {
   readonly #claims: GroupCommit<Claim, ClaimResult>
   readonly #reads: GroupCommit<string, StoredExecution | null>
   readonly #completions: GroupCommit<Completion, boolean>
+  readonly #queuedCompletions: GroupCommit<Completion, boolean>
   readonly #releases: GroupCommit<Release, boolean>
+  readonly #queuedReleases: GroupCommit<Release, boolean>
   readonly #notifications: GroupCommit<string, null>
 
   /**
@@ -140,14 +139,21 @@ export class ExecutionStore {
       sizeOf: ({ recovery }) => recovery?.input.length ?? 0,
     })
     this.#reads = new GroupCommit((batch) => this.#read(batch), timeoutMs)
-    this.#completions = new GroupCommit(
-      (batch, lockMs) => this.#complete(batch, lockMs),
-      timeoutMs,
-      {
-        sizeOf: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0),
-      },
-    )
-    this.#releases = new GroupCommit((batch, lockMs) => this.#release(batch, lockMs), timeoutMs)
+    const completions = (sql: string) =>
+      new GroupCommit<Completion, boolean>(
+        (batch, lockMs) => this.#complete(sql, batch, lockMs),
+        timeoutMs,
+        { sizeOf: ({ outcome }) => outcome.headers.length + (outcome.body?.length ?? 0) },
+      )
+    this.#completions = completions(this.#sql.complete)
+    this.#queuedCompletions = completions(this.#sql.completeQueued)
+    const releases = (sql: string) =>
+      new GroupCommit<Release, boolean>(
+        (batch, lockMs) => this.#release(sql, batch, lockMs),
+        timeoutMs,
+      )
+    this.#releases = releases(this.#sql.release)
+    this.#queuedReleases = releases(this.#sql.releaseQueued)
     this.#notifications = new GroupCommit((batch) => this.#sendNotifications(batch), timeoutMs)
   }
 
@@ -193,7 +199,8 @@ export class ExecutionStore {
 
   /** Records the outcome, unless the execution has one. */
   async complete(completion: Completion): Promise<CompletionResult> {
-    if (await withStoreErrors(this.#completions.run(completion))) return { kind: 'stored' }
+    const lane = completion.isQueued ? this.#queuedCompletions : this.#completions
+    if (await withStoreErrors(lane.run(completion))) return { kind: 'stored' }
     const found = await this.read(completion.id)
     // A row of another incarnation is another execution.
     return { kind: 'found', found: found?.incarnation === completion.incarnation ? found : null }
@@ -208,7 +215,8 @@ export class ExecutionStore {
     status: ReleaseStatus,
     ending: ReleaseOptions = {},
   ): Promise<boolean> {
-    return withStoreErrors(this.#releases.run({ ...attempt, ...ending, status }))
+    const lane = attempt.isQueued ? this.#queuedReleases : this.#releases
+    return withStoreErrors(lane.run({ ...attempt, ...ending, status }))
   }
 
   /** Deletes an execution whose claim may have been committed although the reply was lost. Its handler never ran. */
@@ -265,13 +273,13 @@ export class ExecutionStore {
     return results
   }
 
-  async #complete(batch: Completion[], lockMs: number | null): Promise<boolean[]> {
+  async #complete(sql: string, batch: Completion[], lockMs: number | null): Promise<boolean[]> {
     // Sorted by id, the order in which `subscribeToEnd` locks, so that the two cannot deadlock.
     const order = [...batch.keys()].sort((a, b) => (batch[a]!.id < batch[b]!.id ? -1 : 1))
     const completions = order.map((i) => batch[i]!)
     const stored = this.#reportEnded(
       completions,
-      await this.#db.query(this.#sql.complete, [
+      await this.#db.query(sql, [
         column('uuid', completions, (c) => c.id),
         column('int8', completions, (c) => c.incarnation),
         column('int4', completions, (c) => c.attempt),
@@ -291,10 +299,10 @@ export class ExecutionStore {
     return results
   }
 
-  async #release(batch: Release[], lockMs: number | null): Promise<boolean[]> {
+  async #release(sql: string, batch: Release[], lockMs: number | null): Promise<boolean[]> {
     return this.#reportEnded(
       batch,
-      await this.#db.query(this.#sql.release, [
+      await this.#db.query(sql, [
         column('uuid', batch, (r) => r.id),
         column('int8', batch, (r) => r.incarnation),
         column('int4', batch, (r) => r.attempt),
@@ -312,12 +320,15 @@ export class ExecutionStore {
   #reportEnded(batch: AttemptRef[], rows: Row[]): boolean[] {
     const results = new Array<boolean>(batch.length).fill(false)
     const awaited: string[] = []
-    for (const [n, isAwaited, queue, lane, hasWaiters] of rows) {
+    for (const [n, isAwaited, hasWaiters, ...advance] of rows) {
+      if (n === null) {
+        this.onAdvance(toAdvance(advance))
+        continue
+      }
       const at = (n as number) - 1
       results[at] = true
       if (isAwaited) awaited.push(batch[at]!.id)
       if (hasWaiters) awaited.push(WORK_DUE)
-      if (queue) this.onSlotFreed({ queue: queue as string, lane: lane as string | null })
     }
     this.notify(awaited)
     if (awaited.includes(WORK_DUE)) this.onWorkDue()

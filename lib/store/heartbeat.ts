@@ -6,7 +6,7 @@ import type { Logger } from '../options/logger.ts'
 import type { Database, Row } from './database/database.ts'
 import type { Value } from './database/pg-array.ts'
 import { retryConflicts } from './database/retry-conflicts.ts'
-import { executionStatements } from './sql/execution-statements.ts'
+import { processStatements } from './sql/process-statements.ts'
 
 export interface ProcessOptions {
   id: string
@@ -24,16 +24,18 @@ export interface ProcessOptions {
  */
 export class Heartbeat {
   readonly #db: Database
-  readonly #sql: ReturnType<typeof executionStatements>
+  readonly #sql: ReturnType<typeof processStatements>
   readonly #options: ProcessOptions
   readonly #logger: Logger
   #timer: NodeJS.Timeout | undefined
   #inFlight = 0
+  /** JSON: the handlers that this process runs, by the name of their queue. */
+  #queues = '{}'
   #stopped = false
 
   constructor(db: Database, schema: string, options: ProcessOptions, logger: Logger) {
     this.#db = db
-    this.#sql = executionStatements(`"${schema}"`)
+    this.#sql = processStatements(`"${schema}"`)
     this.#options = options
     this.#logger = logger
   }
@@ -49,6 +51,17 @@ export class Heartbeat {
     this.#timer.unref()
   }
 
+  /**
+   * Tells the other processes which handlers of queues this process runs.
+   * @param queues the handlers, by the name of their queue
+   */
+  async announceQueues(queues: Record<string, readonly string[]>): Promise<void> {
+    const json = JSON.stringify(queues)
+    if (json === this.#queues) return
+    this.#queues = json
+    await this.#send(this.#sql.announceQueues, [this.#options.id, json])
+  }
+
   /** Deletes the process's row, so that others can take over its executions at once. */
   async stop(): Promise<void> {
     this.#stopped = true
@@ -62,7 +75,7 @@ export class Heartbeat {
 
   async #register(instance: string | null): Promise<number> {
     const { id, version, timeoutMs } = this.#options
-    const values = [id, instance, hostname(), process.pid, version, timeoutMs]
+    const values = [id, instance, hostname(), process.pid, version, timeoutMs, this.#queues]
     return (await this.#send(this.#sql.register, values)).length
   }
 

@@ -1,13 +1,10 @@
-/** Reads and writes the queues: their slots, and the executions that wait for one. */
+/** Reads and writes the queues: their limits, their counts, and the executions that arrive in them. */
 
-import type { Database } from './database/database.ts'
+import type { Database, Row } from './database/database.ts'
 import { column, PgArray } from './database/pg-array.ts'
 import { withStoreErrors } from './database/store-errors.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type QueueStatements, queueStatements } from './sql/queue-statements.ts'
-
-/** The minimum number of waiting executions to read when there is a limit per key. */
-const MIN_SCAN = 100
 
 /** The limits of a queue; null for no limit. */
 export interface QueueLimits {
@@ -15,25 +12,40 @@ export interface QueueLimits {
   concurrencyPerKey: number | null
   /** How many executions may begin within a period, in ms. */
   rate: { limit: number; periodMs: number } | null
+  /** How many executions may wait. */
+  maxDepth: number | null
 }
 
-/** The result of one admission. */
-export interface Admission {
-  /** How many executions were admitted. */
-  admitted: number
-  /** How many were marked as blocked, because their lane is full. Others behind them may now be admitted. */
-  blocked: number
-  /** Whether nothing was admitted because another process is admitting, or has just done so: try again. */
-  skipped: boolean
-  /** The time until the rate limit admits the next one, in ms; null if it does not limit at present. */
+/** A queue, or a lane of it: the executions of one key. */
+export interface Lane {
+  queue: string
+  /** Null for the queue alone. */
+  lane: string | null
+}
+
+/** What somebody who left a queue, or a lane of it, has done to it. */
+export interface Advance extends Lane {
+  /** How many executions were let in. */
+  entered: number
+  /** Whether more could be let in, but were not seen. */
+  hasMore: boolean
+}
+
+/** What a worker has to do for a queue. */
+export interface QueueLook {
+  queue: string
+  /** The time until an execution arrives, in ms: zero or less if one has; null if none is on its way. */
+  arrivesMs: number | null
+  /** Whether waiting executions can be let in. */
+  isOpen: boolean
+  /** The time until the rate limit lets in more, in ms; null if it does not limit at present. */
   rateLimitedMs: number | null
 }
 
-/** A lane of a queue (the executions of one key), and how many slots the lane has. */
-export interface QueueLane {
-  queue: string
-  lane: string
-  slots: number
+/** A count that was wrong: by how much it was corrected. */
+export interface Correction extends Lane {
+  held: number
+  waiting: number
 }
 
 /** The counts of a queue's executions. */
@@ -49,100 +61,123 @@ export interface QueueCounts {
 export class QueueStore {
   readonly #db: Database
   readonly #sql: QueueStatements
-  readonly #depths: GroupCommit<{ queue: string; max: number }, number>
-  readonly #unblocks: GroupCommit<QueueLane, null>
+  readonly #depths: GroupCommit<string, number>
+  /** The queues whose limits this process has stored, or is storing. */
+  readonly #defined = new Map<string, { stored: Promise<void>; byWorker: boolean }>()
 
   /** @param schema the schema's name, as given by the user */
   constructor(db: Database, schema: string) {
     this.#db = db
     this.#sql = queueStatements(`"${schema}"`)
     this.#depths = new GroupCommit((batch) => this.#depth(batch), db.timeoutMs)
-    this.#unblocks = new GroupCommit((batch) => this.#unblockNext(batch), db.timeoutMs)
-  }
-
-  /** Inserts each queue's gate row, which serializes its admissions, unless it exists. */
-  async createGates(queues: readonly string[]): Promise<void> {
-    await withStoreErrors(this.#db.query(this.#sql.createGates, [new PgArray('text', queues)]))
-  }
-
-  /** For each queue with waiting executions: the time until the first is due, in ms. */
-  async nextDue(
-    kinds: readonly { queue: string; handler: string }[],
-  ): Promise<Map<string, number>> {
-    const values = [
-      column('text', kinds, (kind) => kind.queue),
-      column('text', kinds, (kind) => kind.handler),
-    ]
-    const rows = await withStoreErrors(this.#db.query(this.#sql.nextDue, values))
-    return new Map(rows.map(([queue, dueMs]) => [queue as string, Number(dueMs)]))
   }
 
   /**
-   * Admits due executions, as far as the limits allow.
-   * @param handlers the handlers that this process can run
-   * @param capacity how many to admit at most
+   * Stores the limits of queues that this process has not stored yet.
+   * @param isWorker whether this process runs their executions. If not, limits that are stored stay as they are
    */
-  async admit(
-    queue: string,
-    limits: QueueLimits,
-    handlers: readonly string[],
-    capacity: number,
-  ): Promise<Admission> {
-    const values = [
-      queue,
-      new PgArray('text', handlers),
-      capacity,
-      limits.concurrency,
-      limits.concurrencyPerKey,
-      limits.rate?.limit ?? null,
-      limits.rate?.periodMs ?? null,
-      limits.concurrencyPerKey === null ? capacity : Math.max(capacity, MIN_SCAN),
-    ]
-    const [row] = await withStoreErrors(this.#db.query(this.#sql.admit, values))
-    const [admitted, blocked, hasWaiting, hasGate, rateLimitedMs] = row ?? [
-      0,
-      0,
-      false,
-      false,
-      null,
-    ]
-    return {
-      admitted: admitted as number,
-      blocked: blocked as number,
-      skipped: hasWaiting === true && hasGate !== true,
+  async defineQueues(
+    queues: readonly { name: string; limits: QueueLimits }[],
+    isWorker: boolean,
+  ): Promise<void> {
+    const missing = queues.filter(({ name }) => {
+      const defined = this.#defined.get(name)
+      return !defined || (isWorker && !defined.byWorker)
+    })
+    if (missing.length > 0) {
+      const stored = this.#storeLimits(missing, isWorker)
+      for (const { name } of missing) this.#defined.set(name, { stored, byWorker: isWorker })
+      stored.catch(() => {
+        for (const { name } of missing) {
+          if (this.#defined.get(name)?.stored === stored) this.#defined.delete(name)
+        }
+      })
+    }
+    // One after the other, so that the callers for one queue go on in the order of their calls.
+    for (const { name } of queues) await this.#defined.get(name)?.stored
+  }
+
+  async #storeLimits(
+    queues: readonly { name: string; limits: QueueLimits }[],
+    overwrites: boolean,
+  ): Promise<void> {
+    await this.#query(this.#sql.defineQueues, [
+      column('text', queues, ({ name }) => name),
+      column('int4', queues, ({ limits }) => limits.concurrency),
+      column('int4', queues, ({ limits }) => limits.concurrencyPerKey),
+      column('int4', queues, ({ limits }) => limits.rate?.limit ?? null),
+      column('int8', queues, ({ limits }) => limits.rate?.periodMs ?? null),
+      column('int4', queues, ({ limits }) => limits.maxDepth),
+      overwrites,
+    ])
+  }
+
+  /** For each queue: what there is to do for it. @param kinds the handlers that this process can run */
+  async look(kinds: readonly { queue: string; handler: string }[]): Promise<QueueLook[]> {
+    const rows = await this.#query(this.#sql.look, [
+      column('text', kinds, (kind) => kind.queue),
+      column('text', kinds, (kind) => kind.handler),
+    ])
+    return rows.map(([queue, arrivesMs, isOpen, rateLimitedMs]) => ({
+      queue: queue as string,
+      arrivesMs: arrivesMs === null ? null : Number(arrivesMs),
+      isOpen: isOpen as boolean,
       rateLimitedMs: rateLimitedMs === null ? null : Number(rateLimitedMs),
+    }))
+  }
+
+  /** Lets in, or sets in line, at most `limit` executions that are due. @returns how many */
+  async arrive(queue: string, handlers: readonly string[], limit: number): Promise<number> {
+    const [row] = await this.#query(this.#sql.arrive, [queue, new PgArray('text', handlers), limit])
+    return row?.[0] as number
+  }
+
+  /** Lets in as many as there is room for. @returns how many, and whether there may be more */
+  async promote(lanes: readonly Lane[]): Promise<{ entered: number; hasMore: boolean }> {
+    const [row] = await this.#query(this.#sql.promote, [
+      column('text', lanes, ({ queue }) => queue),
+      column('text', lanes, ({ lane }) => lane),
+    ])
+    return { entered: (row?.[0] ?? 0) as number, hasMore: row?.[1] === true }
+  }
+
+  /**
+   * Claims the queues whose counts nobody has compared with their executions for a while.
+   * @param afterMs for how long, in ms
+   */
+  async claimCheck(queues: readonly string[], afterMs: number): Promise<string[]> {
+    const rows = await this.#query(this.#sql.claimCheck, [new PgArray('text', queues), afterMs])
+    return rows.map(([name]) => name as string)
+  }
+
+  /** Corrects the counts of a queue and its lanes. @returns the corrections, and the lanes that have room */
+  async mend(queue: string): Promise<{ corrections: Correction[]; open: Lane[] }> {
+    const rows = await this.#query(this.#sql.mend, [queue])
+    const toLane = (row: Row) => ({ queue, lane: row[1] as string | null })
+    return {
+      corrections: rows
+        .filter(([kind]) => kind !== 'open')
+        .map((row) => ({ ...toLane(row), held: row[2] as number, waiting: row[3] as number })),
+      open: rows.filter(([kind]) => kind === 'open').map(toLane),
     }
   }
 
-  /** Unblocks the first executions of a lane, as many as it has free slots. */
-  async unblockNext(lane: QueueLane): Promise<void> {
-    await withStoreErrors(this.#unblocks.run(lane))
-  }
-
-  /** The lanes with blocked executions although they have free slots. @param slots how many slots each lane has */
-  async stuckLanes(queue: string, slots: number): Promise<QueueLane[]> {
-    const rows = await withStoreErrors(this.#db.query(this.#sql.stuckLanes, [queue, slots]))
-    return rows.map(([lane]) => ({ queue, lane: lane as string, slots }))
-  }
-
-  /** Deletes slots that are held by no execution any more. */
-  async freeOrphanedSlots(queues: readonly string[]): Promise<void> {
-    await withStoreErrors(
-      this.#db.query(this.#sql.freeOrphanedSlots, [new PgArray('text', queues)]),
-    )
+  /** Counts executions that have begun: they no longer wait. */
+  async begin(queue: string, count: number): Promise<void> {
+    await this.#query(this.#sql.begin, [queue, count])
   }
 
   /**
-   * How many executions wait in a queue, counted up to `max`. Concurrent calls count each other, since each is about
-   * to add an execution.
+   * How many executions wait in a queue. Concurrent calls count each other, since each is about to add an
+   * execution.
    */
-  depth(queue: string, max: number): Promise<number> {
-    return withStoreErrors(this.#depths.run({ queue, max }))
+  depth(queue: string): Promise<number> {
+    return withStoreErrors(this.#depths.run(queue))
   }
 
   /** Counts a queue's executions. */
   async counts(queue: string): Promise<QueueCounts> {
-    const [row] = await withStoreErrors(this.#db.query(this.#sql.counts, [queue]))
+    const [row] = await this.#query(this.#sql.counts, [queue])
     const [waiting, delayed, running, oldest] = row ?? [0, 0, 0, null]
     return {
       waiting: waiting as number,
@@ -152,29 +187,31 @@ export class QueueStore {
     }
   }
 
-  async #unblockNext(batch: QueueLane[]): Promise<null[]> {
-    await this.#db.query(this.#sql.unblockNext, [
-      column('text', batch, (lane) => lane.queue),
-      column('text', batch, (lane) => lane.lane),
-      column('int4', batch, (lane) => lane.slots),
-    ])
-    return batch.map(() => null)
+  #query(sql: string, values: Parameters<Database['query']>[1]): Promise<Row[]> {
+    return withStoreErrors(this.#db.query(sql, values))
   }
 
-  async #depth(batch: { queue: string; max: number }[]): Promise<number[]> {
-    const rows = await this.#db.query(this.#sql.depth, [
-      column('text', batch, ({ queue }) => queue),
-      column('int4', batch, ({ max }) => max),
-    ])
+  async #depth(batch: string[]): Promise<number[]> {
+    const rows = await this.#db.query(this.#sql.depth, [new PgArray('text', batch)])
     const depths = new Array<number>(batch.length)
     const callsBefore = new Map<string, number>()
     for (const [n, depth] of rows) {
       const at = (n as number) - 1
-      const { queue } = batch[at] as { queue: string }
+      const queue = batch[at] as string
       const before = callsBefore.get(queue) ?? 0
       callsBefore.set(queue, before + 1)
       depths[at] = (depth as number) + before
     }
     return depths
+  }
+}
+
+/** Reads the columns of an {@link Advance}. */
+export function toAdvance([queue, lane, entered, hasMore]: Row): Advance {
+  return {
+    queue: queue as string,
+    lane: lane as string | null,
+    entered: entered as number,
+    hasMore: hasMore as boolean,
   }
 }

@@ -4,6 +4,7 @@ import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Logger } from '../options/logger.ts'
 import { classify, type Database } from './database/database.ts'
 import { executionStatements } from './sql/execution-statements.ts'
+import { processStatements } from './sql/process-statements.ts'
 
 /** How many executions one statement deletes at most. */
 const MAX_BATCH = 1000
@@ -17,7 +18,8 @@ const BATCH_GROWTH = 20
  */
 export class Retention {
   readonly #db: Database
-  readonly #sql: ReturnType<typeof executionStatements>
+  readonly #sql: Pick<ReturnType<typeof executionStatements>, 'deleteExpired'> &
+    Pick<ReturnType<typeof processStatements>, 'deleteDeadProcesses'>
   readonly #intervalMs: number
   readonly #logger: Logger
   #timer: NodeJS.Timeout | undefined
@@ -31,7 +33,10 @@ export class Retention {
 
   constructor(db: Database, schema: string, intervalMs: number, logger: Logger) {
     this.#db = db
-    this.#sql = executionStatements(`"${schema}"`)
+    const quoted = `"${schema}"`
+    const { deleteExpired } = executionStatements(quoted)
+    const { deleteDeadProcesses } = processStatements(quoted)
+    this.#sql = { deleteExpired, deleteDeadProcesses }
     this.#intervalMs = intervalMs
     this.#logger = logger
   }

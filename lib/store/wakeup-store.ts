@@ -5,6 +5,7 @@ import type { Database } from './database/database.ts'
 import { PgArray } from './database/pg-array.ts'
 import { withStoreErrors } from './database/store-errors.ts'
 import type { AttemptRef, ExecutionKind } from './execution-store.ts'
+import { type Advance, toAdvance } from './queue-store.ts'
 import { type WakeupStatements, wakeupStatements } from './sql/wakeup-statements.ts'
 
 /** An execution that this process leased, with what is needed to run it. */
@@ -59,6 +60,8 @@ const MAX_CROWDING = 8
 
 /** Finds and leases executions that are due. */
 export class WakeupStore {
+  /** Called when an execution that was parked has left its queue. */
+  onAdvance: (advance: Advance) => void = () => {}
   readonly #db: Database
   readonly #sql: WakeupStatements
   readonly #owner: string
@@ -79,8 +82,8 @@ export class WakeupStore {
   }
 
   /**
-   * Leases at most `limit` due executions to this process, and parks those that have no attempts left. Those whose
-   * process has died are counted first.
+   * Leases at most `limit` due executions to this process, and parks those that have no attempts left. The deaths of
+   * processes are counted first.
    * @param handlers the handlers that this process can run
    * @param active the ids of the executions that this process is running
    */
@@ -100,23 +103,20 @@ export class WakeupStore {
     const rows = await withStoreErrors(this.#db.query(this.#sql.leaseDue, values))
     const due: DueExecutions = { leased: [], parked: [], cancelling: [], examined: 0, locked: 0 }
     const died: string[] = []
+    const exhausted: string[] = []
     for (const [group, id, attempt, incarnation, kind, scope, key, name, ...rest] of rows) {
+      const summary = { id, attempt, kind, scope, key, name } as ExecutionSummary
       if (group === 'examined') {
         due.examined = attempt as number
         due.locked = rest[3] as number
-        continue
-      }
-      if (group === 'died') {
-        died.push(id as string)
-        continue
-      }
-      const summary = { id, attempt, kind, scope, key, name } as ExecutionSummary
-      if (group === 'leased')
+      } else if (group === 'leased')
         due.leased.push(toLeasedExecution(summary, incarnation as string, rest))
-      else due[group as 'parked' | 'cancelling'].push(summary)
+      else if (group === 'cancelling') due.cancelling.push(summary)
+      else (group === 'died' ? died : exhausted).push(id as string)
     }
     if (this.#adapt(due.locked > 0 && due.examined < limit) && due.examined === 0)
       return this.leaseDue(handlers, limit, active)
+    if (exhausted.length > 0) due.parked = await this.#park(exhausted)
     if (died.length === 0) return due
     await withStoreErrors(this.#db.query(this.#sql.recordDeaths, [new PgArray('uuid', died)]))
     const more = await this.leaseDue(handlers, limit - due.leased.length, [
@@ -130,6 +130,16 @@ export class WakeupStore {
       examined: due.examined + more.examined,
       locked: more.locked,
     }
+  }
+
+  async #park(ids: string[]): Promise<ExecutionSummary[]> {
+    const rows = await withStoreErrors(this.#db.query(this.#sql.park, [new PgArray('uuid', ids)]))
+    const parked: ExecutionSummary[] = []
+    for (const [id, attempt, kind, scope, key, name, ...advance] of rows) {
+      if (id === null) this.onAdvance(toAdvance(advance))
+      else parked.push({ id, attempt, kind, scope, key, name } as ExecutionSummary)
+    }
+    return parked
   }
 
   /** @returns whether a look at more wakeups may find some that are free */
@@ -156,7 +166,7 @@ function toLeasedExecution(
   incarnation: string,
   row: unknown[],
 ): LeasedExecution {
-  const [version, fingerprint, input, inbox, cancelling, deadline, maxAttempts, at] = row
+  const [version, fingerprint, input, inbox, cancelling, deadline, maxAttempts, at, isQueued] = row
   return {
     ...summary,
     incarnation,
@@ -168,5 +178,6 @@ function toLeasedExecution(
     deadline: deadline as string | null,
     maxAttempts: maxAttempts as number,
     at: at as string,
+    isQueued: isQueued as boolean,
   }
 }

@@ -8,6 +8,7 @@ import { withStoreErrors } from './database/store-errors.ts'
 import type { RunStatement } from './database/transaction-host.ts'
 import type { AttemptRef, ExecutionKind } from './execution-store.ts'
 import { GroupCommit } from './group-commit.ts'
+import { type Advance, toAdvance } from './queue-store.ts'
 import { type WorkflowStatements, workflowStatements } from './sql/workflow-statements.ts'
 import type { RecordResult, StepId } from './step-store.ts'
 
@@ -41,7 +42,8 @@ export interface NewExecution {
 
 /** The first attempt of a new execution, or what is known of the existing one. */
 export type StartResult =
-  | { kind: 'started'; ref: AttemptRef; at: string }
+  // isIn: whether its queue, if any, has let it in.
+  | { kind: 'started'; ref: AttemptRef; at: string; isIn: boolean }
   | { kind: 'found'; fingerprint: Buffer; expired: boolean }
 
 /** A request to suspend an attempt. */
@@ -81,7 +83,10 @@ export class WorkflowStore {
   readonly #sql: WorkflowStatements
   readonly #owner: string
   readonly #leaseMs: number
+  /** Called when an execution that was cancelled has left its queue. */
+  onAdvance: (advance: Advance) => void = () => {}
   readonly #starts: GroupCommit<NewExecution, StartResult | null>
+  readonly #queuedStarts: GroupCommit<NewExecution, StartResult | null>
   readonly #suspensions: GroupCommit<Suspension, SuspendResult>
   readonly #subscriptions: GroupCommit<{ id: string; waiter: string }, null>
 
@@ -96,9 +101,14 @@ export class WorkflowStore {
     this.#owner = owner
     this.#leaseMs = leaseMs
     const { timeoutMs } = db
-    this.#starts = new GroupCommit((batch, lockMs) => this.#start(batch, lockMs), timeoutMs, {
-      sizeOf: ({ input }) => input.length,
-    })
+    const starts = (sql: string) =>
+      new GroupCommit<NewExecution, StartResult | null>(
+        (batch, lockMs) => this.#start(sql, batch, lockMs),
+        timeoutMs,
+        { sizeOf: ({ input }) => input.length },
+      )
+    this.#starts = starts(this.#sql.start)
+    this.#queuedStarts = starts(this.#sql.startQueued)
     this.#suspensions = new GroupCommit((batch, lockMs) => this.#suspend(batch, lockMs), timeoutMs)
     this.#subscriptions = new GroupCommit(
       (batch, lockMs) => this.#subscribe(batch, lockMs),
@@ -108,7 +118,7 @@ export class WorkflowStore {
 
   /** Creates an execution, or finds the existing one; null if it was created or deleted at the same time: try again. */
   start(start: NewExecution): Promise<StartResult | null> {
-    return withStoreErrors(this.#starts.run(start))
+    return withStoreErrors((start.queue ? this.#queuedStarts : this.#starts).run(start))
   }
 
   /**
@@ -209,16 +219,23 @@ export class WorkflowStore {
   /** Cancels an execution and its children. @returns the ids of those that are being cancelled */
   async cancel(id: string): Promise<string[]> {
     const rows = await withStoreErrors(this.#db.query(this.#sql.cancel, [id]))
-    return rows.map(([id]) => id as string)
+    for (const [marked, ...advance] of rows) {
+      if (marked === null) this.onAdvance(toAdvance(advance))
+    }
+    return rows.flatMap(([marked]) => (marked === null ? [] : [marked as string]))
   }
 
-  async #start(batch: NewExecution[], lockMs: number | null): Promise<(StartResult | null)[]> {
+  async #start(
+    sql: string,
+    batch: NewExecution[],
+    lockMs: number | null,
+  ): Promise<(StartResult | null)[]> {
     // Sorted by id, as the statement requires, and each id once.
     const first = new Map<string, NewExecution>()
     for (const start of batch) if (!first.has(start.id)) first.set(start.id, start)
     const starts = [...first.values()].sort((a, b) => (a.id < b.id ? -1 : 1))
     const text = (pick: (start: NewExecution) => Element) => column('text', starts, pick)
-    const rows = await this.#db.query(this.#sql.start, [
+    const rows = await this.#db.query(sql, [
       column('uuid', starts, (s) => s.id),
       text((s) => s.scope),
       text((s) => s.key),
@@ -243,9 +260,9 @@ export class WorkflowStore {
       lockMs,
     ])
     const results = new Map<string, StartResult | null>()
-    for (const [n, incarnation, fingerprint, expired, at] of rows) {
+    for (const [n, incarnation, fingerprint, expired, at, place] of rows) {
       const { id } = starts[(n as number) - 1] as NewExecution
-      results.set(id, toStarted(id, { incarnation, fingerprint, expired, at }))
+      results.set(id, toStarted(id, { incarnation, fingerprint, expired, at, place }))
     }
     return batch.map((start) => {
       const result = results.get(start.id) ?? null
@@ -296,13 +313,15 @@ function toStarted(
     fingerprint,
     expired,
     at,
-  }: Record<'incarnation' | 'fingerprint' | 'expired' | 'at', unknown>,
+    place,
+  }: Record<'incarnation' | 'fingerprint' | 'expired' | 'at' | 'place', unknown>,
 ): StartResult | null {
   if (incarnation) {
     return {
       kind: 'started',
       ref: { id, incarnation: incarnation as string, attempt: 1 },
       at: at as string,
+      isIn: place === null || place === 'in',
     }
   }
   if (!fingerprint) return null

@@ -40,7 +40,9 @@ export function operationClassifier(schema: string): (sql: string, values: Value
     [steps.recordGuarded, stepOperations],
     [steps.giveUp, () => [GIVE_UP]],
     [sql.complete, outcomeOperations],
-    [sql.release, (values) => itemsOf(values[0]).map(() => RELEASE)],
+    [sql.completeQueued, outcomeOperations],
+    [sql.release, releaseOperations],
+    [sql.releaseQueued, releaseOperations],
   ])
   return (sql, values) => classifiers.get(sql)?.(values) ?? []
 }
@@ -78,6 +80,10 @@ const GIVE_UP: Operation = {
   kind: 'step',
   before: 'before the decision to give up is recorded',
   after: 'after the decision to give up is recorded',
+}
+
+function releaseOperations(values: Values): Operation[] {
+  return itemsOf(values[0]).map(() => RELEASE)
 }
 
 function claimOperations(values: Values): Operation[] {

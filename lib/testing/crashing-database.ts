@@ -3,7 +3,7 @@
 import type { Database, Query, Row } from '../store/database/database.ts'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
 import type { Outcome } from '../store/execution-store.ts'
-import { executionStatements } from '../store/sql/execution-statements.ts'
+import { processStatements } from '../store/sql/process-statements.ts'
 import { operationClassifier, transactionEntryClassifier } from './classify-statements.ts'
 import type { CrashPoints } from './crash-points.ts'
 import { CrashingTransactionHost } from './crashing-transaction-host.ts'
@@ -45,7 +45,7 @@ export class CrashingDatabase implements Database {
     this.#killSwitch = killSwitch
     this.#points = points
     this.#observed = observed
-    this.#register = executionStatements(`"${schema}"`).register
+    this.#register = processStatements(`"${schema}"`).register
     this.#operations = operationClassifier(schema)
     this.#entry = transactionEntryClassifier(schema)
   }

@@ -3,7 +3,7 @@
 import { type StartedInstance, startedInstances } from '../engine/started-instances.ts'
 import type { Database } from '../store/database/database.ts'
 import { openDatabase } from '../store/database/open-database.ts'
-import { executionStatements } from '../store/sql/execution-statements.ts'
+import { processStatements } from '../store/sql/process-statements.ts'
 import { type AppServer, serveApp, type TestableApp } from './app-server.ts'
 import { CrashPoints } from './crash-points.ts'
 import { type CrashTestRequest, type RawAnswer, sendRequest } from './crash-test-request.ts'
@@ -129,7 +129,7 @@ export class SimulatedProcess {
     this.#killSwitch.kill()
     this.#server.destroy()
     for (const pawl of this.#pawls) pawl.abandon()
-    const { unregister } = executionStatements(`"${this.#schema}"`)
+    const { unregister } = processStatements(`"${this.#schema}"`)
     for (const id of this.observed.registered) await this.#db.query(unregister, [id])
     await this.#app.kill?.()
   }

@@ -19,6 +19,8 @@ export interface WorkflowDependencies {
   reader: ExecutionReader
   workflows: WorkflowStore
   queues: QueueStore
+  /** Tells the other processes which handlers this process runs, by the name of their queue. */
+  announceQueues: (handlers: Record<string, readonly string[]>) => Promise<void>
   schedules: ScheduleStore
   state: StateStore
   wakeups: WakeupStore

@@ -84,10 +84,13 @@ export class WorkflowService {
     this.#admission = new AdmissionControl({
       store: dependencies.queues,
       definitions: () => this.#definitions.values(),
+      announce: dependencies.announceQueues,
       pollNow: () => this.pollNow(),
       logger: dependencies.logger,
     })
-    dependencies.store.onSlotFreed = (lane) => this.#admission?.onSlotFreed(lane)
+    for (const store of [dependencies.store, dependencies.wakeups, dependencies.workflows]) {
+      store.onAdvance = (advance) => this.#admission?.onAdvance(advance)
+    }
     this.#startWorker()
   }
 
@@ -129,7 +132,7 @@ export class WorkflowService {
       run: (leased) => this.#run(leased),
       ...(this.#admission && {
         admit: this.#admission.admit.bind(this.#admission),
-        onParked: this.#admission.requestSweep.bind(this.#admission),
+        onLeased: this.#admission.onLeased.bind(this.#admission),
       }),
       onCancelling: ({ id }: ExecutionSummary) =>
         engine.activeAttempt(id)?.halt(new CancelledError()),
@@ -161,7 +164,7 @@ export class WorkflowService {
     const { engine, limits, logger } = this.#requireStarted()
     const definition = this.#definitions.get(handlerName(leased.kind, leased.name, leased.version))
     if (!definition) return
-    const { id, incarnation, attempt: number, scope, key, fingerprint } = leased
+    const { id, incarnation, attempt: number, isQueued, scope, key, fingerprint } = leased
     let journal: Journal | undefined
     const createExecution: NonNullable<AttemptOptions['createExecution']> = (
       executionDependencies,
@@ -173,7 +176,7 @@ export class WorkflowService {
     }
     const attempt = this.#justStarted.has(leased)
       ? engine.run(
-          { id, incarnation, attempt: number },
+          { id, incarnation, attempt: number, isQueued },
           { scope, key, fingerprint, recovering: false, createExecution },
         )
       : await engine.resume(leased, createExecution)

@@ -144,9 +144,9 @@ export class WorkflowStarter {
     starts: ValidatedStart[],
   ): Promise<void> {
     const { queues, store } = this.#dependencies()
-    const maxDepth = queue?.maxDepth ?? null
+    const maxDepth = queue?.limits.maxDepth ?? null
     if (queue === null || maxDepth === null) return
-    const depth = await queues.depth(queue.name, maxDepth)
+    const depth = await queues.depth(queue.name)
     if (depth + starts.length <= maxDepth) return
     // Executions that were started before are already in the queue and must not count twice.
     const found = await Promise.all(
@@ -221,13 +221,15 @@ export class WorkflowStarter {
   }
 
   async #startNow(definition: WorkflowDefinition, start: NewExecution): Promise<void> {
-    const { workflows, storeTimeoutMs, engine } = this.#dependencies()
+    const { workflows, queues, storeTimeoutMs, engine } = this.#dependencies()
+    const { queue } = definition
     // If this process can run the execution, it does so at once, without waiting for a worker to find it.
     const canRun = !start.queue && start.delayMs === 0
     const reservation = canRun ? this.#worker.reserve(definition) : null
     const endStarting = engine.markStarting(start.id)
     const giveUp = deadlineAfter(storeTimeoutMs)
     try {
+      if (queue) await retryWhileUnavailable(() => queues.defineQueues([queue], false), giveUp)
       for (;;) {
         const runsHere = Boolean(reservation)
         const started = await retryWhileUnavailable(
@@ -235,9 +237,9 @@ export class WorkflowStarter {
           giveUp,
         )
         if (started?.kind === 'started') {
-          const { ref, at } = started
+          const { ref, at, isIn } = started
           if (reservation) reservation.run(leasedExecutionOf({ ...start, ...ref, at }))
-          else if (start.delayMs === 0) this.#announce()
+          else if (start.delayMs === 0 && isIn) this.#announce()
           return
         }
         if (started?.expired)

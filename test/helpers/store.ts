@@ -9,7 +9,7 @@ import {
   ExecutionStore,
   type StoredExecution,
 } from '../../lib/store/execution-store.ts'
-import { executionStatements } from '../../lib/store/sql/execution-statements.ts'
+import { processStatements } from '../../lib/store/sql/process-statements.ts'
 import type { NewExecution } from '../../lib/store/workflow-store.ts'
 import { afterEachTest } from './cleanup.ts'
 import { appPool } from './database.ts'
@@ -45,7 +45,15 @@ export async function openStore(url: string, alive = true): Promise<TestStore> {
 export async function storeOver(db: Database, alive = true): Promise<TestStore> {
   const owner = randomUUID()
   const live = async (timeoutMs: number) => {
-    await db.query(executionStatements('"pawl"').register, [owner, null, 'host', 1, '0', timeoutMs])
+    await db.query(processStatements('"pawl"').register, [
+      owner,
+      null,
+      'host',
+      1,
+      '0',
+      timeoutMs,
+      '{}',
+    ])
   }
   if (alive) await live(60_000)
   return { store: new ExecutionStore(db, 'pawl', owner, 15_000), db, owner, live }

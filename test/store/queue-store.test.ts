@@ -1,282 +1,549 @@
 import { randomUUID } from 'node:crypto'
 import pg from 'pg'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import type { Database } from '../../lib/store/database/database.ts'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
-import { type QueueLimits, QueueStore } from '../../lib/store/queue-store.ts'
+import type { AttemptRef } from '../../lib/store/execution-store.ts'
+import { ExecutionStore } from '../../lib/store/execution-store.ts'
+import {
+  type Advance,
+  type Lane,
+  type QueueLimits,
+  QueueStore,
+} from '../../lib/store/queue-store.ts'
+import { processStatements } from '../../lib/store/sql/process-statements.ts'
+import { WakeupStore } from '../../lib/store/wakeup-store.ts'
+import { WorkflowStore } from '../../lib/store/workflow-store.ts'
+import { afterEachTest } from '../helpers/cleanup.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { cases } from '../helpers/proof.ts'
+import { completionOf, newExecution } from '../helpers/store.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
 const database = withDatabase()
 const { pool } = database
-const db = new NodePostgres(pool, 30_000, false)
-const store = new QueueStore(db, 'pawl')
-const HANDLERS = ['workflow job']
-const NONE: QueueLimits = { concurrency: null, concurrencyPerKey: null, rate: null }
+const HANDLER = 'workflow job'
+const NONE: QueueLimits = {
+  ...{ concurrency: null, concurrencyPerKey: null, rate: null, maxDepth: null },
+}
 
-beforeEach(async () => {
-  await pool.query('truncate pawl.wakeups, pawl.slots, pawl.executions')
-  await store.createGates(['q'])
+/** The stores of one process. */
+class Side {
+  readonly owner = randomUUID()
+  readonly queues: QueueStore
+  readonly workflows: WorkflowStore
+  readonly store: ExecutionStore
+  readonly wakeups: WakeupStore
+  /** What may be let in and was not seen. */
+  readonly open: Lane[] = []
+
+  constructor(readonly db: Database) {
+    this.queues = new QueueStore(db, 'pawl')
+    this.workflows = new WorkflowStore(db, 'pawl', this.owner, 15_000)
+    this.store = new ExecutionStore(db, 'pawl', this.owner, 15_000)
+    this.wakeups = new WakeupStore(db, 'pawl', this.owner, 15_000)
+    const onAdvance = ({ queue, lane, hasMore }: Advance) =>
+      void (hasMore && this.open.push({ queue, lane }))
+    for (const store of [this.workflows, this.store, this.wakeups]) store.onAdvance = onAdvance
+  }
+
+  /** Makes the process alive, and one that runs these handlers of the queue. */
+  async live(handlers = [HANDLER], queue = 'q'): Promise<void> {
+    const values = [this.owner, null, 'host', 1, '0', 60_000, JSON.stringify({ [queue]: handlers })]
+    await this.db.query(processStatements('"pawl"').register, values)
+  }
+
+  async start(lane: string | null, other: Parameters<typeof newExecution>[0] = {}) {
+    const execution = newExecution({ queue: 'q', lane, handler: HANDLER, name: 'job', ...other })
+    const started = await this.workflows.start(execution)
+    if (started?.kind !== 'started') throw new Error('not started')
+    return started.ref
+  }
+
+  end(ref: AttemptRef): Promise<unknown> {
+    return this.store.complete({ ...completionOf(ref, '1'), isQueued: true })
+  }
+
+  /** Lets in what was left open. */
+  async settle(): Promise<void> {
+    while (this.open.length > 0) await this.queues.promote(this.open.splice(0))
+  }
+}
+
+const own = new Side(new NodePostgres(pool, 30_000, false))
+
+const clients: pg.Pool[] = []
+afterEachTest(async () => {
+  await Promise.all(clients.splice(0).map((client) => client.end()))
 })
+
+/** A process with connections of its own. */
+function anotherProcess(max = 3, idleTimeoutMillis = 10_000): { side: Side; client: pg.Pool } {
+  const client = new pg.Pool({ connectionString: database.url, max, idleTimeoutMillis })
+  clients.push(client)
+  return { side: new Side(new NodePostgres(client, 30_000, false)), client }
+}
 
 /** A process whose statements run in a transaction that the test ends. */
-const pools: pg.Pool[] = []
-async function transaction(): Promise<{ store: QueueStore; client: pg.Pool }> {
-  // One connection that is never given up.
-  const client = new pg.Pool({ connectionString: database.url, max: 1, idleTimeoutMillis: 0 })
-  pools.push(client)
-  await client.query('begin')
-  return { store: new QueueStore(new NodePostgres(client, 30_000, false), 'pawl'), client }
+async function transaction(): Promise<{ side: Side; client: pg.Pool }> {
+  const other = anotherProcess(1, 0)
+  await other.client.query('begin')
+  return other
 }
-afterEach(async () => {
-  await Promise.all(pools.splice(0).map((own) => own.end()))
-})
 
-/** Something that waits in the queue, in the order of the calls. */
-let arrivals = 0
-async function enqueue(
-  lane: string | null,
-  { priority = 0, handler = HANDLERS[0] as string, delay = '0' } = {},
-): Promise<string> {
-  const id = randomUUID()
+async function define(limits: Partial<QueueLimits>): Promise<void> {
+  await new QueueStore(own.db, 'pawl').defineQueues(
+    [{ name: 'q', limits: { ...NONE, ...limits } }],
+    true,
+  )
+}
+
+beforeEach(async () => {
   await pool.query(
-    `insert into pawl.wakeups (execution_id, handler, due_at, max_attempts, admitted, priority, queue, lane, enqueued_at)
-     values ($1, $2, pawl.now() + $3::interval, 3, false, $4, 'q', $5, timestamptz '2020-01-01' + $6 * interval '1 ms')`,
-    [id, handler, delay, priority, lane, ++arrivals],
+    'truncate pawl.wakeups, pawl.queues, pawl.lanes, pawl.executions, pawl.processes, pawl.signals',
   )
-  return id
-}
+  own.open.splice(0)
+  await own.live()
+})
 
-const admitted = async () => {
+/** The ids of the executions in a place, in the order of their arrival. */
+async function at(place: string): Promise<string[]> {
   const { rows } = await pool.query(
-    'select execution_id from pawl.wakeups where admitted order by enqueued_at',
+    'select execution_id from pawl.wakeups where place = $1 order by enqueued_at',
+    [place],
   )
   return rows.map(({ execution_id }) => execution_id)
 }
-const blocked = async () => {
-  const { rows } = await pool.query(
-    'select execution_id from pawl.wakeups where blocked order by enqueued_at',
-  )
-  return rows.map(({ execution_id }) => execution_id)
+
+const counts = async () => {
+  const { rows } = await pool.query('select held, waiting, backlog from pawl.queues')
+  return rows[0]
 }
-const slots = async () => {
-  const { rows } = await pool.query(
-    `select lane, n from pawl.slots where lane <> 'gate' order by lane, n`,
-  )
-  return rows.map(({ lane, n }) => `${lane} ${n}`)
+const lanes = async () => {
+  const { rows } = await pool.query('select key, held, waiting from pawl.lanes order by key')
+  return rows.map(({ key, held, waiting }) => `${key} ${held} ${waiting}`)
 }
-const admit = (limits: Partial<QueueLimits>, room = 10, own = store) =>
-  own.admit('q', { ...NONE, ...limits }, HANDLERS, room)
+/** Compares all counts with the executions. */
+const corrections = async () => (await own.queues.mend('q')).corrections
 
-/** What the end of an execution does to its slots and its wakeup. */
-const end = (id: string, client: pg.Pool = pool) =>
-  client.query(
-    `with asleep as (delete from pawl.wakeups where execution_id = '${id}')
-     delete from pawl.slots where execution_id = '${id}'`,
-  )
-
-describe('Admission', () => {
-  it('takes as many as there are slots, the highest priority first, and what is due only', async () => {
-    const low = await enqueue(null)
-    const high = await enqueue(null, { priority: 9 })
-    await enqueue(null, { priority: 9, delay: '1 hour' })
-    const middle = await enqueue(null, { priority: 5 })
-    expect((await admit({ concurrency: 2 })).admitted).toBe(2)
-    expect(await admitted()).toEqual([high, middle])
-    expect(await slots()).toEqual([' 1', ' 2'])
-    expect((await admit({ concurrency: 2 })).admitted).toBe(0)
-    await end(high)
-    expect((await admit({ concurrency: 2 })).admitted).toBe(1)
-    expect(await admitted()).toContain(low)
+describe('A queue', () => {
+  it('lets in as many as it may hold, and the next by priority as one ends', async () => {
+    await define({ concurrency: 2 })
+    const [a, b] = [await own.start(null), await own.start(null)]
+    const low = await own.start(null)
+    const high = await own.start(null, { priority: 9 })
+    expect(await at('in')).toEqual([a.id, b.id])
+    expect(await counts()).toMatchObject({ held: 2, waiting: 2 })
+    await own.end(a)
+    expect(await at('in')).toEqual([b.id, high.id])
+    await own.end(high)
+    expect(await at('in')).toEqual([b.id, low.id])
+    await own.end(b)
+    await own.end(low)
+    expect(await counts()).toMatchObject({ held: 0, waiting: 0 })
+    expect(own.open).toEqual([])
   })
 
-  it('gives an execution all of its slots, or none', async () => {
-    const ids = [await enqueue('a'), await enqueue('b'), await enqueue('c')]
-    const limits = { concurrency: 2, concurrencyPerKey: 1, rate: { limit: 1, periodMs: 60_000 } }
-    const first = await admit(limits)
-    expect(first.admitted).toBe(1)
-    expect(await slots()).toEqual([' 1', 'key a 1', 'rate 1'])
-    const second = await admit(limits)
-    expect(second.admitted).toBe(0)
-    expect(second.rateLimitedMs).toBeGreaterThan(50_000)
-    await pool.query(`update pawl.slots set held_until = pawl.now() where lane = 'rate'`)
-    expect((await admit(limits)).admitted).toBe(1)
-    expect(await admitted()).toEqual(ids.slice(0, 2))
-    await pool.query(`update pawl.slots set held_until = pawl.now() where lane = 'rate'`)
-    expect((await admit(limits)).admitted).toBe(0)
-  })
-
-  it('is done by one process at a time: another skips, and does not wait', async () => {
-    await enqueue(null)
-    await enqueue(null)
-    const first = await transaction()
-    expect((await admit({ concurrency: 1 }, 10, first.store)).admitted).toBe(1)
-    expect(await admit({ concurrency: 1 })).toMatchObject({ admitted: 0, skipped: true })
-    await first.client.query('commit')
-    expect(await admit({ concurrency: 1 })).toMatchObject({ admitted: 0, skipped: false })
-    expect(await admitted()).toHaveLength(1)
-  })
-
-  it('skips if another process has admitted since its snapshot was taken', async () => {
-    await enqueue(null)
-    await enqueue(null)
-    // A clock that stops, in a session that asks for it, between the snapshot and everything else.
-    await pool.query(`create or replace function pawl.now() returns timestamptz language plpgsql as $$
-      begin
-        if current_setting('test.stops', true) = 'yes' then perform pg_advisory_xact_lock(42); end if;
-        return clock_timestamp();
-      end $$`)
-    const holder = await transaction()
-    await holder.client.query('select pg_advisory_xact_lock(42)')
-    const late = await transaction()
-    await late.client.query(`set test.stops = 'yes'`)
-    const result = admit({ concurrency: 1 }, 10, late.store)
-    await waitFor('the late one to stop', async () => {
-      const { rows } = await pool.query(
-        `select from pg_locks where locktype = 'advisory' and not granted`,
-      )
-      return rows.length === 1
-    })
-    expect((await admit({ concurrency: 1 })).admitted).toBe(1)
-    await holder.client.query('commit')
-    expect(await result).toMatchObject({ admitted: 0, skipped: true })
-    await late.client.query('commit')
-    expect(await admitted()).toHaveLength(1)
-    await pool.query(`create or replace function pawl.now() returns timestamptz
-      language sql volatile parallel safe as 'select clock_timestamp()'`)
-  })
-
-  it('holds the limit when many try at once', async () => {
-    for (let i = 0; i < 40; i++) await enqueue(`key ${i % 7}`)
-    const limits = { concurrency: 5, concurrencyPerKey: 2 }
-    const stores = Array.from({ length: 5 }, () => new QueueStore(db, 'pawl'))
-    for (let round = 0; round < 10; round++) {
-      await Promise.all(stores.map((own) => admit(limits, 3, own)))
-      expect((await admitted()).length).toBeLessThanOrEqual(5)
-    }
-    expect(await admitted()).toHaveLength(5)
-    const { rows } = await pool.query(
-      'select lane, count(*)::int from pawl.wakeups where admitted group by lane having count(*) > 2',
+  it('lets in a batch up to its limits, each key in the order of arrival', async () => {
+    await define({ concurrency: 5, concurrencyPerKey: 2 })
+    const refs = await Promise.all(
+      Array.from({ length: 12 }, (_, i) => own.start(`key ${i % 2}`, { priority: i % 3 })),
     )
-    expect(rows).toEqual([])
+    const ids = refs.map(({ id }) => id)
+    expect(await at('in')).toEqual(ids.slice(0, 4))
+    expect(await lanes()).toEqual(['key 0 2 4', 'key 1 2 4'])
+    for (const ref of refs) {
+      await own.end(ref)
+      expect((await at('in')).length).toBeLessThanOrEqual(4)
+      expect(await corrections()).toEqual([])
+    }
+    expect(await counts()).toMatchObject({ held: 0, waiting: 0 })
+  })
+
+  it('keeps the lane of one that waits for the queue', async () => {
+    await define({ concurrency: 1, concurrencyPerKey: 1 })
+    const [a, b, second] = [await own.start('a'), await own.start('b'), await own.start('b')]
+    expect(await at('queue')).toEqual([b.id])
+    expect(await at('key')).toEqual([second.id])
+    await own.end(a)
+    expect(await at('in')).toEqual([b.id])
+    await own.end(b)
+    expect(await at('in')).toEqual([second.id])
+    expect(await lanes()).toEqual(['a 0 0', 'b 1 0'])
+  })
+
+  it('lets in only what a live process can run', async () => {
+    await define({ concurrency: 2 })
+    const old = await own.start(null, { handler: 'workflow job@old' })
+    expect(await at('queue')).toEqual([old.id])
+    const ref = await own.start(null)
+    // It came behind one that nobody runs; the next look lets it in.
+    expect(await own.queues.promote([{ queue: 'q', lane: null }])).toMatchObject({ entered: 1 })
+    expect(await at('in')).toEqual([ref.id])
+    expect(await own.queues.promote([{ queue: 'q', lane: null }])).toMatchObject({ entered: 0 })
+    await anotherProcess().side.live(['workflow job@old'])
+    expect(await own.queues.promote([{ queue: 'q', lane: null }])).toMatchObject({ entered: 1 })
+    expect(await corrections()).toEqual([])
+  })
+
+  it('lets in delayed executions, and those of a transaction of the app, when they are due', async () => {
+    await define({ concurrency: 1, maxDepth: 10 })
+    const first = await own.start(null)
+    const delayed = await own.start(null, { delayMs: 50 })
+    expect(await counts()).toEqual({ held: 1, waiting: 0, backlog: 2 })
+    const client = await pool.connect()
+    await client.query('begin')
+    const inTransaction = newExecution({ queue: 'q', handler: HANDLER, name: 'job' })
+    const run = async (sql: string, values: readonly (string | null)[]) =>
+      (await client.query(sql, [...values])).rows
+    await own.workflows.startInTransaction(run, inTransaction)
+    // Whoever starts and ends meanwhile does not wait for the app.
+    const other = await own.start(null)
+    await own.end(first)
+    expect(await at('in')).toEqual([other.id])
+    await client.query('commit')
+    client.release()
+    await waitFor('the delayed one to be due', async () => {
+      const [look] = await own.queues.look([{ queue: 'q', handler: HANDLER }])
+      return (look?.arrivesMs ?? 1) <= 0
+    })
+    await new Promise((resolve) => setTimeout(resolve, 60))
+    expect(await own.queues.arrive('q', [HANDLER], 10)).toBe(2)
+    expect(await at('queue')).toEqual(expect.arrayContaining([delayed.id, inTransaction.id]))
+    expect(await own.queues.arrive('q', [HANDLER], 10)).toBe(0)
+    await own.end(other)
+    expect(await at('in')).toHaveLength(1)
+    expect(await corrections()).toEqual([])
+  })
+
+  it('begins no more within a period than its rate limit, and says when it will', async () => {
+    await define({ rate: { limit: 2, periodMs: 60_000 } })
+    const [a] = [await own.start(null), await own.start(null), await own.start(null)]
+    expect(await at('in')).toHaveLength(2)
+    await own.end(a!)
+    expect(await at('in')).toHaveLength(1)
+    const [look] = await own.queues.look([{ queue: 'q', handler: HANDLER }])
+    expect(look).toMatchObject({ isOpen: false })
+    expect(look!.rateLimitedMs).toBeGreaterThan(50_000)
+    expect(look!.rateLimitedMs).toBeLessThanOrEqual(60_000)
+    await pool.query(`update pawl.queues set rate = jsonb_set(rate, '{0,0}', '1')`)
+    expect((await own.queues.look([{ queue: 'q', handler: HANDLER }]))[0]).toMatchObject({
+      isOpen: true,
+      rateLimitedMs: null,
+    })
+    await own.queues.promote([{ queue: 'q', lane: null }])
+    expect(await at('in')).toHaveLength(2)
+  })
+
+  it('remembers a high rate in few entries, and never lets in more', async () => {
+    const limit = 1000
+    await define({ rate: { limit, periodMs: 2000 } })
+    const { rows } = await pool.query(`
+      with recursive steps (i, rate, used) as (
+        select 0, '[]'::jsonb, 0
+        union all
+        select i + 1, pawl.rate_add(rate, timestamptz '2030-01-01' + i * interval '1 ms', 2000, ${limit}, 1),
+          pawl.rate_used(rate, timestamptz '2030-01-01' + (i - 2000) * interval '1 ms')
+        from steps where i < 3000)
+      select max(jsonb_array_length(rate)) as entries, max(used) as used, min(used) filter (where i > 2100) as least
+      from steps`)
+    // One a millisecond for 3 s: the rule sees those of the last 2 s, and at most a hundredth of a period more.
+    expect(rows[0].entries).toBeLessThanOrEqual(201)
+    expect(rows[0].used).toBeLessThanOrEqual(2011)
+    expect(rows[0].least).toBeGreaterThanOrEqual(1999)
+  })
+
+  it('counts what has not begun as its depth, without looking at it', async () => {
+    await define({ concurrency: 1, maxDepth: 100 })
+    const refs = [await own.start(null), await own.start(null), await own.start(null)]
+    await own.start(null, { delayMs: 60_000 })
+    expect(await own.queues.depth('q')).toBe(4)
+    await own.wakeups.leaseDue([HANDLER], 10, [])
+    await own.queues.begin('q', 1)
+    expect(await own.queues.depth('q')).toBe(3)
+    await own.workflows.cancel(refs[2]!.id)
+    expect(await own.queues.depth('q')).toBe(2)
+    expect(await corrections()).toEqual([])
+    expect(await own.queues.depth('q')).toBe(2)
+    expect(await Promise.all([1, 2, 3].map(() => own.queues.depth('q')))).toEqual([2, 3, 4])
+  })
+
+  it('gives the place of a parked execution to the next one, however it was parked', async () => {
+    await define({ concurrency: 1, concurrencyPerKey: 1 })
+    const [a, b, c] = [await own.start('k'), await own.start('k'), await own.start('k')]
+    const lease = async () => (await own.wakeups.leaseDue([HANDLER], 1, [])).leased[0]!
+    const leased = await lease()
+    expect(leased).toMatchObject({ id: a!.id, isQueued: true })
+    await own.store.release(leased, 'parked')
+    expect(await at('in')).toEqual([b!.id])
+    // Its attempts are used up.
+    await pool.query('update pawl.wakeups set max_attempts = 0 where execution_id = $1', [b!.id])
+    const { parked } = await own.wakeups.leaseDue([HANDLER], 1, [])
+    expect(parked.map(({ id }) => id)).toEqual([b!.id])
+    expect(await at('in')).toEqual([c!.id])
+    await own.store.releaseStuck(a!.id)
+    expect(await at('arriving')).toEqual([a!.id])
+    await own.queues.arrive('q', [HANDLER], 10)
+    expect(await at('key')).toEqual([a!.id])
+    expect(await corrections()).toEqual([])
+  })
+
+  it('is left by what is cancelled, wherever it waits', async () => {
+    await define({ concurrency: 1, concurrencyPerKey: 1 })
+    const [a, b] = [await own.start('a'), await own.start('b')]
+    const behind = await own.start('b')
+    const last = await own.start('b')
+    await own.workflows.cancel(behind.id)
+    expect(await lanes()).toEqual(['a 1 0', 'b 1 1'])
+    // It had the lane, which the next one gets.
+    await own.workflows.cancel(b.id)
+    expect(await at('queue')).toEqual([last.id])
+    await own.workflows.cancel(a.id)
+    expect(await at('in')).toEqual([a.id])
+    await own.end(a)
+    expect(await at('in')).toEqual([last.id])
+    expect(await corrections()).toEqual([])
   })
 })
 
-describe('A lane', () => {
-  const limits = { concurrencyPerKey: 1 }
-
-  it('admits its first by arrival, and blocks the others, so that other keys are found', async () => {
-    const hot: string[] = []
-    for (let i = 0; i < 150; i++) hot.push(await enqueue('hot'))
-    const cold = await enqueue('cold')
-    expect(await admit(limits, 1)).toMatchObject({ admitted: 1, blocked: 149 })
-    expect((await admit(limits, 1)).admitted).toBe(1)
-    expect(await admitted()).toEqual([hot[0], cold])
-    expect(await blocked()).toEqual(hot.slice(1))
-    // One that comes later waits behind them.
-    const late = await enqueue('hot', { priority: 9 })
-    expect(await admit(limits)).toMatchObject({ admitted: 0, blocked: 1 })
-    await end(hot[0] as string)
-    await store.unblockNext({ queue: 'q', lane: 'hot', slots: 1 })
-    expect(await blocked()).toEqual([...hot.slice(2), late])
-    expect((await admit(limits)).admitted).toBe(1)
-    expect(await admitted()).toEqual([hot[1], cold])
-  })
-
-  it('blocks nobody over a slot that is being freed, so that nobody is left behind', async () => {
-    const [first, second] = [await enqueue('a'), await enqueue('a')]
-    await admit(limits, 1)
-    const third = await enqueue('a')
-    const ending = await transaction()
-    await end(first, ending.client)
-    expect(await admit(limits)).toMatchObject({ admitted: 0, blocked: 0 })
-    await ending.client.query('commit')
-    await store.unblockNext({ queue: 'q', lane: 'a', slots: 1 })
-    expect((await admit(limits)).admitted).toBe(1)
-    expect(await admitted()).toEqual([second])
-    expect(await blocked()).toEqual([third])
-  })
-
-  it('that blocks makes whoever frees it wait, who then sees the blocked', async () => {
-    const first = await enqueue('a')
-    await admit(limits, 1)
-    const second = await enqueue('a')
-    const blocking = await transaction()
-    expect((await admit(limits, 10, blocking.store)).blocked).toBe(1)
-    let freed = false
-    const ending = end(first).then(() => {
-      freed = true
-    })
-    await waitFor('the end to wait', async () => {
+describe('Two at once', () => {
+  const waitForLock = () =>
+    waitFor('the other to wait', async () => {
       const { rows } = await pool.query('select from pg_locks where not granted')
       return rows.length > 0
     })
-    expect(freed).toBe(false)
-    await blocking.client.query('commit')
+
+  it('do not let in the same execution, nor more than there is room for', async () => {
+    await define({ concurrency: 2 })
+    const [a, b] = [await own.start(null), await own.start(null)]
+    await own.start(null)
+    await own.start(null)
+    await own.start(null)
+    const first = await transaction()
+    await first.side.end(a)
+    const second = own.end(b)
+    await waitForLock()
+    await first.client.query('commit')
+    await second
+    await own.settle()
+    expect(await at('in')).toHaveLength(2)
+    expect(await counts()).toMatchObject({ held: 2, waiting: 1 })
+    expect(await corrections()).toEqual([])
+  })
+
+  it('that start and end in one lane leave nobody behind', async () => {
+    await define({ concurrencyPerKey: 1 })
+    const a = await own.start('k')
+    const starting = await transaction()
+    const b = await starting.side.start('k')
+    const ending = own.end(a)
+    await waitForLock()
+    await starting.client.query('commit')
     await ending
-    await store.unblockNext({ queue: 'q', lane: 'a', slots: 1 })
-    expect((await admit(limits)).admitted).toBe(1)
-    expect(await admitted()).toEqual([second])
+    // It was committed after the snapshot of the end, which knew of it by the count.
+    expect(own.open).toEqual([{ queue: 'q', lane: 'k' }])
+    await own.settle()
+    expect(await at('in')).toEqual([b.id])
+    expect(await lanes()).toEqual(['k 1 0'])
   })
 
-  it('of which the process died that had to let the next go on is found by a sweep', async () => {
-    const [first, second] = [await enqueue('a'), await enqueue('a')]
-    await admit(limits, 1)
-    expect(await store.stuckLanes('q', 1)).toEqual([])
-    await end(first)
-    const stuck = await store.stuckLanes('q', 1)
-    expect(stuck).toEqual([{ queue: 'q', lane: 'a', slots: 1 }])
-    await store.unblockNext(stuck[0]!)
-    expect(await store.stuckLanes('q', 1)).toEqual([])
-    expect((await admit(limits)).admitted).toBe(1)
-    expect(await admitted()).toEqual([second])
+  it('that create one lane both count', async () => {
+    await define({ concurrencyPerKey: 1 })
+    const first = await transaction()
+    const a = await first.side.start('k')
+    const second = own.start('k')
+    await waitForLock()
+    await first.client.query('commit')
+    const b = await second
+    expect(await at('in')).toEqual([a.id])
+    expect(await at('key')).toEqual([b.id])
+    await own.end(a)
+    await own.settle()
+    expect(await at('in')).toEqual([b.id])
   })
 
-  it('whose first is of another version waits for it, and other keys do not', async () => {
-    await enqueue('a', { handler: 'workflow job@old' })
-    const own = await enqueue('a')
-    const other = await enqueue('b')
-    await admit(limits)
-    expect(await admitted()).toEqual([other])
-    expect(await blocked()).toEqual([own])
+  it('of which one cancels what the other lets in, count it once', async () => {
+    await define({ concurrency: 1, concurrencyPerKey: 1 })
+    const [a, b] = [await own.start('k'), await own.start('k')]
+    const ending = await transaction()
+    await ending.side.end(a)
+    const cancelling = own.workflows.cancel(b.id)
+    await waitForLock()
+    await ending.client.query('commit')
+    await cancelling
+    expect(await at('in')).toEqual([b.id])
+    expect(await corrections()).toEqual([])
+  })
+
+  it('that handle the same arrivals count them once', async () => {
+    await define({ concurrency: 1 })
+    const run = async (sql: string, values: readonly (string | null)[]) =>
+      (await pool.query(sql, [...values])).rows
+    for (let i = 0; i < 3; i++) {
+      await own.workflows.startInTransaction(run, newExecution({ queue: 'q', handler: HANDLER }))
+    }
+    const first = await transaction()
+    await first.side.queues.arrive('q', [HANDLER], 10)
+    const second = own.queues.arrive('q', [HANDLER], 10)
+    await waitForLock()
+    await first.client.query('commit')
+    expect(await second).toBe(0)
+    expect(await counts()).toMatchObject({ held: 1, waiting: 2 })
   })
 })
 
-describe('Slots', () => {
-  it('whose execution is gone are freed, and no others', async () => {
-    const [gone, there] = [await enqueue('a'), await enqueue('b')]
-    await admit({ concurrency: 5, concurrencyPerKey: 1 })
-    await pool.query('delete from pawl.wakeups where execution_id = $1', [gone])
-    await store.freeOrphanedSlots(['q'])
-    expect(await slots()).toEqual([' 2', 'key b 1'])
-    expect(await admitted()).toEqual([there])
+describe('Counts', () => {
+  it('that are wrong are corrected, lane by lane, and reported', async () => {
+    await define({ concurrency: 5, concurrencyPerKey: 1 })
+    const [a] = [await own.start('a'), await own.start('a'), await own.start('b')]
+    await pool.query('delete from pawl.wakeups where execution_id = $1', [a!.id])
+    expect(await corrections()).toEqual(
+      expect.arrayContaining([
+        { queue: 'q', lane: null, held: -1, waiting: 0 },
+        { queue: 'q', lane: 'a', held: -1, waiting: 0 },
+      ]),
+    )
+    const { corrections: none, open } = await own.queues.mend('q')
+    expect({ none, open }).toEqual({ none: [], open: [{ queue: 'q', lane: 'a' }] })
+    await own.queues.promote(open)
+    expect(await at('in')).toHaveLength(2)
+  })
+
+  it('of a queue that gets limits later are set, and those it loses let everybody in', async () => {
+    await define({})
+    await Promise.all([1, 2, 3].map(() => own.start('k')))
+    await define({ concurrency: 4, concurrencyPerKey: 1 })
+    await own.queues.mend('q')
+    expect(await counts()).toMatchObject({ held: 3, waiting: 0 })
+    expect(await lanes()).toEqual(['k 3 0'])
+    const late = await own.start('k')
+    expect(await at('key')).toEqual([late.id])
+    await define({})
+    const { open } = await own.queues.mend('q')
+    await own.queues.promote(open)
+    expect(await at('in')).toHaveLength(4)
+  })
+
+  it('are checked by one process at a time', async () => {
+    await define({ concurrency: 5 })
+    const claims = await Promise.all([1, 2, 3].map(() => own.queues.claimCheck(['q'], 60_000)))
+    expect(claims.flat()).toEqual(['q'])
+  })
+
+  it('of lanes in which nothing happens any more are deleted', async () => {
+    await define({ concurrencyPerKey: 1 })
+    await own.end(await own.start('old'))
+    await own.start('held')
+    await pool.query(`update pawl.lanes set changed_at = changed_at - interval '2 minutes'`)
+    await own.end(await own.start('new'))
+    await own.queues.mend('q')
+    expect(await lanes()).toEqual(['held 1 0', 'new 0 0'])
   })
 })
 
-describe('The plan of an admission, with 50,000 waiting', () => {
-  it.each(['never analyzed', 'analyzed'])('reads by index when the table was %s', async (when) => {
+describe('Under processes that start, run, park, cancel and end at random', () => {
+  it.each([
+    { concurrency: 3 },
+    { concurrencyPerKey: 1 },
+    { concurrency: 4, concurrencyPerKey: 2, maxDepth: 1000 },
+  ])('%o holds at every moment, nobody is left behind, and no count drifts', async (limits) => {
+    await define(limits)
+    const sides = [1, 2, 3].map(() => anotherProcess().side)
+    for (const side of sides) await side.live()
+    const total = cases(120, { proof: 1200 })
+    let started = 0
+    let ended = 0
+    let over = false
+    const worker = async (side: Side) => {
+      while (ended < total) {
+        if (started < total && Math.random() < 0.5) {
+          started++
+          const delayMs = Math.random() < 0.1 ? 5 : 0
+          const ref = await side.start(`k${Math.floor(Math.random() * 4)}`, { delayMs })
+          if (Math.random() < 0.1) await side.workflows.cancel(ref.id)
+        }
+        for (const look of await side.queues.look([{ queue: 'q', handler: HANDLER }])) {
+          if ((look.arrivesMs ?? 1) <= 0) await side.queues.arrive('q', [HANDLER], 5)
+          if (look.isOpen) await side.queues.promote([{ queue: 'q', lane: null }])
+        }
+        const { leased, parked } = await side.wakeups.leaseDue([HANDLER], 2, [])
+        expect(parked).toEqual([])
+        for (const one of leased) {
+          if (Math.random() < 0.1) {
+            await side.store.release(one, 'parked')
+            await side.store.releaseStuck(one.id)
+          } else if ((await side.store.complete(ending(one))).kind === 'stored') ended++
+        }
+        await side.settle()
+      }
+    }
+    const watch = async () => {
+      while (!over) {
+        const { rows } = await pool.query(
+          `select lane, count(*)::int as n from pawl.wakeups where place = 'in' group by grouping sets ((lane), ())`,
+        )
+        for (const { lane, n } of rows) {
+          const limit = lane === null ? limits.concurrency : limits.concurrencyPerKey
+          expect(n).toBeLessThanOrEqual(limit ?? total)
+        }
+        expect(await contradictions()).toBe(0)
+        await new Promise((resolve) => setTimeout(resolve, 5))
+      }
+    }
+    const watching = watch()
+    await Promise.all([...sides, ...sides].map(worker)).finally(() => {
+      over = true
+    })
+    await watching
+    expect(ended).toBe(total)
+    expect(await corrections()).toEqual([])
+    expect(await counts()).toMatchObject({ held: 0, waiting: 0 })
+    expect(new Set((await lanes()).map((lane) => lane.slice(3)))).toEqual(
+      new Set(limits.concurrencyPerKey ? ['0 0'] : []),
+    )
+  })
+
+  const ending = (ref: AttemptRef) => ({ ...completionOf(ref, '1'), isQueued: true })
+  const contradictions = async () => {
+    const { rows } = await pool.query(
+      `select count(*)::int as n from pawl.wakeups w join pawl.executions e on e.id = w.execution_id
+       where w.place is not null and w.admitted <> (w.place = 'in')`,
+    )
+    return rows[0].n
+  }
+})
+
+describe('The plans, with 50,000 waiting', () => {
+  it.each(['never analyzed', 'analyzed'])('read by index when the table was %s', async (when) => {
+    await define({ concurrency: 50, concurrencyPerKey: 1, rate: { limit: 50, periodMs: 1000 } })
     await pool.query(
-      `insert into pawl.wakeups (execution_id, handler, due_at, max_attempts, admitted, queue, lane)
-       select gen_random_uuid(), 'workflow job', pawl.now(), 3, false, 'q', 'lane ' || n % 1000
+      `insert into pawl.wakeups (execution_id, handler, due_at, max_attempts, admitted, place, queue, lane)
+       select gen_random_uuid(), '${HANDLER}', pawl.now(), 3, false, case when n % 20 = 0 then 'queue' else 'key' end,
+         'q', 'lane ' || n % 1000
        from generate_series(1, ${cases(20_000, { proof: 50_000 })}) as n`,
     )
     if (when === 'analyzed') await pool.query('analyze pawl.wakeups')
     const plans: string[] = []
-    const explained = Object.assign(Object.create(db), {
+    const explained = Object.assign(Object.create(own.db), {
       query: async (sql: string, values: never) => {
-        const rows = await db.query(`explain ${sql}`, values)
+        const rows = await own.db.query(`explain ${sql}`, values)
         plans.push(rows.map(([line]) => line).join('\n'))
-        return db.query(sql, values)
+        return own.db.query(sql, values)
       },
     }) as Database
-    const own = new QueueStore(explained, 'pawl')
-    const limits = { concurrency: 50, concurrencyPerKey: 1, rate: { limit: 50, periodMs: 1000 } }
-    expect((await own.admit('q', limits, HANDLERS, 20)).admitted).toBe(20)
-    await own.nextDue([{ queue: 'q', handler: HANDLERS[0] as string }])
-    await own.unblockNext({ queue: 'q', lane: 'lane 1', slots: 1 })
-    await own.stuckLanes('q', 1)
-    for (const plan of plans) expect(plan).not.toMatch(/Seq Scan on wakeups/)
-    expect(plans[0]).toMatch(/wakeups_backlog/)
+    const side = new Side(explained)
+    await own.queues.mend('q')
+    const ref = await side.start('lane x')
+    await side.queues.promote([{ queue: 'q', lane: null }])
+    await side.queues.promote([{ queue: 'q', lane: 'lane 1' }])
+    expect((await at('in')).length).toBe(50)
+    await side.end(ref)
+    await side.workflows.cancel(ref.id)
+    await side.queues.look([{ queue: 'q', handler: HANDLER }])
+    await side.queues.arrive('q', [HANDLER], 10)
+    await side.queues.depth('q')
+    expect(plans).toHaveLength(8)
+    for (const plan of plans) expect(plan).not.toMatch(/Seq Scan on (wakeups|lanes)/)
+    expect(plans[1]).toMatch(/wakeups_in_queue/)
   })
 })

@@ -1,5 +1,6 @@
-/** The statements that claim, complete, release and delete executions, and that register processes. */
+/** The statements that claim, complete, release and delete executions. */
 
+import { admissionFragments } from './admission-fragments.ts'
 import { sqlFragments } from './fragments.ts'
 
 /** The longest backoff before workers resume a released execution, in seconds. */
@@ -14,17 +15,9 @@ export type ExecutionStatements = ReturnType<typeof executionStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function executionStatements(schema: string) {
-  const {
-    now,
-    clock,
-    durableClock,
-    batchClock,
-    handlers,
-    incarnation,
-    milliseconds,
-    toMicros,
-    afterEnd,
-  } = sqlFragments(schema)
+  const { clock, durableClock, batchClock, incarnation, milliseconds, toMicros, afterEnd } =
+    sqlFragments(schema)
+  const { leave, leavingOf, leftPlace, hasLentToLeaving } = admissionFragments(schema)
   // Not "exists": the planner may evaluate that for all rows at once, with a scan of the whole table.
   const hasSteps = `(select true from ${schema}.steps s
         where s.execution_id = e.id and s.life = e.created_at limit 1)`
@@ -41,6 +34,58 @@ export function executionStatements(schema: string) {
         where input.input is not null
         on conflict (execution_id) do update
           set due_at = excluded.due_at, max_attempts = excluded.max_attempts`
+
+  // What an execution's end has done to its queue, as rows of their own.
+  const advanced = ', null::text, null::text, null::int4, null::bool'
+  const andAdvanced = `
+      union all
+      select null, null, null, queue, lane, entered, more from advanced`
+
+  const complete = (isQueued: boolean) => `
+      with recursive ${batchClock('$10')},
+      done as (
+      update ${schema}.executions e
+      set status = 'done', response_status = t.status, response_headers = t.headers,
+        response_body = t.body, last_error = null, completed_at = clock.now,
+        expires_at = clock.now + ${milliseconds('t.retention')}
+      from unnest($1::uuid[], $2::int8[], $3::int4[], $4::bool[], $5::int2[], $6::bytea[], $7::bytea[], $8::int8[])
+          with ordinality as t (id, incarnation, attempt, only_current, status, headers, body, retention, n),
+        clock
+      where e.id = t.id and ${incarnation('e')} = t.incarnation and e.status <> 'done'
+        and (e.status = 'running' and e.owner = $9::uuid and e.attempt = t.attempt
+          or not t.only_current and not e.giving_up)
+      returning t.n::int4, e.awaited, e.id, e.input is not null as wakes, e.waiters
+      ),
+      ${afterEnd('done', isQueued ? hasLentToLeaving : 'false')}
+      ${isQueued ? `,${leavingOf('select id from done', 'notified')}, ${leave}` : ''}
+      select n, awaited, waiters is not null${isQueued ? advanced : ''} from done${isQueued ? andAdvanced : ''}`
+
+  const release = (isQueued: boolean) => `
+      with ${batchClock('$9')},
+      released as (
+      update ${schema}.executions e
+      set status = t.status, owner = null, last_error = t.error
+      from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[], $6::bytea[], $7::int8[], $8::bool[])
+          with ordinality as t (id, incarnation, attempt, status, error, delay, counts, n),
+        clock
+      where e.id = t.id and ${incarnation('e')} = t.incarnation and e.attempt = t.attempt
+        and e.status = 'running' and e.owner = $5::uuid
+      returning t.n::int4, e.awaited, e.id, e.attempt, e.input is not null as wakes, t.status, t.delay,
+        t.counts
+      ),
+      rescheduled as (
+        update ${schema}.wakeups w
+        set due_at = case when r.status = 'parked' then 'infinity'
+            else clock.now + coalesce(${milliseconds('r.delay')}, least(2 ^ least(r.attempt - 1, 20), ${MAX_BACKOFF_S})
+              * (0.5 + random() / 2) * interval '1 second') end,
+          max_attempts = w.max_attempts + case when r.counts then 0 else 1 end,
+          admitted = w.admitted and (r.status <> 'parked' or w.queue is null)${isQueued ? leftPlace("r.status = 'parked'") : ''}
+        from released r, clock
+        where w.execution_id = any (array(select id from released where wakes))
+          and w.execution_id = r.id
+      )
+      ${isQueued ? `,${leavingOf("select id from released where status = 'parked'")}, ${leave}` : ''}
+      select n, awaited, false${isQueued ? advanced : ''} from released${isQueued ? andAdvanced : ''}`
 
   return {
     /**
@@ -166,23 +211,12 @@ export function executionStatements(schema: string) {
      * compensations, a success too may be written only by the current attempt. The error of an earlier attempt
      * is deleted: the outcome is now all there is to say.
      */
-    complete: `
-      with ${batchClock('$10')},
-      done as (
-      update ${schema}.executions e
-      set status = 'done', response_status = t.status, response_headers = t.headers,
-        response_body = t.body, last_error = null, completed_at = clock.now,
-        expires_at = clock.now + ${milliseconds('t.retention')}
-      from unnest($1::uuid[], $2::int8[], $3::int4[], $4::bool[], $5::int2[], $6::bytea[], $7::bytea[], $8::int8[])
-          with ordinality as t (id, incarnation, attempt, only_current, status, headers, body, retention, n),
-        clock
-      where e.id = t.id and ${incarnation('e')} = t.incarnation and e.status <> 'done'
-        and (e.status = 'running' and e.owner = $9::uuid and e.attempt = t.attempt
-          or not t.only_current and not e.giving_up)
-      returning t.n::int4, e.awaited, e.id, e.input is not null as wakes, e.waiters, e.queue, e.lane
-      ),
-      ${afterEnd('done')}
-      select n, awaited, queue, lane, waiters is not null from done`,
+    complete: complete(false),
+    /**
+     * The same for executions of queues, whose places the next ones get in the same commit. A statement of its own,
+     * because it takes longer to plan.
+     */
+    completeQueued: complete(true),
 
     /**
      * Ends attempts without an outcome. Safe: only the current attempt can release its execution, checked under
@@ -190,36 +224,9 @@ export function executionStatements(schema: string) {
      * or after the given delay. An attempt that does not count (a shutdown) raises the maximum by one. A parked
      * execution holds no slot.
      */
-    release: `
-      with ${batchClock('$9')},
-      released as (
-      update ${schema}.executions e
-      set status = t.status, owner = null, last_error = t.error
-      from unnest($1::uuid[], $2::int8[], $3::int4[], $4::text[], $6::bytea[], $7::int8[], $8::bool[])
-          with ordinality as t (id, incarnation, attempt, status, error, delay, counts, n),
-        clock
-      where e.id = t.id and ${incarnation('e')} = t.incarnation and e.attempt = t.attempt
-        and e.status = 'running' and e.owner = $5::uuid
-      returning t.n::int4, e.awaited, e.id, e.attempt, e.input is not null as wakes, t.status, t.delay,
-        t.counts, e.queue, e.lane
-      ),
-      rescheduled as (
-        update ${schema}.wakeups w
-        set due_at = case when r.status = 'parked' then 'infinity'
-            else clock.now + coalesce(${milliseconds('r.delay')}, least(2 ^ least(r.attempt - 1, 20), ${MAX_BACKOFF_S})
-              * (0.5 + random() / 2) * interval '1 second') end,
-          max_attempts = w.max_attempts + case when r.counts then 0 else 1 end,
-          admitted = w.admitted and (r.status <> 'parked' or w.queue is null)
-        from released r, clock
-        where w.execution_id = any (array(select id from released where wakes))
-          and w.execution_id = r.id
-      ),
-      freed as (
-        delete from ${schema}.slots
-        where execution_id = any (array(select id from released where status = 'parked'))
-      )
-      -- The queue is returned only if its slot was freed.
-      select n, awaited, case when status = 'parked' then queue end, lane from released`,
+    release: release(false),
+    /** The same for executions of queues; the places of those that are parked go to the next ones. */
+    releaseQueued: release(true),
 
     /**
      * Deletes an execution whose claim may have been committed although the reply was lost. Safe: only if this
@@ -253,7 +260,9 @@ export function executionStatements(schema: string) {
       ),
       woken as (
         update ${schema}.wakeups w
-        set due_at = clock.now, max_attempts = freed.attempt + greatest(w.max_attempts, 1)
+        set due_at = clock.now, max_attempts = freed.attempt + greatest(w.max_attempts, 1),
+          -- A parked execution of a queue has left its place.
+          place = case when w.admitted then w.place else 'arriving' end
         from freed, clock
         where w.execution_id = freed.id
       )
@@ -262,70 +271,6 @@ export function executionStatements(schema: string) {
 
     /** Sends notifications. Safe: they are delivered after this statement's commit; every waiter polls as well. */
     notify: 'select pg_notify($1, id) from unnest($2::text[]) as t (id)',
-
-    /**
-     * Registers the process and deletes its predecessor under the same instance name, whose executions workers
-     * may resume at once. Safe: each process inserts its own row. If two start under one name at once, both rows
-     * may remain, which is right, since both processes are alive.
-     *
-     * The wakeup of a running execution is due within a lease, unless it is due already. So the executions of the
-     * predecessor are found in that range of each handler, and not by a search of all executions; if there was no
-     * predecessor, nothing is read. A locked wakeup is skipped: whoever holds it leases the execution, ends it or
-     * makes it due, and waiting for it could deadlock.
-     */
-    register: `
-      with recursive ${clock},
-      retired as (
-        delete from ${schema}.processes where instance = $2::text and id <> $1::uuid
-        returning id, expires_at - heartbeat as lease
-      ),
-      registered as (
-        insert into ${schema}.processes
-          (id, instance, host, pid, version, started_at, heartbeat, expires_at)
-        select $1::uuid, $2::text, $3::text, $4::int4, $5::text, now, now, now + ${milliseconds('$6::int8')}
-        from clock
-        on conflict (id) do update
-          set heartbeat = excluded.heartbeat, expires_at = excluded.expires_at
-      ),
-      ${handlers('exists (select from retired)')},
-      leased as materialized (
-        select found.execution_id
-        from handlers
-        cross join generate_series(0, 9) as priorities (priority)
-        cross join lateral (
-          select w.execution_id from ${schema}.wakeups w
-          where w.admitted and w.handler = handlers.handler and w.priority = priorities.priority and w.begun
-            and w.due_at > (select now from clock)
-            and w.due_at <= (select max(clock.now + greatest(lease, ${milliseconds('$6::int8')})) from retired, clock)
-          offset 0
-        ) as found
-      ),
-      interrupted as materialized (
-        select e.id from ${schema}.executions e
-        where e.id = any (array(select execution_id from leased)) and e.status = 'running'
-          and e.owner = any (array(select id from retired))
-      ),
-      woken as (
-        update ${schema}.wakeups set due_at = clock.now
-        from clock
-        where execution_id = any (array(
-          select w.execution_id from ${schema}.wakeups w
-          where w.execution_id = any (array(select id from interrupted))
-          for update skip locked))
-      )
-      select id from retired`,
-
-    /** Renews the process's row. Safe: only its own process updates it. Returns no row if it was deleted. */
-    heartbeat: `
-      with ${clock}
-      update ${schema}.processes p
-      set heartbeat = clock.now, expires_at = clock.now + ${milliseconds('$2::int8')}
-      from clock
-      where p.id = $1::uuid
-      returning p.id`,
-
-    /** Deletes the process's row. Safe: repeating it has no effect. */
-    unregister: `delete from ${schema}.processes where id = $1::uuid`,
 
     /**
      * Deletes a batch of expired executions. Safe: SKIP LOCKED skips the rows that a claim or another process's
@@ -357,9 +302,5 @@ export function executionStatements(schema: string) {
         delete from ${schema}.signals where execution_id = any (array(select id from expired))
       )
       select 1 from expired`,
-
-    /** Deletes the rows of processes that died a day ago. Safe: an owner without a row counts as dead as well. */
-    deleteDeadProcesses: `
-      delete from ${schema}.processes where expires_at < ${now} - interval '1 day' returning 1`,
   }
 }

@@ -36,19 +36,13 @@ export function sqlFragments(schema: string) {
     fromMicros: (column: string) => `timestamptz 'epoch' + ${column} * interval '1 microsecond'`,
     /**
      * CTEs that clean up after executions that have ended (`ended` has the columns id, wakes, waiters): delete their
-     * wakeups, free their slots, and wake the executions that wait for them. They cannot deadlock: slots are
-     * deleted after wakeups, the order in which a worker locks them; and the waiting executions are locked
-     * in the order of their ids, so that two batches lock them in the same order.
+     * wakeups, and wake the executions that wait for them. They cannot deadlock: the waiting executions are locked in
+     * the order of their ids, so that two batches lock them in the same order. `except` is a condition for wakeups
+     * `w` that are not woken.
      */
-    afterEnd: (ended: string) => `deleted_wakeups as (
+    afterEnd: (ended: string, except = 'false') => `deleted_wakeups as (
         delete from ${schema}.wakeups
         where execution_id = any (array(select id from ${ended} where wakes))
-        returning execution_id, queue
-      ),
-      freed_slots as (
-        delete from ${schema}.slots
-        where execution_id = any (array(select execution_id from deleted_wakeups where queue is not null))
-          and held_until = 'infinity'
       ),
       notified as (
         update ${schema}.executions set inbox = inbox + 1
@@ -62,7 +56,8 @@ export function sqlFragments(schema: string) {
       woken as (
         update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
         from clock
-        where w.execution_id = any (array(select id from notified where status <> 'parked'))
+        where w.execution_id = any (array(select id from notified where status <> 'parked')) and w.due_at > clock.now
+          and not (${except})
       )`,
     /**
      * A CTE of a recursive query: the distinct handlers of admitted wakeups, with one index look-up each (a loose

@@ -1,5 +1,6 @@
 /** The statements by which workers find and lease executions that are due. */
 
+import { admissionFragments } from './admission-fragments.ts'
 import { sqlFragments } from './fragments.ts'
 
 /** How many executions that have begun have their turn for each one of the same handler that has not. */
@@ -11,6 +12,8 @@ export type WakeupStatements = ReturnType<typeof wakeupStatements>
 /** @param schema the schema's name, quoted as an identifier */
 export function wakeupStatements(schema: string) {
   const { clock, durableClock, incarnation, toMicros, milliseconds } = sqlFragments(schema)
+
+  const { leave, leavingOf, leftPlace } = admissionFragments(schema)
 
   // The ranges of the index in which there are wakeups of the handlers $1, with one look-up each (a loose index scan):
   // most handlers use one priority of the ten.
@@ -33,8 +36,8 @@ export function wakeupStatements(schema: string) {
 
   return {
     /**
-     * Leases executions whose wakeup is due and that no live process is running; parks those that have no attempts
-     * left. $1 handlers, $2 limit, $3 this process, $4 lease in ms, $5 executions that this process is running,
+     * Leases executions whose wakeup is due and that no live process is running. Returns also those whose process has
+     * died, for `recordDeaths`, and those that have no attempts left, for `park`. $1 handlers, $2 limit, $3 this process, $4 lease in ms, $5 executions that this process is running,
      * $6 how many wakeups to look at, since other workers may have locked some of them.
      *
      * Safe: SKIP LOCKED gives each wakeup to one worker at a time. The execution is checked and taken over under
@@ -122,13 +125,7 @@ export function wakeupStatements(schema: string) {
           and e.id = judged.execution_id
         returning e.id, e.attempt, ${incarnation('e')}::text as incarnation, e.kind, e.scope, e.key, e.name,
           e.version, e.fingerprint, e.input, e.inbox, e.cancelling, ${toMicros('e.deadline')}::text as deadline,
-          judged.max_attempts
-      ),
-      parked as (
-        update ${schema}.executions e
-        set status = 'parked', owner = null
-        where e.id = any (array(select execution_id from judged where verdict = 'exhausted'))
-        returning e.id, e.kind, e.scope, e.key, e.attempt, e.name
+          judged.max_attempts, e.queue is not null as queued
       ),
       deleted_wakeups as (
         delete from ${schema}.wakeups
@@ -137,40 +134,33 @@ export function wakeupStatements(schema: string) {
       rescheduled as (
         update ${schema}.wakeups w
         set due_at = case
-            when judged.verdict in ('exhausted', 'parked') then 'infinity'
+            when judged.verdict = 'parked' then 'infinity'
             -- When the owner's heartbeat expires, unless it is renewed.
             when judged.verdict = 'running' then judged.expires_at
             else clock.now + ${milliseconds('$4::int8')} end,
-          admitted = judged.verdict not in ('exhausted', 'parked') or w.queue is null,
           begun = w.begun or judged.verdict in ('free', 'ours')
         from judged, clock
         where w.execution_id = any (array(
-            select execution_id from judged where verdict not in ('obsolete', 'busy', 'died')))
+            select execution_id from judged where verdict in ('free', 'ours', 'parked', 'running')))
           and w.execution_id = judged.execution_id
-      ),
-      freed as (
-        delete from ${schema}.slots where execution_id = any (array(select id from parked))
       )
       select 'leased', id, attempt, incarnation, kind, scope, key, name, version, fingerprint, input, inbox,
-        cancelling, deadline, max_attempts, ${toMicros('clock.now')}::text
+        cancelling, deadline, max_attempts, ${toMicros('clock.now')}::text, queued
       from leased cross join clock
       union all
-      select 'parked', id, attempt, null, kind, scope, key, name, null, null, null, null, null, null, null, null
-      from parked
-      union all
-      select 'cancelling', id, attempt, null, kind, scope, key, name, null, null, null, null, null, null, null, null
+      select 'cancelling', id, attempt, null, kind, scope, key, name, null, null, null, null, null, null, null, null, null
       from ${schema}.executions
       where cancelling and status = 'running' and owner = $3::uuid
       union all
-      select 'died', execution_id, null, null, null, null, null, null, null, null, null, null, null, null, null, null
-      from judged where verdict = 'died'
+      select verdict, execution_id, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+      from judged where verdict in ('died', 'exhausted')
       union all
       select 'examined', null, count(*) filter (where verdict <> 'busy')::int4, null, null, null, null, null,
         null, null, null,
         -- With those that others have locked: all candidates, unless as many were found as are wanted.
         (count(*) filter (where verdict = 'busy')
           + case when count(*) < $2::int4 then (select cardinality(ids) from chosen) - count(*) else 0 end)::int4,
-        null, null, null, null
+        null, null, null, null, null
       from judged`,
 
     /**
@@ -209,6 +199,35 @@ export function wakeupStatements(schema: string) {
         max_attempts = w.max_attempts + w.deaths - seen.before + 1 - seen.counts
       from seen, clock
       where w.execution_id = any (array(select id from seen)) and w.execution_id = seen.id`,
+
+    /**
+     * Parks executions that have no attempts left, and gives their places in queues to the next ones. Safe: under the
+     * row's lock, and only if it is still so; locks executions in the order of their ids, and wakeups last.
+     */
+    park: `
+      with ${durableClock},
+      exhausted as materialized (
+        select e.id from ${schema}.executions e join ${schema}.wakeups w on w.execution_id = e.id
+        where e.id = any ($1::uuid[]) and e.status in ('waiting', 'released') and e.attempt >= w.max_attempts
+        order by e.id
+        for no key update of e
+      ),
+      parked as (
+        update ${schema}.executions e set status = 'parked', owner = null
+        from clock
+        where e.id = any (array(select id from exhausted))
+        returning e.id, e.kind, e.scope, e.key, e.attempt, e.name
+      ),
+      ${leavingOf('select id from parked')},
+      ${leave},
+      stopped as (
+        update ${schema}.wakeups w
+        set due_at = 'infinity', admitted = w.queue is null${leftPlace('true')}
+        where w.execution_id = any (array(select id from parked))
+      )
+      select id, attempt, kind, scope, key, name, null::text, null::text, null::int4, null::bool from parked
+      union all
+      select null, null, null, null, null, null, queue, lane, entered, more from advanced`,
 
     /** The time until the next wakeup of these handlers, in ms; null if none has a due time. Safe: only reads. */
     nextDue: `

@@ -1,5 +1,6 @@
 /** The statements that start, suspend, signal and cancel executions that outlive a request. */
 
+import { admissionFragments } from './admission-fragments.ts'
 import { sqlFragments } from './fragments.ts'
 
 /** The SQL texts by name. They follow the rules of ExecutionStatements. */
@@ -10,8 +11,15 @@ export function workflowStatements(schema: string) {
   const { clock, durableClock, batchClock, incarnation, toMicros, milliseconds, fromMicros } =
     sqlFragments(schema)
 
-  // expires_at is 'infinity', because an unfinished workflow never expires.
-  const start = (clock: string, input: string, runs: string, owner: string, lease: string) => `
+  const { enter, leave } = admissionFragments(schema)
+
+  // expires_at is 'infinity', because an unfinished workflow never expires. `entry` gives those of queues their places.
+  const start = (
+    clock: string,
+    input: string,
+    { runs = 'false', owner = 'null::uuid', lease = '0' } = {},
+    entry = '',
+  ) => `
       with ${clock},
       input as (${input}),
       started as (
@@ -27,15 +35,43 @@ export function workflowStatements(schema: string) {
         on conflict (id) do nothing
         returning id, ${incarnation('executions')}::text as incarnation
       ),
+      ${entry}
       new_wakeups as (
         insert into ${schema}.wakeups
-          (execution_id, handler, due_at, max_attempts, admitted, priority, begun, queue, lane, enqueued_at)
+          (execution_id, handler, due_at, max_attempts, admitted, place, priority, begun, queue, lane, enqueued_at)
         select input.id, input.handler, clock.now + case when ${runs} then ${milliseconds(lease)} else ${milliseconds('delay')} end,
-          input.attempts, input.queue is null, input.priority, ${runs}, input.queue, input.lane,
+          input.attempts, ${entry ? "coalesce(placed.place = 'in', true), placed.place" : "input.queue is null, case when input.queue is not null then 'arriving' end"},
+          input.priority, ${runs}, input.queue, input.lane,
           -- Executions of one statement keep their order of arrival.
           clock.now + ${milliseconds('delay')} + input.arrival * interval '1 microsecond'
-        from input join started using (id), clock
+        from input join started using (id)${entry && ' left join placed using (id)'}, clock
       )`
+
+  const startBatch = (isQueued: boolean) => `${start(
+    batchClock('$21'),
+    `select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+            $7::bytea[], $8::bytea[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::int4[],
+            $14::int2[], $15::int8[], $16::int8[], $17::bool[], $20::int4[])
+          with ordinality as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
+            lane, handler, attempts, priority, delay, timeout, runs, arrival, n)`,
+    { runs: 'runs', owner: '$18::uuid', lease: '$19::int8' },
+    isQueued
+      ? `arriving as materialized (
+        select input.id, input.queue, input.lane, input.handler, input.priority, input.arrival, input.delay <= 0 as due,
+          false as counted
+        from input join started using (id)
+        where input.queue is not null
+      ),
+      ${enter},`
+      : '',
+  )}
+      select input.n::int4, started.incarnation, e.fingerprint,
+        e.expires_at <= clock.now, ${toMicros('clock.now')}::text, ${isQueued ? 'placed.place' : 'null'}
+      from input
+      cross join clock
+      left join started on started.id = input.id
+      ${isQueued ? 'left join placed on placed.id = input.id' : ''}
+      left join ${schema}.executions e on e.id = input.id`
 
   return {
     /**
@@ -44,23 +80,12 @@ export function workflowStatements(schema: string) {
      * execution that this process runs at once is created with this process as its owner, and its wakeup is due
      * when the lease ends.
      */
-    start: `${start(
-      batchClock('$21'),
-      `select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-            $7::bytea[], $8::bytea[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::int4[],
-            $14::int2[], $15::int8[], $16::int8[], $17::bool[], $20::int4[])
-          with ordinality as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
-            lane, handler, attempts, priority, delay, timeout, runs, arrival, n)`,
-      'runs',
-      '$18::uuid',
-      '$19::int8',
-    )}
-      select input.n::int4, started.incarnation, e.fingerprint,
-        e.expires_at <= clock.now, ${toMicros('clock.now')}::text
-      from input
-      cross join clock
-      left join started on started.id = input.id
-      left join ${schema}.executions e on e.id = input.id`,
+    start: startBatch(false),
+    /**
+     * The same for executions of queues, which are let in, or set in line, in the same commit. A statement of its own,
+     * because it takes longer to plan. Safe: see admissionFragments.
+     */
+    startQueued: startBatch(true),
 
     /**
      * Creates an execution inside a transaction of the app: it starts if and when that commits. Safe: as `start`; a
@@ -76,9 +101,6 @@ export function workflowStatements(schema: string) {
             $12::text, $13::int4, $14::int2, $15::int8, $16::int8))
           as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
             lane, handler, attempts, priority, delay, timeout)`,
-      'false',
-      'null::uuid',
-      '0',
     )}
       select case
           when started.id is not null then null
@@ -240,7 +262,7 @@ export function workflowStatements(schema: string) {
     /**
      * Cancels an execution and its children. Safe: sets a flag and raises the inbox count under each row's lock, so
      * that none of them is suspended without seeing the flag; one that has ended meanwhile does not change. Each
-     * gets at least one more attempt, to run its compensations, and needs no slot for it. `offset 0` makes the
+     * gets at least one more attempt, to run its compensations, and needs no place in a queue for it. `offset 0` makes the
      * planner look up the children of each, also with outdated statistics.
      */
     cancel: `
@@ -258,15 +280,43 @@ export function workflowStatements(schema: string) {
           status = case when e.status = 'parked' then 'released' else e.status end
         from clock
         where e.id = any (array(select id from tree)) and e.status <> 'done' and e.kind <> 'request'
-        returning e.id, e.attempt
+        returning e.id, e.attempt, e.queue, e.lane
       ),
+      -- Its place may change until these are locked.
+      doors as materialized (
+        select q.name from ${schema}.queues q
+        where q.name = any (array(select queue from marked))
+        order by q.name
+        for no key update
+      ),
+      lane_doors as materialized (
+        select l.key from ${schema}.lanes l
+        where l.queue = any (array(select name from doors)) and l.key = any (array(select lane from marked))
+        order by l.queue, l.key
+        for no key update
+      ),
+      seen as materialized (
+        select w.execution_id as id, w.queue, w.lane, w.place
+        from ${schema}.wakeups w
+        where w.execution_id = any (array(select id from marked)) and (select count(*) from lane_doors) >= 0
+        order by w.execution_id
+        for no key update
+      ),
+      leaving as materialized (
+        select id, queue, lane, place, null::uuid as lender, false as lends_key
+        from seen where place in ('key', 'queue', 'delayed')
+      ),
+      ${leave},
       woken as (
         update ${schema}.wakeups w
-        set due_at = least(w.due_at, clock.now), admitted = true, blocked = false,
+        set due_at = least(w.due_at, clock.now), admitted = true,
+          place = case when w.place in ('in', 'lent') then w.place end,
           max_attempts = greatest(w.max_attempts, marked.attempt + 1)
         from marked, clock
         where w.execution_id = any (array(select id from marked)) and w.execution_id = marked.id
       )
-      select id from marked`,
+      select id, null as queue, null as lane, null::int4 as entered, null::bool as more from marked
+      union all
+      select null, queue, lane, entered, more from advanced`,
   }
 }

@@ -1,110 +1,141 @@
-/** Admits waiting executions from queues, as far as the queues' limits allow. */
+/** Lets executions into queues: those that arrive by themselves, and those whose turn nobody else has seen. */
 
 import type { AdmissionResult } from '../../engine/worker.ts'
 import type { Logger } from '../../options/logger.ts'
-import type { FreedLane } from '../../store/execution-store.ts'
-import type { QueueStore } from '../../store/queue-store.ts'
-import type { WorkflowDefinition } from '../definition.ts'
+import type { Advance, Lane, QueueStore } from '../../store/queue-store.ts'
+import type { LeasedExecution } from '../../store/wakeup-store.ts'
+import { handlerName, type WorkflowDefinition } from '../definition.ts'
 import type { Queue } from './queue.ts'
 
-/**
- * How often a process looks for slots and lanes that a dead process has left blocked, in ms.
- */
-const SWEEP_MS = 5000
+/** How many arrivals one statement handles. */
+const MAX_ARRIVALS = 200
 
-/** The mean delay before another try, if another process was admitting from the queue, in ms. */
-const CONTENTION_RETRY_MS = 10
+/** How often the counts of each queue are compared with its executions, in ms, by one of the processes. */
+const CHECK_MS = 60_000
+
+/** The pause after an attempt to let in what waits that let in none, since no live process runs it, in ms. */
+const VAIN_PAUSE_MS = 1000
 
 /** What {@link AdmissionControl} needs. */
 export interface AdmissionDependencies {
   store: QueueStore
   /** The workflows that this process runs. */
   definitions: () => Iterable<WorkflowDefinition>
+  /** Tells the other processes which handlers this process runs, by the name of their queue. */
+  announce: (handlers: Record<string, readonly string[]>) => Promise<void>
   /** Makes the worker look for due executions now. */
   pollNow: () => void
   logger: Logger
 }
 
-/** Admits executions from the queues of this process's workflows. */
+/**
+ * Lets executions into the queues of this process's workflows. Most are let in by the statement that starts them, or
+ * by the one that ends an execution before them; here is what is left: those that were delayed or started in a
+ * transaction of the app, the rate limit's, and those that were committed while another one ended.
+ */
 export class AdmissionControl {
   readonly #dependencies: AdmissionDependencies
-  /** The names of the queues whose gate rows this process has made sure of. */
-  readonly #withGate = new Set<string>()
-  #sweptAt = Number.NEGATIVE_INFINITY
+  /** Until when a queue is not tried again, by performance.now(). */
+  readonly #vainUntil = new Map<string, number>()
+  #checkedAt = Number.NEGATIVE_INFINITY
+  /** The lanes that have room for more, by queue and lane. */
+  readonly #open = new Map<string, Lane>()
+  #isPromoting = false
 
   constructor(dependencies: AdmissionDependencies) {
     this.#dependencies = dependencies
   }
 
-  /** @param capacity how many executions this process can run now, which limits how many are admitted */
-  async admit(capacity: number): Promise<AdmissionResult> {
+  /** Lets in what is due. Called before each poll. */
+  async admit(): Promise<AdmissionResult> {
     const queues = this.#queues()
-    if (queues.size === 0 || capacity === 0) return { hasMore: false, nextMs: null }
+    if (queues.size === 0) return { hasMore: false, nextMs: null }
     const { store } = this.#dependencies
-    await this.#prepare(queues)
-    const dueMsByQueue = await store.nextDue(
+    await this.#define(queues)
+    await this.#check(queues)
+    const looks = await store.look(
       [...queues].flatMap(([queue, handlers]) =>
         handlers.map((handler) => ({ queue: queue.name, handler })),
       ),
     )
-    let left = capacity
     let hasMore = false
     const waitsMs: number[] = []
-    // In random order, so that no queue is always the one that is left without capacity.
-    for (const [queue, handlers] of shuffled([...queues])) {
-      const dueMs = dueMsByQueue.get(queue.name)
-      if (dueMs === undefined) continue
-      if (dueMs > 0) {
-        waitsMs.push(dueMs)
-        continue
-      }
-      if (left === 0) continue
-      const result = await store.admit(queue.name, queue.limits, handlers, left)
-      left -= result.admitted
-      hasMore ||= result.admitted > 0 || result.blocked > 0
-      if (result.skipped) waitsMs.push(CONTENTION_RETRY_MS * (0.5 + Math.random()))
-      if (result.rateLimitedMs !== null) waitsMs.push(result.rateLimitedMs)
+    for (const { queue, arrivesMs, isOpen, rateLimitedMs } of looks) {
+      if (arrivesMs !== null && arrivesMs <= 0) {
+        const handlers = handlersOf(queues, queue)
+        hasMore = (await store.arrive(queue, handlers, MAX_ARRIVALS)) > 0 || hasMore
+      } else if (arrivesMs !== null) waitsMs.push(arrivesMs)
+      if (rateLimitedMs !== null) waitsMs.push(rateLimitedMs)
+      if (!isOpen || performance.now() < (this.#vainUntil.get(queue) ?? 0)) continue
+      const { entered } = await store.promote([{ queue, lane: null }])
+      if (entered > 0) hasMore = true
+      else this.#vainUntil.set(queue, performance.now() + VAIN_PAUSE_MS)
     }
     return { hasMore, nextMs: waitsMs.length === 0 ? null : Math.min(...waitsMs) }
   }
 
-  /** Handles the end of an execution that had been admitted: another one may be admitted in its place. */
-  onSlotFreed({ queue: name, lane }: FreedLane): void {
-    const { store, pollNow, logger } = this.#dependencies
-    const queue = [...this.#queues().keys()].find((queue) => queue.name === name)
-    const slots = queue?.limits.concurrencyPerKey
-    if (lane === null || !slots) {
-      pollNow()
-      return
+  /** Handles that somebody has left a queue: others may have been let in, or may have to be. */
+  onAdvance({ queue, lane, entered, hasMore }: Advance): void {
+    if (entered > 0) this.#dependencies.pollNow()
+    if (!hasMore) return
+    this.#open.set(JSON.stringify([queue, lane]), { queue, lane })
+    if (!this.#isPromoting) void this.#promote()
+  }
+
+  /** Counts executions that begin, in the queues that limit how many may wait. */
+  onLeased(leased: readonly LeasedExecution[]): void {
+    const beginning = leased.filter(({ attempt, isQueued }) => attempt === 1 && isQueued)
+    if (beginning.length === 0) return
+    const { store, logger } = this.#dependencies
+    for (const [queue, handlers] of this.#queues()) {
+      if (queue.limits.maxDepth === null) continue
+      const count = beginning.filter(({ kind, name, version }) =>
+        handlers.includes(handlerName(kind, name, version)),
+      ).length
+      if (count === 0) continue
+      store
+        .begin(queue.name, count)
+        .catch((error) => logger.debug('counting failed; the next check corrects it', { error }))
     }
-    store
-      .unblockNext({ queue: name, lane, slots })
-      .catch((error) =>
-        logger.debug('unblocking a lane failed; the next sweep will unblock it', { error, lane }),
-      )
-      .finally(pollNow)
   }
 
-  /** Makes the next admission sweep first, since an execution of a dead process was parked and may hold slots. */
-  requestSweep(): void {
-    this.#sweptAt = Number.NEGATIVE_INFINITY
+  async #promote(): Promise<void> {
+    const { store, pollNow, logger } = this.#dependencies
+    this.#isPromoting = true
+    try {
+      while (this.#open.size > 0) {
+        const lanes = [...this.#open.values()]
+        this.#open.clear()
+        const { entered } = await store.promote(lanes)
+        if (entered > 0) pollNow()
+      }
+    } catch (error) {
+      logger.debug('letting in the next executions failed; the next look will do it', { error })
+    } finally {
+      this.#isPromoting = false
+    }
   }
 
-  /** Creates missing gate rows and, from time to time, frees what dead processes have left blocked. */
-  async #prepare(queues: ReadonlyMap<Queue, readonly string[]>): Promise<void> {
-    const { store } = this.#dependencies
+  /** Stores the limits of the queues, and says that this process runs their handlers. */
+  async #define(queues: ReadonlyMap<Queue, readonly string[]>): Promise<void> {
+    const { store, announce } = this.#dependencies
+    await store.defineQueues([...queues.keys()], true)
+    const limited = [...queues].filter(([{ limits }]) => hasOwnLimits(limits))
+    await announce(Object.fromEntries(limited.map(([{ name }, handlers]) => [name, handlers])))
+  }
+
+  /** From time to time compares the counts of the queues with their executions, unless another process does. */
+  async #check(queues: ReadonlyMap<Queue, unknown>): Promise<void> {
+    if (performance.now() - this.#checkedAt < CHECK_MS) return
+    this.#checkedAt = performance.now()
+    const { store, logger } = this.#dependencies
     const names = [...queues.keys()].map(({ name }) => name)
-    const isSweepDue = performance.now() - this.#sweptAt > SWEEP_MS
-    const missing = isSweepDue ? names : names.filter((name) => !this.#withGate.has(name))
-    if (missing.length > 0) await store.createGates(missing)
-    for (const name of missing) this.#withGate.add(name)
-    if (!isSweepDue) return
-    this.#sweptAt = performance.now()
-    await store.freeOrphanedSlots(names)
-    for (const { name, limits } of queues.keys()) {
-      if (limits.concurrencyPerKey === null) continue
-      const stuck = await store.stuckLanes(name, limits.concurrencyPerKey)
-      await Promise.all(stuck.map((lane) => store.unblockNext(lane)))
+    for (const queue of await store.claimCheck(names, CHECK_MS)) {
+      const { corrections, open } = await store.mend(queue)
+      for (const correction of corrections) {
+        logger.warn('a count of a queue was wrong and has been corrected', { ...correction })
+      }
+      if (open.length > 0) await store.promote(open)
     }
   }
 
@@ -121,10 +152,14 @@ export class AdmissionControl {
   }
 }
 
-function shuffled<T>(items: T[]): T[] {
-  for (let i = items.length - 1; i > 0; i--) {
-    const j = Math.floor(Math.random() * (i + 1))
-    ;[items[i], items[j]] = [items[j] as T, items[i] as T]
-  }
-  return items
+function handlersOf(
+  queues: ReadonlyMap<Queue, readonly string[]>,
+  name: string,
+): readonly string[] {
+  for (const [queue, handlers] of queues) if (queue.name === name) return handlers
+  return []
+}
+
+function hasOwnLimits({ concurrency, rate, maxDepth }: Queue['limits']): boolean {
+  return concurrency !== null || rate !== null || maxDepth !== null
 }

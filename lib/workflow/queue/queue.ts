@@ -36,8 +36,6 @@ export class Queue {
   readonly name: string
   /** @internal */
   readonly limits: QueueLimits
-  /** @internal How many executions may wait; null: no limit. */
-  readonly maxDepth: number | null
   readonly #store: () => QueueStore
 
   /** @internal */
@@ -48,8 +46,8 @@ export class Queue {
       concurrency: concurrency ?? null,
       concurrencyPerKey: concurrencyPerKey ?? null,
       rate: rateLimit ? { limit: rateLimit.limit, periodMs: rateLimit.period } : null,
+      maxDepth: maxDepth ?? null,
     }
-    this.maxDepth = maxDepth ?? null
     this.#store = store
   }
 

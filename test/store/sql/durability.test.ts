@@ -6,6 +6,7 @@ import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
 import type { RunStatement } from '../../../lib/store/database/transaction-host.ts'
 import { ExecutionStore } from '../../../lib/store/execution-store.ts'
 import { executionStatements } from '../../../lib/store/sql/execution-statements.ts'
+import { processStatements } from '../../../lib/store/sql/process-statements.ts'
 import { queueStatements } from '../../../lib/store/sql/queue-statements.ts'
 import { scheduleStatements } from '../../../lib/store/sql/schedule-statements.ts'
 import { stateStatements } from '../../../lib/store/sql/state-statements.ts'
@@ -24,6 +25,7 @@ const SCHEMA = '"pawl"'
 const names = new Map(
   [
     executionStatements(SCHEMA),
+    processStatements(SCHEMA),
     stepStatements(SCHEMA),
     workflowStatements(SCHEMA),
     wakeupStatements(SCHEMA),
@@ -80,8 +82,8 @@ type InTransaction = (work: (run: RunStatement) => Promise<unknown>) => Promise<
 
 async function exercise(db: Database, inTransaction: InTransaction): Promise<void> {
   const owner = randomUUID()
-  const sql = executionStatements(SCHEMA)
-  await db.query(sql.register, [owner, null, 'host', 1, '0', 60_000])
+  const sql = { ...executionStatements(SCHEMA), ...processStatements(SCHEMA) }
+  await db.query(sql.register, [owner, null, 'host', 1, '0', 60_000, '{}'])
   await db.query(sql.heartbeat, [owner, 60_000])
   const store = new ExecutionStore(db, 'pawl', owner, 15_000)
   const side = { store, db, owner, live: async () => {} }

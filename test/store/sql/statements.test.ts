@@ -6,6 +6,7 @@ import { PgArray } from '../../../lib/store/database/pg-array.ts'
 import { ExecutionReader } from '../../../lib/store/execution-reader.ts'
 import { type AttemptRef, ExecutionStore } from '../../../lib/store/execution-store.ts'
 import { executionStatements } from '../../../lib/store/sql/execution-statements.ts'
+import { processStatements } from '../../../lib/store/sql/process-statements.ts'
 import { wakeupStatements } from '../../../lib/store/sql/wakeup-statements.ts'
 import { StepStore } from '../../../lib/store/step-store.ts'
 import { WakeupStore } from '../../../lib/store/wakeup-store.ts'
@@ -97,9 +98,9 @@ async function plans(): Promise<Record<string, string>> {
   name = 'describe'
   await new ExecutionReader(db, 'pawl').describeInFull(waiter.id)
   name = 'register'
-  const { register } = executionStatements('"pawl"')
+  const { register } = processStatements('"pawl"')
   for (const id of [randomUUID(), randomUUID()]) {
-    await db.query(register, [id, 'web-1', 'host', 1, '0', 60_000])
+    await db.query(register, [id, 'web-1', 'host', 1, '0', 60_000, '{}'])
   }
   return found
 }
