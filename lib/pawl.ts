@@ -27,13 +27,10 @@ import { ExecutionReader } from './store/execution-reader.ts'
 import { ExecutionStore, WORK_DUE } from './store/execution-store.ts'
 import { Heartbeat } from './store/heartbeat.ts'
 import { checkSchema, migrate } from './store/migrate.ts'
-import { QueueStore } from './store/queue-store.ts'
 import { Retention } from './store/retention.ts'
-import { ScheduleStore } from './store/schedule-store.ts'
-import { StateStore } from './store/state-store.ts'
 import { StepStore } from './store/step-store.ts'
 import { type LeasedExecution, WakeupStore } from './store/wakeup-store.ts'
-import { WorkflowStore } from './store/workflow-store.ts'
+import { openWorkflowStores } from './store/workflow-stores.ts'
 import { WorkflowApi } from './workflow/workflow-api.ts'
 
 /** The parts of a started Pawl. */
@@ -146,11 +143,8 @@ export class Pawl extends WorkflowApi implements PawlLike {
       engine,
       store,
       reader,
-      workflows: new WorkflowStore(db, schema, id, this.#options.processTimeout),
-      queues: new QueueStore(db, schema),
+      ...openWorkflowStores(db, schema, id, timeoutMs),
       announceQueues: (handlers) => heartbeat.announceQueues(handlers),
-      schedules: new ScheduleStore(db, schema),
-      state: new StateStore(db, schema, id),
       wakeups,
       changeListener: changeListener,
       encryptor,

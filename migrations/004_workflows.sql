@@ -61,6 +61,11 @@ alter table pawl.wakeups
   -- The execution whose place in the queue it has, and whether it has its place in the lane as well.
   add column lender   uuid,
   add column lends_key boolean not null default false,
+  -- While it is suspended: the executions whose results it waits for, and whether it waits for a signal or a time too.
+  add column awaits   uuid[],
+  add column listens  boolean not null default false,
+  -- Set where it waits in a circle: the wait that ends with an error, and the circle.
+  add column deadlock jsonb,
   -- When it arrived, or becomes due after its delay: the order within a lane.
   add column enqueued_at timestamptz not null default pawl.now();
 
@@ -72,6 +77,7 @@ create index wakeups_arriving on pawl.wakeups (queue, handler, due_at) where pla
 create index wakeups_in_lane on pawl.wakeups (queue, lane, enqueued_at, execution_id) where place = 'key';
 create index wakeups_in_queue on pawl.wakeups (queue, handler, priority, due_at) where place = 'queue';
 create index wakeups_in on pawl.wakeups (queue, lane) where place in ('in', 'lent');
+create index wakeups_of_lane on pawl.wakeups (queue, lane) where place = 'queue' and lane is not null;
 create index wakeups_lender on pawl.wakeups (lender) where lender is not null;
 
 create table pawl.signals (
@@ -189,6 +195,19 @@ select
   e.parent,
   e.queue,
   e.lane as queue_key,
+  -- What it waits for: executions that have not ended, of which one must before it goes on.
+  case w.place
+    when 'key' then array(
+      select h.execution_id from pawl.wakeups h
+      where h.queue = w.queue and h.lane = w.lane and h.place in ('in', 'lent')
+      union all
+      select h.execution_id from pawl.wakeups h
+      where h.queue = w.queue and h.lane = w.lane and h.place = 'queue' and h.lane is not null)
+    when 'queue' then array(select h.execution_id from pawl.wakeups h
+      where h.queue = w.queue and h.place in ('in', 'lent'))
+    when 'lent' then array(select h.execution_id from pawl.wakeups h where h.lender = e.id)
+    else case when e.status = 'waiting' then w.awaits end
+  end as blocked_by,
   w.priority,
   -- Infinity means that it waits for an event, without a due time.
   nullif(w.due_at, 'infinity') as due_at,
@@ -214,6 +233,7 @@ left join pawl.wakeups w on w.execution_id = e.id;
 comment on view pawl.execution_log is 'Every execution Pawl knows, for people. One row for each request, workflow and call of an object.';
 comment on column pawl.execution_log.status is 'running, interrupted (its owner died), waiting (begins or goes on later), released (free to resume), unknown (nobody can know what it did), parked (workers gave up), done, failed (a workflow''s final error) or cancelled';
 comment on column pawl.execution_log.owner_alive is 'whether the process that runs it has a current heartbeat';
+comment on column pawl.execution_log.blocked_by is 'the executions that it waits for: whose results it wants, or which are before it in its queue';
 comment on column pawl.execution_log.due_at is 'when workers look at it next; null if they wait for something to arrive';
 comment on column pawl.execution_log.error is 'of a workflow: the error it ended with, or that its last attempt ended with';
 comment on column pawl.execution_log.response_headers is 'an array of [name, value or array of values]';

@@ -3,6 +3,7 @@
 /** Every code that a {@link PawlError} can carry. docs/errors.md documents each of them. */
 export type PawlErrorCode =
   | 'body-unreadable'
+  | 'deadlock'
   | 'decryption-failed'
   | 'divergence'
   | 'execution-gone'

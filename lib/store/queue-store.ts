@@ -126,10 +126,19 @@ export class QueueStore {
     }))
   }
 
-  /** Lets in, or sets in line, at most `limit` executions that are due. @returns how many */
-  async arrive(queue: string, handlers: readonly string[], limit: number): Promise<number> {
-    const [row] = await this.#query(this.#sql.arrive, [queue, new PgArray('text', handlers), limit])
-    return row?.[0] as number
+  /**
+   * Lets in, or sets in line, at most `limit` executions that are due.
+   * @returns how many, and the ids of those that were not let in although other executions wait for them
+   */
+  async arrive(
+    queue: string,
+    handlers: readonly string[],
+    limit: number,
+  ): Promise<{ count: number; wanted: string[] }> {
+    const values = [queue, new PgArray('text', handlers), limit]
+    const rows = await this.#query(this.#sql.arrive, values)
+    const wanted = rows.filter(([, isWanted]) => isWanted === true)
+    return { count: rows.length, wanted: wanted.map(([id]) => id as string) }
   }
 
   /** Lets in as many as there is room for. @returns how many, and whether there may be more */
@@ -150,15 +159,24 @@ export class QueueStore {
     return rows.map(([name]) => name as string)
   }
 
-  /** Corrects the counts of a queue and its lanes. @returns the corrections, and the lanes that have room */
-  async mend(queue: string): Promise<{ corrections: Correction[]; open: Lane[] }> {
+  /**
+   * Corrects the counts of a queue and its lanes.
+   * @returns the corrections, the lanes that have room, and the ids of executions that wait for others in their place
+   */
+  async mend(
+    queue: string,
+  ): Promise<{ corrections: Correction[]; open: Lane[]; waiting: string[] }> {
     const rows = await this.#query(this.#sql.mend, [queue])
+    const of = (kinds: string[]) => rows.filter(([kind]) => kinds.includes(kind as string))
     const toLane = (row: Row) => ({ queue, lane: row[1] as string | null })
     return {
-      corrections: rows
-        .filter(([kind]) => kind !== 'open')
-        .map((row) => ({ ...toLane(row), held: row[2] as number, waiting: row[3] as number })),
-      open: rows.filter(([kind]) => kind === 'open').map(toLane),
+      corrections: of(['queue', 'lane']).map((row) => ({
+        ...toLane(row),
+        held: row[2] as number,
+        waiting: row[3] as number,
+      })),
+      open: of(['open']).map(toLane),
+      waiting: of(['waiting']).map(([, id]) => id as string),
     }
   }
 

@@ -7,6 +7,7 @@ import { withStoreErrors } from './database/store-errors.ts'
 import type { AttemptRef, ExecutionKind } from './execution-store.ts'
 import { type Advance, toAdvance } from './queue-store.ts'
 import { type WakeupStatements, wakeupStatements } from './sql/wakeup-statements.ts'
+import type { Deadlock } from './wait-store.ts'
 
 /** An execution that this process leased, with what is needed to run it. */
 export interface LeasedExecution extends AttemptRef {
@@ -28,6 +29,8 @@ export interface LeasedExecution extends AttemptRef {
   maxAttempts: number
   /** When it was leased, by the database's clock, in microseconds since 1970. */
   at: string
+  /** Set where a wait of the execution must end with an error. */
+  deadlock?: Deadlock | null
 }
 
 /** An execution that was parked, or that is being cancelled. */
@@ -166,7 +169,8 @@ function toLeasedExecution(
   incarnation: string,
   row: unknown[],
 ): LeasedExecution {
-  const [version, fingerprint, input, inbox, cancelling, deadline, maxAttempts, at, isQueued] = row
+  const [version, fingerprint, input, inbox, cancelling, deadline, maxAttempts, ...late] = row
+  const [at, isQueued, deadlock] = late
   return {
     ...summary,
     incarnation,
@@ -179,5 +183,6 @@ function toLeasedExecution(
     maxAttempts: maxAttempts as number,
     at: at as string,
     isQueued: isQueued as boolean,
+    deadlock: deadlock ? JSON.parse(deadlock as string) : null,
   }
 }

@@ -52,6 +52,10 @@ export interface Suspension extends AttemptRef {
   inbox: number
   /** When the execution resumes by itself, in microseconds since 1970; null: only when an event arrives. */
   due: string | null
+  /** The ids of the executions whose results it waits for. */
+  awaits: readonly string[]
+  /** Whether it waits for a signal or a time as well. */
+  listens: boolean
 }
 
 /** Whether an attempt was suspended. */
@@ -281,6 +285,9 @@ export class WorkflowStore {
       column('int8', batch, (s) => s.due),
       this.#owner,
       lockMs,
+      // An array literal: PostgreSQL has no arrays of arrays of different lengths.
+      column('text', batch, ({ awaits }) => (awaits.length > 0 ? `{${awaits.join(',')}}` : null)),
+      column('bool', batch, (s) => s.listens),
     ])
     const results = new Array<SuspendResult>(batch.length)
     for (const [n, suspended, inbox, cancelling, current] of rows) {

@@ -6,23 +6,16 @@ import type { Logger } from '../options/logger.ts'
 import type { ChangeListener } from '../store/change-listener.ts'
 import type { ExecutionReader } from '../store/execution-reader.ts'
 import type { ExecutionStore } from '../store/execution-store.ts'
-import type { QueueStore } from '../store/queue-store.ts'
-import type { ScheduleStore } from '../store/schedule-store.ts'
-import type { StateStore } from '../store/state-store.ts'
 import type { WakeupStore } from '../store/wakeup-store.ts'
-import type { WorkflowStore } from '../store/workflow-store.ts'
+import type { WorkflowStores } from '../store/workflow-stores.ts'
 
 /** What Pawl passes to the workflow service when it starts. */
-export interface WorkflowDependencies {
+export interface WorkflowDependencies extends WorkflowStores {
   engine: Engine
   store: ExecutionStore
   reader: ExecutionReader
-  workflows: WorkflowStore
-  queues: QueueStore
   /** Tells the other processes which handlers this process runs, by the name of their queue. */
   announceQueues: (handlers: Record<string, readonly string[]>) => Promise<void>
-  schedules: ScheduleStore
-  state: StateStore
   wakeups: WakeupStore
   changeListener: ChangeListener
   encryptor: Encryptor

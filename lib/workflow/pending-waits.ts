@@ -54,6 +54,8 @@ export interface PendingWaitsDependencies {
   deadline: bigint | null
   /** Whether other executions may be waiting for room in this process. */
   isWorkerFull: () => boolean
+  /** Called when the execution has been suspended until another one ends. */
+  onWaiting: (id: string) => void
   isStopped: () => boolean
 }
 
@@ -210,7 +212,7 @@ export class PendingWaits {
   }
 
   async #suspend(): Promise<void> {
-    const { ref, store, attempt, journal, isStopped } = this.#dependencies
+    const { ref, store, attempt, journal, isStopped, onWaiting } = this.#dependencies
     const waits = [...this.#pending]
     await Promise.all(waits.map(({ checking }) => checking))
     // An awaited execution that ends after this wakes this one; one that ended before is seen by the check below.
@@ -221,12 +223,17 @@ export class PendingWaits {
     await journal.recordCaughtFailures()
     if (!this.#isIdle || waits.some((wait) => !this.#pending.has(wait))) return
     const due = this.#wakeAt()
+    const awaits = [...new Set(waits.flatMap(({ execution }) => execution ?? []))]
+    const listens = waits.some(({ execution }) => execution === undefined)
     const suspended = await retryWhileUnavailable(
-      () => store.suspend({ ...ref, inbox, due: due === null ? null : String(due) }),
+      () =>
+        store.suspend({ ...ref, inbox, due: due === null ? null : String(due), awaits, listens }),
       isStopped,
     )
-    if (suspended.kind === 'suspended') attempt.markSuspended()
-    else if (suspended.kind === 'superseded') attempt.markSuperseded()
+    if (suspended.kind === 'suspended') {
+      attempt.markSuspended()
+      if (awaits.length > 0) onWaiting(ref.id)
+    } else if (suspended.kind === 'superseded') attempt.markSuperseded()
     else {
       this.#seenInbox = suspended.inbox
       if (suspended.cancelling) attempt.halt(new CancelledError())

@@ -128,7 +128,8 @@ async function recordOutcome(dependencies: RunDependencies, outcome: Outcome): P
 /** The error that the execution must end with; undefined if it may be retried. */
 function finalError(error: Error, { attempt, journal }: RunDependencies): Error | undefined {
   // Once an attempt has given up, the execution fails, even if the code now throws something else.
-  if (error instanceof TerminalError || attempt.isGivingUp) return error
+  const isDeadlock = error instanceof PawlError && error.code === 'deadlock'
+  if (error instanceof TerminalError || isDeadlock || attempt.isGivingUp) return error
   // A halted execution (cancelled or timed out) ends with the reason of the halt, whatever the code throws.
   return error instanceof DivergenceError ? undefined : journal.haltReason
 }

@@ -7,7 +7,9 @@ import { type ExecutionDependencies, RunningExecution } from '../engine/running-
 import { PawlError } from '../errors/index.ts'
 import { type Duration, parseOptions } from '../options/parse-options.ts'
 import type { Outcome } from '../store/execution-store.ts'
+import type { Deadlock } from '../store/wait-store.ts'
 import type { PendingSignal, WorkflowStore } from '../store/workflow-store.ts'
+import { deadlockError } from './blocked-waits.ts'
 import { signalOptions, sleepOptions } from './option-schemas.ts'
 import type { PendingWaits, WaitResult } from './pending-waits.ts'
 import type { StartOptions } from './start-options.ts'
@@ -19,6 +21,8 @@ import { unwrapOutcome } from './workflow-outcome.ts'
 /** What the execution of a workflow needs in addition to that of a request. */
 export interface RunningWorkflowDependencies {
   version: string | null
+  /** Set if a wait must end with an error, because it is part of a circle. */
+  deadlock: Deadlock | null
   waits: PendingWaits
   store: WorkflowStore
   /** Reads the execution's signals of a name that no journal entry has consumed, in the order of arrival. */
@@ -40,9 +44,12 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
   /** By signal name, the waits for it in the order in which they began: the senders that each has refused. */
   readonly #waitersByName = new Map<string, Set<string>[]>()
 
+  #deadlock: Deadlock | null
+
   constructor(dependencies: ExecutionDependencies, workflow: RunningWorkflowDependencies) {
     super(dependencies)
     this.#workflow = workflow
+    this.#deadlock = workflow.deadlock
     this.version = workflow.version
   }
 
@@ -169,10 +176,12 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     this.validateCall('result', noop, 'result')
     const call = journal.call(`result ${name}`, 'result')
     if (call.entry?.completed) return this.trackActive(journal.replay(call, call.entry))
+    const deadlock = this.#takeDeadlock(id)
     const check = async (): Promise<WaitResult | null> => {
       const outcome = await this.#workflow.readOutcome(id)
-      if (!outcome) return null
+      if (!outcome && !deadlock) return null
       try {
+        if (!outcome) throw deadlockError(deadlock as Deadlock)
         const output = unwrapOutcome(name, outcome)
         return waitResultOf(journal, await journal.record(call, { output }, 0), output)
       } catch (error) {
@@ -181,6 +190,14 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
       }
     }
     return this.#workflow.waits.wait({ deadline: null, topic: id, execution: id, check })
+  }
+
+  /** Why the next wait for an execution must end with an error, if it must. It is told once. */
+  #takeDeadlock(id: string): Deadlock | undefined {
+    const deadlock = this.#deadlock
+    if (deadlock?.execution !== id) return undefined
+    this.#deadlock = null
+    return deadlock
   }
 
   start<Input, Output>(

@@ -9,6 +9,7 @@ import { type Reservation, Worker } from '../engine/worker.ts'
 import { CancelledError, PawlError } from '../errors/index.ts'
 import { WORK_DUE } from '../store/execution-store.ts'
 import type { ExecutionSummary, LeasedExecution } from '../store/wakeup-store.ts'
+import { BlockedWaits } from './blocked-waits.ts'
 import { handlerName, type WorkflowDefinition } from './definition.ts'
 import type { WorkflowDependencies } from './dependencies.ts'
 import { ExecutionControl, executionMissing } from './execution-control.ts'
@@ -26,6 +27,7 @@ export class WorkflowService {
   #dependencies: WorkflowDependencies | null = null
   #worker: Worker | null = null
   #admission: AdmissionControl | null = null
+  #blockedWaits: BlockedWaits | null = null
   #stopListening = () => {}
   /** Executions that this process has just started. Their journals are empty, so reading them is skipped. */
   readonly #justStarted = new WeakSet<LeasedExecution>()
@@ -81,12 +83,24 @@ export class WorkflowService {
   start(dependencies: WorkflowDependencies): void {
     this.#dependencies = dependencies
     dependencies.store.onWorkDue = () => this.#worker?.pollNow()
+    const { engine, store, logger } = dependencies
+    const blockedWaits = new BlockedWaits({
+      store: dependencies.waits,
+      announce: () => {
+        void store.notify([WORK_DUE])
+        this.pollNow()
+      },
+      isStopped: () => engine.isStopped,
+      logger,
+    })
+    this.#blockedWaits = blockedWaits
     this.#admission = new AdmissionControl({
       store: dependencies.queues,
       definitions: () => this.#definitions.values(),
       announce: dependencies.announceQueues,
+      onWaiting: (id) => void blockedWaits.look(id),
       pollNow: () => this.pollNow(),
-      logger: dependencies.logger,
+      logger,
     })
     for (const store of [dependencies.store, dependencies.wakeups, dependencies.workflows]) {
       store.onAdvance = (advance) => this.#admission?.onAdvance(advance)
@@ -222,11 +236,13 @@ export class WorkflowService {
       changeListener,
       inbox,
       deadline: deadline === null ? null : BigInt(deadline),
+      onWaiting: (id) => void this.#blockedWaits?.look(id),
       isWorkerFull: () => !engine.isAccepting || (this.#worker?.isFull ?? true),
       isStopped,
     })
     const workflowDependencies = {
       version: definition.version,
+      deadlock: leased.deadlock ?? null,
       waits,
       store: workflows,
       unreadSignals: (name: string) =>

@@ -176,7 +176,7 @@ describe('roles and settings', () => {
       `grant usage on schema granted to ROLE;
        grant select on granted.migrations to ROLE;
        grant select, insert, update, delete on granted.executions, granted.processes, granted.steps, granted.wakeups,
-         granted.signals, granted.slots, granted.state to ROLE`,
+         granted.signals, granted.queues, granted.lanes, granted.state to ROLE`,
     )
     await expectItWorks(url, 'granted')
   })

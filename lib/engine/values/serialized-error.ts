@@ -1,6 +1,11 @@
 /** Turns an error into a plain object for storage, and such an object back into an error. */
 
-import { StepInterruptedError, TerminalError } from '../../errors/index.ts'
+import {
+  PawlError,
+  type PawlErrorCode,
+  StepInterruptedError,
+  TerminalError,
+} from '../../errors/index.ts'
 
 /** An error as a plain object. Stored in journals: the names of these properties must not change. */
 export interface SerializedError {
@@ -21,6 +26,11 @@ export interface SerializedError {
 const FACTORIES: Record<string, (serialized: SerializedError) => Error> = {
   TerminalError: ({ message }) => new TerminalError(message),
   StepInterruptedError: ({ own }) => new StepInterruptedError(String(own.step)),
+  PawlError: ({ message, own }) => {
+    const error = new PawlError(own.code as PawlErrorCode, message, String(own.hint))
+    error.message = message
+    return error
+  },
   AggregateError: ({ message, errors }) => new AggregateError(errors ?? [], message),
   EvalError: ({ message }) => new EvalError(message),
   RangeError: ({ message }) => new RangeError(message),
@@ -34,6 +44,7 @@ const FACTORIES: Record<string, (serialized: SerializedError) => Error> = {
 const CLASSES = [
   TerminalError,
   StepInterruptedError,
+  PawlError,
   AggregateError,
   EvalError,
   RangeError,

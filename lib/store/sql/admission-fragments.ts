@@ -61,6 +61,7 @@ export function admissionFragments(schema: string) {
   return {
     room,
     since,
+    rateWith,
 
     /** The CTE `leaving` of executions whose ids a query returns. `after` is a CTE that must have run before. */
     leavingOf: (ids: string, after = '') => `

@@ -135,8 +135,8 @@ export function workflowStatements(schema: string) {
     suspend: `
       with ${batchClock('$7')},
       input as (
-        select * from unnest($1::uuid[], $2::int8[], $3::int4[], $4::int4[], $5::int8[])
-          with ordinality as t (id, incarnation, attempt, inbox, due, n)
+        select * from unnest($1::uuid[], $2::int8[], $3::int4[], $4::int4[], $5::int8[], $8::text[], $9::bool[])
+          with ordinality as t (id, incarnation, attempt, inbox, due, awaits, listens, n)
       ),
       suspended as (
         update ${schema}.executions e
@@ -144,11 +144,12 @@ export function workflowStatements(schema: string) {
         from input, clock
         where e.id = input.id and ${incarnation('e')} = input.incarnation and e.attempt = input.attempt
           and e.status = 'running' and e.owner = $6::uuid and e.inbox = input.inbox and not e.cancelling
-        returning input.n, e.id, input.due
+        returning input.n, e.id, input.due, input.awaits, input.listens
       ),
       rescheduled as (
         update ${schema}.wakeups w
-        set due_at = coalesce(${fromMicros('s.due')}, 'infinity'), max_attempts = w.max_attempts + 1
+        set due_at = coalesce(${fromMicros('s.due')}, 'infinity'), max_attempts = w.max_attempts + 1,
+          awaits = s.awaits::uuid[], listens = s.listens, deadlock = null
         from suspended s
         where w.execution_id = any (array(select id from suspended)) and w.execution_id = s.id
       )

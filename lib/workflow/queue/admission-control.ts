@@ -23,6 +23,8 @@ export interface AdmissionDependencies {
   definitions: () => Iterable<WorkflowDefinition>
   /** Tells the other processes which handlers this process runs, by the name of their queue. */
   announce: (handlers: Record<string, readonly string[]>) => Promise<void>
+  /** Called with an execution that others wait for, or that waits for others while it has a place. */
+  onWaiting: (id: string) => void
   /** Makes the worker look for due executions now. */
   pollNow: () => void
   logger: Logger
@@ -50,7 +52,7 @@ export class AdmissionControl {
   async admit(): Promise<AdmissionResult> {
     const queues = this.#queues()
     if (queues.size === 0) return { hasMore: false, nextMs: null }
-    const { store } = this.#dependencies
+    const { store, onWaiting } = this.#dependencies
     await this.#define(queues)
     await this.#check(queues)
     const looks = await store.look(
@@ -63,7 +65,9 @@ export class AdmissionControl {
     for (const { queue, arrivesMs, isOpen, rateLimitedMs } of looks) {
       if (arrivesMs !== null && arrivesMs <= 0) {
         const handlers = handlersOf(queues, queue)
-        hasMore = (await store.arrive(queue, handlers, MAX_ARRIVALS)) > 0 || hasMore
+        const { count, wanted } = await store.arrive(queue, handlers, MAX_ARRIVALS)
+        hasMore ||= count > 0
+        wanted.forEach(onWaiting)
       } else if (arrivesMs !== null) waitsMs.push(arrivesMs)
       if (rateLimitedMs !== null) waitsMs.push(rateLimitedMs)
       if (!isOpen || performance.now() < (this.#vainUntil.get(queue) ?? 0)) continue
@@ -128,10 +132,11 @@ export class AdmissionControl {
   async #check(queues: ReadonlyMap<Queue, unknown>): Promise<void> {
     if (performance.now() - this.#checkedAt < CHECK_MS) return
     this.#checkedAt = performance.now()
-    const { store, logger } = this.#dependencies
+    const { store, onWaiting, logger } = this.#dependencies
     const names = [...queues.keys()].map(({ name }) => name)
     for (const queue of await store.claimCheck(names, CHECK_MS)) {
-      const { corrections, open } = await store.mend(queue)
+      const { corrections, open, waiting } = await store.mend(queue)
+      waiting.forEach(onWaiting)
       for (const correction of corrections) {
         logger.warn('a count of a queue was wrong and has been corrected', { ...correction })
       }

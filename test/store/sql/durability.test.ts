@@ -128,7 +128,7 @@ async function exercise(db: Database, inTransaction: InTransaction): Promise<voi
     ...{ ...ref, name: 'go', occurrence: 1, position: 2, output: null, tookMs: 1 },
     ...{ signal: 'go', sender: 'sender' },
   })
-  await workflows.suspend({ ...ref, inbox: 1, due: null })
+  await workflows.suspend({ ...ref, inbox: 1, due: null, awaits: [], listens: true })
   await workflows.cancel(ref.id)
   await new WakeupStore(db, 'pawl', owner, 15_000).leaseDue(['workflow work'], 9, [])
 }

@@ -88,7 +88,11 @@ async function plans(): Promise<Record<string, string>> {
   const refs = started.map((result) => (result?.kind === 'started' ? result.ref : attempts[0]!))
   const [waiter, signalled] = refs as [AttemptRef, AttemptRef]
   name = 'suspend'
-  await Promise.all(refs.map((ref) => workflows.suspend({ ...ref, inbox: 0, due: null })))
+  await Promise.all(
+    refs.map((ref) =>
+      workflows.suspend({ ...ref, inbox: 0, due: null, awaits: [], listens: true }),
+    ),
+  )
   name = 'subscribe to end'
   await workflows.subscribeToEnd(signalled.id, waiter.id)
   name = 'send signal'
