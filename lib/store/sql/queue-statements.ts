@@ -123,7 +123,7 @@ export function queueStatements(schema: string) {
      * the lanes that have room although somebody waits.
      */
     mend: `
-      with ${durableClock},
+      with ${clock},
       counted as materialized (
         select w.lane,
           count(*) filter (where w.place in ('in', 'queue', 'lent') and not (w.lender is not null and w.lends_key))::int as key_held,

@@ -5,16 +5,19 @@ import type { Database, Query } from '../../../lib/store/database/database.ts'
 import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
 import type { RunStatement } from '../../../lib/store/database/transaction-host.ts'
 import { ExecutionStore } from '../../../lib/store/execution-store.ts'
+import { QueueStore } from '../../../lib/store/queue-store.ts'
 import { executionStatements } from '../../../lib/store/sql/execution-statements.ts'
 import { processStatements } from '../../../lib/store/sql/process-statements.ts'
 import { queueStatements } from '../../../lib/store/sql/queue-statements.ts'
 import { scheduleStatements } from '../../../lib/store/sql/schedule-statements.ts'
 import { stateStatements } from '../../../lib/store/sql/state-statements.ts'
 import { stepStatements } from '../../../lib/store/sql/step-statements.ts'
+import { waitStatements } from '../../../lib/store/sql/wait-statements.ts'
 import { wakeupStatements } from '../../../lib/store/sql/wakeup-statements.ts'
 import { workflowStatements } from '../../../lib/store/sql/workflow-statements.ts'
 import { StateStore } from '../../../lib/store/state-store.ts'
 import { type StepRecord, StepStore } from '../../../lib/store/step-store.ts'
+import { WaitStore } from '../../../lib/store/wait-store.ts'
 import { WakeupStore } from '../../../lib/store/wakeup-store.ts'
 import { WorkflowStore } from '../../../lib/store/workflow-store.ts'
 import { withDatabase } from '../../helpers/database.ts'
@@ -32,6 +35,7 @@ const names = new Map(
     stateStatements(SCHEMA),
     scheduleStatements(SCHEMA),
     queueStatements(SCHEMA),
+    waitStatements(SCHEMA),
   ].flatMap((statements) => Object.entries(statements).map(([name, sql]) => [sql, name] as const)),
 )
 
@@ -130,17 +134,58 @@ async function exercise(db: Database, inTransaction: InTransaction): Promise<voi
   })
   await workflows.suspend({ ...ref, inbox: 1, due: null, awaits: [], listens: true })
   await workflows.cancel(ref.id)
-  await new WakeupStore(db, 'pawl', owner, 15_000).leaseDue(['workflow work'], 9, [])
+  const wakeups = new WakeupStore(db, 'pawl', owner, 15_000)
+  await wakeups.leaseDue(['workflow work'], 9, [])
+
+  const raw = (sql: string) => database.pool.query(sql)
+  const queues = new QueueStore(db, 'pawl')
+  const limits = { concurrency: 1, concurrencyPerKey: 1, rate: null, maxDepth: 9 }
+  await queues.defineQueues([{ name: 'q', limits }], true)
+  await db.query(sql.announceQueues, [owner, JSON.stringify({ q: ['workflow work'] })])
+  const inQueue = { queue: 'q', lane: 'k' }
+  const start = async () => {
+    const queued = await workflows.start(newExecution(inQueue))
+    return queued?.kind === 'started' ? { ...queued.ref, isQueued: true } : raise('not started')
+  }
+  const parent = await start()
+  const child = await start()
+  await inTransaction((run) => workflows.startInTransaction(run, newExecution(inQueue)))
+  await queues.arrive('q', ['workflow work'], 9)
+  await queues.promote([{ queue: 'q', lane: 'k' }])
+  await queues.begin('q', 1)
+  await queues.claimCheck(['q'], 0)
+  await raw('update pawl.queues set held = 9')
+  await queues.mend('q')
+  await raw(`update pawl.wakeups set due_at = 'infinity' where execution_id = '${parent.id}'`)
+  const waits = new WaitStore(db, 'pawl')
+  await waits.walk(parent.id)
+  await waits.breakCircle(parent.id, { execution: child.id, circle: [] })
+  await raw(`update pawl.wakeups set due_at = 'infinity' where execution_id = '${parent.id}'`)
+  if (!(await waits.lend(parent.id, child.id))) raise('not lent')
+  await store.complete({ ...completionOf(child, 'x'), isQueued: true })
+  const [leased] = (await wakeups.leaseDue(['workflow work'], 9, [])).leased
+  await store.release(leased ?? raise('not leased'), 'parked')
+  await raw('update pawl.wakeups set max_attempts = 0')
+  const { parked } = await wakeups.leaseDue(['workflow work'], 9, [])
+  if (parked.length === 0) raise('not parked')
+}
+
+function raise(message: string): never {
+  throw new Error(message)
 }
 
 describe('a commit that Pawl has answered', () => {
   /** What may be lost: it is repeated by itself, or the app's own transaction decides. */
-  const asDefault = ['register', 'heartbeat', 'markAwaited', 'deleteExpired', 'startInTransaction']
+  const asDefault = [
+    ...['register', 'heartbeat', 'markAwaited', 'deleteExpired', 'startInTransaction'],
+    ...['announceQueues', 'defineQueues', 'begin', 'claimCheck', 'mend'],
+  ]
   const durable = [
     ...['claim', 'record', 'recordGuarded', 'recordInTransaction', 'giveUp', 'release'],
     ...['releaseStuck', 'takeOver', 'complete', 'restartExpired', 'undoClaim'],
     ...['completeInTransaction', 'start', 'change', 'sendSignal', 'consumeSignal', 'suspend'],
-    ...['cancel', 'leaseDue'],
+    ...['cancel', 'leaseDue', 'startQueued', 'arrive', 'promote', 'breakCircle', 'lend'],
+    ...['completeQueued', 'releaseQueued', 'park'],
   ]
 
   it.each([
