@@ -167,7 +167,8 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
   async awaitResult(id: string, name: string): Promise<unknown> {
     const { journal } = this.dependencies
     this.validateCall('result', noop, 'result')
-    const call = journal.call(`result ${name}`, 'result')
+    // Retention looks for this entry by its name, see `isKept` in the store's SQL fragments.
+    const call = journal.call(`result ${name} ${id}`, 'result')
     if (call.entry?.completed) return this.trackActive(journal.replay(call, call.entry))
     const check = async (): Promise<WaitResult | null> => {
       const outcome = await this.#workflow.readOutcome(id)
@@ -180,7 +181,11 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
         return existing ? waitResultOf(journal, existing, undefined) : { error }
       }
     }
-    return this.#workflow.waits.wait({ deadline: null, topic: id, execution: id, check })
+    const isCreatedHere = this.hasCreated(id)
+    return this.#workflow.waits.wait({
+      ...{ deadline: null, topic: id, check },
+      execution: { id, isKept: isCreatedHere },
+    })
   }
 
   start<Input, Output>(
