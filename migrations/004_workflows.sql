@@ -187,4 +187,4 @@ comment on column pawl.queue_log.backlog is 'how many wait for their turn';
 comment on column pawl.queue_log.delayed is 'how many begin later';
 comment on column pawl.queue_log.running is 'how many are under way, sleeping ones too';
 comment on column pawl.queue_log.oldest is 'since when the first of those that wait has waited';
-comment on column pawl.step_log.kind is 'step, transaction, sleep, signal, child (a start), result (of a child), state, patch, compensation, giving-up (the answer that compensations run for), or divergence (the code of that attempt did not fit)';
+comment on column pawl.step_log.kind is 'step, transaction, sleep, signal, child (a start), result (of another execution, whose id ends its name), state, patch, compensation, giving-up (the answer that compensations run for), or divergence (the code of that attempt did not fit)';

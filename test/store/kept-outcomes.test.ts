@@ -259,7 +259,12 @@ describe('whether an outcome has expired', () => {
       await side.store.complete(completionOf(execution === child ? parent : waiter, 'x'))
       // Replaced by the last one, the start in a transaction.
       expect(await answers(execution)).toEqual(all(false))
-      expect((await side.store.read(execution.id))?.status).toBe('waiting')
+      const { rows } = await query(
+        `select e.status, e.parent_life = p.created_at as wanted
+         from pawl.executions e left join pawl.executions p on p.id = e.parent where e.id = $1`,
+        [execution.id],
+      )
+      expect(rows).toEqual([{ status: 'waiting', wanted: execution === child ? true : null }])
     }
   })
 

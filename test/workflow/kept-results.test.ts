@@ -1,7 +1,13 @@
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import express from 'express'
 import { describe, expect, it } from 'vitest'
+import { idempotency } from '../../lib/adapters/express.ts'
 import { TerminalError } from '../../lib/index.ts'
 import { withClock } from '../helpers/clock.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { latch } from '../helpers/latch.ts'
+import { freshKey, request } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { withWorkflows } from '../helpers/workflows.ts'
 
@@ -82,6 +88,38 @@ describe('A result that a workflow wants later than the retention of 7 days', ()
     ])
   })
 
+  it('is kept for a request that started it, until that has an answer', async () => {
+    const pawl = sweepingPawl()
+    let runs = 0
+    const short = pawl.workflow('short', { retention: '1 hour' }, () => ++runs)
+    await pawl.start()
+    const server = express()
+    const route = idempotency(pawl, { resumable: true, retention: { unfinished: '3 days' } })
+    server.post('/', route, async (req, res) => {
+      const handle = await short.start(undefined)
+      if (req.execution?.attempt === 1) return void res.status(503).json({ id: handle.id })
+      res.json({ id: handle.id, result: await handle.result() })
+    })
+    const listening = server.listen(0, '127.0.0.1')
+    try {
+      await once(listening, 'listening')
+      const url = `http://127.0.0.1:${(listening.address() as AddressInfo).port}`
+      const key = freshKey()
+      const first = await request(url, { key, body: {} })
+      expect(first.status).toBe(503)
+      const { id } = JSON.parse(first.text) as { id: string }
+      await app.until(id, 'done')
+      await pass(2)
+      const second = await request(url, { key, body: {} })
+      expect(JSON.parse(second.text)).toEqual({ id, result: 1 })
+      expect(runs).toBe(1)
+      await pass(0.05)
+      expect(await exists({ id })).toBe(false)
+    } finally {
+      listening.close()
+    }
+  })
+
   it('is kept for one that waits by key and is parked, however short its attempt was', async () => {
     const pawl = sweepingPawl()
     const other = pawl.workflow('other', async (execution) => execution.signal('answer'))
@@ -114,5 +152,41 @@ describe('A result that a workflow wants later than the retention of 7 days', ()
     expect(await handle.result()).toBe(42)
     await pass(0.05)
     expect(await Promise.all([shared, handle].map(exists))).toEqual([false, true])
+  })
+
+  it('is registered with executions that the workflow did not start, or that it starts with ignoreResult', async () => {
+    const pawl = sweepingPawl()
+    const hold = latch()
+    const child = pawl.workflow('held', (execution) => execution.step('hold', () => hold.wait))
+    // Its own step keeps it from being suspended, which would register all of its waits.
+    const parent = pawl.workflow('holding', async (execution) => {
+      const own = await child.start(undefined, { key: 'own' })
+      const ignored = await child.start(undefined, { key: 'ignored', ignoreResult: true })
+      const results = [own, ignored, child.handle('other')].map((handle) => handle.result())
+      await Promise.all([...results, execution.step('hold', () => hold.wait)])
+    })
+    await pawl.start()
+    await child.start(undefined, { key: 'other' })
+    const handle = await parent.start(undefined)
+    const waiters = async () => {
+      const sql = `select key, waiters from pawl.executions where name = 'held' order by key`
+      const { rows } = await database.pool.query(sql)
+      return rows.map((row) => `${row.key} ${row.waiters}`).join(', ')
+    }
+    const expected = `ignored ${handle.id}, other ${handle.id}, own null`
+    await waitFor('the waits', async () => (await waiters()) === expected)
+    await new Promise((resolve) => setTimeout(resolve, 400))
+    expect(await waiters()).toBe(expected)
+    hold.open()
+    await handle.result()
+  })
+
+  it('is an option that is checked', async () => {
+    const pawl = sweepingPawl()
+    const checked = pawl.workflow('checked', () => 1)
+    await pawl.start()
+    await expect(checked.start(undefined, { ignoreResult: 'yes' as never })).rejects.toThrow(
+      /Option "ignoreResult" is "yes"; allowed: true or false/,
+    )
   })
 })
