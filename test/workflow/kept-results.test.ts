@@ -181,6 +181,23 @@ describe('A result that a workflow wants later than the retention of 7 days', ()
     await handle.result()
   })
 
+  it('is ignored by a parent whose cancellation still cancels the child', async () => {
+    const pawl = sweepingPawl()
+    const child = pawl.workflow('endless child', (execution) => execution.signal('never'))
+    const parent = pawl.workflow('cancelled parent', async (execution) => {
+      await child.start(undefined, { key: 'endless', ignoreResult: true })
+      await execution.signal('never')
+    })
+    await pawl.start()
+    const handle = await parent.start(undefined)
+    const { id } = child.handle('endless')
+    await app.until(id, 'waiting')
+    await app.until(handle.id, 'waiting')
+    await handle.cancel()
+    await app.until(id, 'cancelled')
+    await app.until(handle.id, 'cancelled')
+  })
+
   it('is an option that is checked', async () => {
     const pawl = sweepingPawl()
     const checked = pawl.workflow('checked', () => 1)

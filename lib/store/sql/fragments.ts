@@ -80,8 +80,9 @@ export function sqlFragments(schema: string) {
       )`,
     /**
      * Whether the outcome of the execution `row` is kept beyond its retention, because an unfinished execution that
-     * started it or waits for it has not journaled it yet. Once false, it stays false: waiters are added only before
-     * the end. So statements that ask one after the other agree.
+     * started it or waits for it has not journaled it yet. Of a done execution, once this is false, it stays false:
+     * waiters are added only before the end, and an end, a journal entry and an incarnation are never undone. So
+     * statements that ask one after the other agree.
      *
      * The incarnation that started it is in the row; one that waits was created before the end. A later incarnation
      * under the same key is neither. Reads nothing if the execution has neither parent nor waiters; otherwise does
@@ -99,13 +100,13 @@ export function sqlFragments(schema: string) {
             select waiter, '-infinity', ${row}.completed_at from unnest(${row}.waiters) as waiter
           ) as wanting
           cross join lateral (
-            select p.id, p.created_at from ${schema}.executions p
-            where p.id = wanting.id and p.created_at between wanting.earliest and wanting.latest
-              and p.status <> 'done'
+            select other.id, other.created_at from ${schema}.executions other
+            where other.id = wanting.id and other.created_at between wanting.earliest and wanting.latest
+              and other.status <> 'done'
             offset 0
-          ) as p
+          ) as other
           where (select true from ${schema}.steps s
-            where s.execution_id = p.id and s.life = p.created_at
+            where s.execution_id = other.id and s.life = other.created_at
               and s.name = 'result ' || ${row}.name || ' ' || ${row}.id::text and s.occurrence = 1) is null
           limit 1
         ), false) end`,
