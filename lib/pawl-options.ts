@@ -57,7 +57,7 @@ export interface PawlOptions {
    * how many `steps` it records (10,000).
    */
   limits?: { input?: ByteSize; output?: ByteSize; step?: ByteSize; steps?: number }
-  /** How often this process deletes expired executions. Default `'1 minute'`. */
+  /** How often this process deletes expired executions that no unfinished one wants. Default `'1 minute'`. */
   retentionInterval?: Duration
   /**
    * AES-256-GCM keys (32 bytes, or their base64) that encrypt stored responses, requests and step values.

@@ -17,6 +17,9 @@ alter table pawl.executions
   add column version    text,
   -- The id of the execution that started it.
   add column parent     uuid,
+  -- The parent's created_at, which identifies its incarnation: the outcome is kept until that has ended, or has
+  -- journaled the outcome. Null if it is kept for its retention only.
+  add column parent_life timestamptz,
   -- The queue whose limits it runs under, and the key within the queue, if any.
   add column queue      text,
   add column lane       text,
@@ -239,7 +242,7 @@ comment on column pawl.execution_log.error is 'of a workflow: the error it ended
 comment on column pawl.execution_log.response_headers is 'an array of [name, value or array of values]';
 comment on column pawl.execution_log.response_body is 'the stored body, if it is UTF-8 text; null if none is stored';
 comment on column pawl.execution_log.duration is 'from the claim to the outcome, or until now';
-comment on column pawl.execution_log.expires_at is 'when retention may delete it and the key is new again; infinity for unfinished workflows';
+comment on column pawl.execution_log.expires_at is 'when retention may delete it and the key is new again; infinity for unfinished workflows. Moved on by an hour at a time while an unfinished execution that started it or waits for it has not journaled its outcome';
 
 -- The keyed state of objects: the SQL interface to it.
 create view pawl.state_log as
@@ -280,4 +283,4 @@ comment on column pawl.queue_log.backlog is 'how many have not begun';
 comment on column pawl.queue_log.delayed is 'how many begin later';
 comment on column pawl.queue_log.running is 'how many are under way, sleeping ones too';
 comment on column pawl.queue_log.oldest is 'since when the first of those that wait has waited';
-comment on column pawl.step_log.kind is 'step, transaction, sleep, signal, child (a start), result (of a child), state, patch, compensation, giving-up (the answer that compensations run for), or divergence (the code of that attempt did not fit)';
+comment on column pawl.step_log.kind is 'step, transaction, sleep, signal, child (a start), result (of another execution, whose id ends its name), state, patch, compensation, giving-up (the answer that compensations run for), or divergence (the code of that attempt did not fit)';

@@ -47,6 +47,8 @@ export class RunningExecution implements StepExecution {
   readonly key: string
   readonly attempt: number
   readonly recovering: boolean
+  /** Executions that this attempt has created. Undefined until there is one, since few requests start any. */
+  #createdIds: Set<string> | undefined
   readonly #dependencies: ExecutionDependencies
   /** The random values that the handler has drawn outside of steps. */
   readonly #draws: DrawCounts = { randoms: 0, uuids: 0 }
@@ -63,6 +65,22 @@ export class RunningExecution implements StepExecution {
   /** A getter, not an own property, so that spreading the object or JSON.stringify leaves it out. */
   protected get dependencies(): ExecutionDependencies {
     return this.#dependencies
+  }
+
+  /** Identifies the current execution under its id; a later one under the same key has another value. */
+  get incarnation(): string {
+    return this.dependencies.incarnation
+  }
+
+  /** Notes that this attempt has created an execution whose outcome is kept for this one. */
+  noteCreated(id: string): void {
+    this.#createdIds ??= new Set()
+    this.#createdIds.add(id)
+  }
+
+  /** Whether this attempt has created that execution, so that its outcome is kept for this one. */
+  hasCreated(id: string): boolean {
+    return this.#createdIds?.has(id) ?? false
   }
 
   get abortSignal(): AbortSignal {

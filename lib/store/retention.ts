@@ -1,4 +1,4 @@
-/** Deletes expired executions from the database at intervals. */
+/** Deletes expired executions at intervals, unless an unfinished execution still wants their outcome. */
 
 import { runOutsideRequests } from '../context/outside-requests.ts'
 import type { Logger } from '../options/logger.ts'
@@ -6,7 +6,7 @@ import { classify, type Database } from './database/database.ts'
 import { executionStatements } from './sql/execution-statements.ts'
 import { processStatements } from './sql/process-statements.ts'
 
-/** How many executions one statement deletes at most. */
+/** How many executions one statement looks at at most. */
 const MAX_BATCH = 1000
 
 /** By how much the batch grows again with each statement that succeeds. */
@@ -26,7 +26,7 @@ export class Retention {
   #running: Promise<unknown> | undefined
   #stopped = false
   /**
-   * How many executions the next statement deletes at most. Journals may be so long that a larger batch runs into a
+   * How many executions the next statement looks at at most. Journals may be so long that a larger batch runs into a
    * timeout: it is halved then, and grows slowly, so that few statements are in vain.
    */
   #batchSize = MAX_BATCH
@@ -69,27 +69,34 @@ export class Retention {
   async sweep(): Promise<number> {
     const started = performance.now()
     let deleted = 0
+    let kept = 0
     for (let more = true; more && !this.#stopped; ) {
       const limit = this.#batchSize
       const batch = await this.#deleteBatch(limit)
       if (batch === null) continue
-      deleted += batch
-      more = batch === limit
-      if (batch > 0) {
+      deleted += batch.deleted
+      kept += batch.kept
+      const examined = batch.deleted + batch.kept
+      more = examined === limit
+      if (examined > 0) {
         const ms = Math.round(performance.now() - started)
-        this.#logger.debug('retention', { deleted, ms, more })
+        this.#logger.debug('retention', { deleted, kept, ms, more })
       }
     }
     await this.#db.query(this.#sql.deleteDeadProcesses, [])
     return deleted
   }
 
-  /** Deletes at most `limit` executions. @returns how many; null if that took too long, and fewer are tried next */
-  async #deleteBatch(limit: number): Promise<number | null> {
+  /**
+   * Deletes at most `limit` expired executions, and postpones those whose outcome an unfinished execution still wants.
+   * @returns how many of each; null if that took too long, and fewer are tried next
+   */
+  async #deleteBatch(limit: number): Promise<{ deleted: number; kept: number } | null> {
     try {
-      const deleted = (await this.#db.query(this.#sql.deleteExpired, [limit])).length
+      const rows = await this.#db.query(this.#sql.deleteExpired, [limit])
+      const deleted = rows.filter(([isDeleted]) => isDeleted).length
       this.#batchSize = Math.min(limit + BATCH_GROWTH, MAX_BATCH)
-      return deleted
+      return { deleted, kept: rows.length - deleted }
     } catch (error) {
       // Not only statement_timeout: the client's own timeout, and a lack of memory, are no different.
       if (limit === 1 || classify(error) !== 'unavailable') throw error

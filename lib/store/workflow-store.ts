@@ -24,6 +24,8 @@ export interface NewExecution {
   input: Buffer
   /** The id of the execution that starts it. */
   parent: string | null
+  /** The parent's incarnation if the outcome is kept for the parent until that has ended or journaled it; or null. */
+  parentIncarnation: string | null
   /** The queue whose limits it runs under, and the key within the queue. */
   queue: string | null
   lane: string | null
@@ -155,10 +157,11 @@ export class WorkflowStore {
       String(start.priority),
       String(start.delayMs),
       start.timeoutMs === null ? null : String(start.timeoutMs),
+      start.parentIncarnation,
     ])) as string | null
   }
 
-  /** Deletes the execution if it is done and has expired. */
+  /** Deletes the execution if it is done, has expired, and no other one still wants its outcome. */
   async deleteIfExpired(id: string): Promise<void> {
     await withStoreErrors(this.#db.query(this.#sql.deleteIfExpired, [id]))
   }
@@ -262,6 +265,7 @@ export class WorkflowStore {
       // Their order of arrival.
       column('int4', starts, (s) => batch.indexOf(s)),
       lockMs,
+      column('int8', starts, (s) => s.parentIncarnation),
     ])
     const results = new Map<string, StartResult | null>()
     for (const [n, incarnation, fingerprint, expired, at, place] of rows) {

@@ -31,7 +31,10 @@ export interface WorkflowOptions<Input, Output> {
    * started with, so keep an old version defined until its executions have ended. Default: none.
    */
   version?: string
-  /** How long the outcome is kept after the workflow has ended. Default `'7 days'`. */
+  /**
+   * How long the outcome is kept after the workflow has ended. For an unfinished execution that has started it, or that
+   * waits for it, the outcome is kept for longer: see `ignoreResult` of `start()`. Default `'7 days'`.
+   */
   retention?: Duration
 }
 

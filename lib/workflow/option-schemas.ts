@@ -66,6 +66,7 @@ export const startOptions = z.strictObject({
     .max(9, 'at most 9')
     .default(0),
   queueKey: keySchema.optional(),
+  ignoreResult: z.boolean('true or false').default(false),
   tx: z.unknown().optional(),
 })
 

@@ -26,8 +26,8 @@ export interface Wait {
   deadline: bigint | null
   /** The notification topic whose messages trigger a check: an execution's id. Null: only the deadline counts. */
   topic: string | null
-  /** The id of the execution whose end is awaited. */
-  execution?: string
+  /** The execution whose end is awaited, and whether its outcome is kept for this one without a registered wait. */
+  execution?: { id: string; isKept: boolean }
   /** Checks whether the wait is over and, if so, records its result in the journal; null: not yet. */
   check: () => Promise<WaitResult | null>
 }
@@ -35,7 +35,9 @@ export interface Wait {
 interface PendingWait extends Wait {
   startedAt: number
   checking: Promise<void> | null
-  subscribed: boolean
+  /** The registration as a waiter of the awaited execution. */
+  subscription: Promise<void> | null
+  settled: boolean
   ended: AbortController
   resolve: (value: unknown) => void
   reject: (error: unknown) => void
@@ -98,7 +100,8 @@ export class PendingWaits {
         ...wait,
         startedAt: performance.now(),
         checking: null,
-        subscribed: false,
+        subscription: null,
+        settled: false,
         ended: new AbortController(),
         resolve,
         reject,
@@ -120,6 +123,8 @@ export class PendingWaits {
       if (wait.topic !== null) {
         const check = async () => {
           await this.#check(wait)
+          // Also if the attempt has ended meanwhile: the outcome must be there for the attempt that waits again.
+          if (wait.execution?.isKept === false && !wait.settled) await this.#subscribe(wait)
           return this.#pending.has(wait) ? null : true
         }
         await changeListener.waitFor(
@@ -156,6 +161,7 @@ export class PendingWaits {
 
   #settle(wait: PendingWait, result: WaitResult): void {
     if (!this.#pending.delete(wait)) return
+    wait.settled = true
     wait.ended.abort()
     if ('error' in result) wait.reject(result.error)
     else wait.resolve(result.value)
@@ -223,7 +229,7 @@ export class PendingWaits {
     await journal.recordCaughtFailures()
     if (!this.#isIdle || waits.some((wait) => !this.#pending.has(wait))) return
     const due = this.#wakeAt()
-    const awaits = [...new Set(waits.flatMap(({ execution }) => execution ?? []))]
+    const awaits = [...new Set(waits.flatMap(({ execution }) => execution?.id ?? []))]
     const listens = waits.some(({ execution }) => execution === undefined)
     const suspended = await retryWhileUnavailable(
       () =>
@@ -240,12 +246,19 @@ export class PendingWaits {
     }
   }
 
+  /** Registers this execution as a waiter of the awaited one, once for each wait. */
   async #subscribe(wait: PendingWait): Promise<void> {
     const { ref, store, isStopped } = this.#dependencies
     const { execution } = wait
-    if (!execution || wait.subscribed) return
-    await retryWhileUnavailable(() => store.subscribeToEnd(execution, ref.id), isStopped)
-    wait.subscribed = true
+    if (!execution) return
+    wait.subscription ??= retryWhileUnavailable(
+      () => store.subscribeToEnd(execution.id, ref.id),
+      isStopped,
+    ).catch((error) => {
+      wait.subscription = null
+      throw error
+    })
+    await wait.subscription
   }
 
   /** When the suspended execution must be woken by time, in microseconds since 1970; null: never. */

@@ -174,7 +174,8 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
   async awaitResult(id: string, name: string): Promise<unknown> {
     const { journal } = this.dependencies
     this.validateCall('result', noop, 'result')
-    const call = journal.call(`result ${name}`, 'result')
+    // Retention looks for this entry by its name, see `isKept` in the store's SQL fragments.
+    const call = journal.call(`result ${name} ${id}`, 'result')
     if (call.entry?.completed) return this.trackActive(journal.replay(call, call.entry))
     const deadlock = this.#takeDeadlock(id)
     const check = async (): Promise<WaitResult | null> => {
@@ -189,7 +190,11 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
         return existing ? waitResultOf(journal, existing, undefined) : { error }
       }
     }
-    return this.#workflow.waits.wait({ deadline: null, topic: id, execution: id, check })
+    const isCreatedHere = this.hasCreated(id)
+    return this.#workflow.waits.wait({
+      ...{ deadline: null, topic: id, check },
+      execution: { id, isKept: isCreatedHere },
+    })
   }
 
   /** Why the next wait for an execution must end with an error, if it must. It is told once. */

@@ -120,20 +120,27 @@ export class WorkflowStarter {
   ): Promise<string> {
     const { options } = start
     const current = currentExecution()
-    const parent = current?.id ?? null
-    const isInHandler = current instanceof RunningExecution && !currentStep(current)
+    const running = current instanceof RunningExecution ? current : undefined
+    const isInHandler = running && !currentStep(running)
     // In a request with `transaction: true` the start belongs to that transaction.
-    const tx = options.tx ?? (isInHandler ? current.requestTransaction : undefined)
+    const tx = options.tx ?? (isInHandler ? running.requestTransaction : undefined)
     const startWithKey = async (key: string) => {
       const keyed = { ...start, options: { ...options, key } }
       if (!isDepthChecked) await this.#checkQueueDepth(definition, [keyed])
-      const execution = this.#newExecution(definition, key, keyed, parent)
-      await (tx ? this.#startInTransaction(tx, execution) : this.#startNow(definition, execution))
+      const execution = {
+        ...this.#newExecution(definition, key, keyed),
+        parent: current?.id ?? null,
+        parentIncarnation: options.ignoreResult ? null : (running?.incarnation ?? null),
+      }
+      if (tx) await this.#startInTransaction(tx, execution)
+      else if (await this.#startNow(definition, execution)) {
+        if (execution.parentIncarnation !== null) running?.noteCreated(execution.id)
+      }
       return key
     }
     // Inside a step or a transaction the start is part of it; directly in a handler it gets a journal entry.
     if (!isInHandler || tx) return startWithKey(options.key ?? current?.uuid() ?? randomUUID())
-    return current.recordOnce('child', `start ${definition.name}`, ({ idempotencyKey }) =>
+    return running.recordOnce('child', `start ${definition.name}`, ({ idempotencyKey }) =>
       startWithKey(options.key ?? idempotencyKey),
     )
   }
@@ -168,8 +175,7 @@ export class WorkflowStarter {
     definition: WorkflowDefinition,
     key: string,
     { options: { delay, priority, queueKey }, bytes, scope }: ValidatedStart,
-    parent: string | null,
-  ): NewExecution {
+  ): Omit<NewExecution, 'parent' | 'parentIncarnation'> {
     const { kind, name, version, handler, queue, retry, timeoutMs } = definition
     const id = workflowExecutionId(kind, name, key, scope)
     return {
@@ -181,7 +187,6 @@ export class WorkflowStarter {
       version,
       fingerprint: fingerprintOf(bytes),
       input: this.#dependencies().engine.encryptInput({ id, input: bytes }),
-      parent,
       queue: queue?.name ?? null,
       lane: queueKey ?? null,
       handler,
@@ -220,7 +225,8 @@ export class WorkflowStarter {
     }
   }
 
-  async #startNow(definition: WorkflowDefinition, start: NewExecution): Promise<void> {
+  /** Creates an execution, unless it exists. @returns whether this call is known to have created it */
+  async #startNow(definition: WorkflowDefinition, start: NewExecution): Promise<boolean> {
     const { workflows, queues, storeTimeoutMs, engine } = this.#dependencies()
     const { queue } = definition
     // If this process can run the execution, it does so at once, without waiting for a worker to find it.
@@ -240,12 +246,12 @@ export class WorkflowStarter {
           const { ref, at, isIn } = started
           if (reservation) reservation.run(leasedExecutionOf({ ...start, ...ref, at }))
           else if (start.delayMs === 0 && isIn) this.#announce()
-          return
+          return true
         }
         if (started?.expired)
           await retryWhileUnavailable(() => workflows.deleteIfExpired(start.id), giveUp)
         else if (started && !started.fingerprint.equals(start.fingerprint)) throw keyReused(start)
-        else if (started) return
+        else if (started) return false
       }
     } finally {
       reservation?.release()

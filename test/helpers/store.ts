@@ -81,7 +81,8 @@ export function newExecution(other: Partial<NewExecution> = {}): NewExecution {
   const key = freshKey()
   return {
     ...{ id: executionId('workflow', key), scope: '', key, kind: 'workflow', name: 'work' },
-    ...{ version: null, fingerprint: Buffer.from([1]), input: Buffer.from('1'), parent: null },
+    ...{ version: null, fingerprint: Buffer.from([1]), input: Buffer.from('1') },
+    ...{ parent: null, parentIncarnation: null },
     ...{ queue: null, lane: null, handler: 'workflow work', maxAttempts: 5, priority: 0 },
     ...{ delayMs: 0, timeoutMs: null, runsHere: false },
     ...other,

@@ -40,7 +40,12 @@ function define(pawl: Pawl, replica: string) {
   })
 }
 
-const ENTRIES = ['book', 'last', 'number', 'result child', 'sleep', 'start child']
+const ENTRIES = [
+  'book',
+  'last',
+  'number',
+  expect.stringMatching(/^result child [0-9a-f-]{36}$/),
+].concat(['sleep', 'start child'])
 
 /** To all others the owner of an execution seems dead, and what it ran is due: it lives, and writes on. */
 async function declareDead(id: string) {

@@ -56,8 +56,8 @@ describe('retention', () => {
     const logger = { ...silent, debug: (...args: unknown[]) => void said.push(args) }
     await new Retention(db, 'pawl', 60_000, logger).sweep()
     expect(said).toEqual([
-      ['retention', { deleted: 1000, ms: expect.any(Number), more: true }],
-      ['retention', { deleted: 1500, ms: expect.any(Number), more: false }],
+      ['retention', { deleted: 1000, kept: 0, ms: expect.any(Number), more: true }],
+      ['retention', { deleted: 1500, kept: 0, ms: expect.any(Number), more: false }],
     ])
   })
 

@@ -206,7 +206,7 @@ describe('P3 A workflow whose process does not get the reply', () => {
         'sleep sleep',
         'signal said',
         'child start lost child',
-        'result result lost child',
+        `result result lost child ${id}`,
         'step last',
       ])
     },

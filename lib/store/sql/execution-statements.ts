@@ -3,6 +3,9 @@
 import { admissionFragments } from './admission-fragments.ts'
 import { sqlFragments } from './fragments.ts'
 
+/** By how much retention moves on the expiry of an outcome that an unfinished execution still wants, in seconds. */
+const KEPT_S = 3600
+
 /** The longest backoff before workers resume a released execution, in seconds. */
 const MAX_BACKOFF_S = 300
 
@@ -15,14 +18,16 @@ export type ExecutionStatements = ReturnType<typeof executionStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function executionStatements(schema: string) {
-  const { clock, durableClock, batchClock, incarnation, milliseconds, toMicros, afterEnd } =
+  const { clock, durableClock, batchClock, incarnation, milliseconds, toMicros, afterEnd, isKept } =
     sqlFragments(schema)
   const { leave, leavingOf, leftPlace, hasLentToLeaving } = admissionFragments(schema)
   // Not "exists": the planner may evaluate that for all rows at once, with a scan of the whole table.
   const hasSteps = `(select true from ${schema}.steps s
         where s.execution_id = e.id and s.life = e.created_at limit 1)`
-  const found = `e.status, e.fingerprint, e.owner, e.attempt, ${incarnation('e')}::text,
-      e.expires_at <= clock.now, coalesce(p.expires_at > clock.now, false),
+  const found = (
+    isExpired: string,
+  ) => `e.status, e.fingerprint, e.owner, e.attempt, ${incarnation('e')}::text,
+      ${isExpired}, coalesce(p.expires_at > clock.now, false),
       case when e.status <> 'done' then ${hasSteps} end,
       e.response_status, e.response_headers, e.response_body`
 
@@ -114,7 +119,8 @@ export function executionStatements(schema: string) {
         returning e.id, ${incarnation('e')}::text as incarnation
       ),
       new_wakeups as (${insertWakeup('claimed', '$10')})
-      select input.n::int4, claimed.incarnation, ${found}
+      -- A request has neither parent nor waiters, so nothing keeps it beyond its retention.
+      select input.n::int4, claimed.incarnation, ${found('e.expires_at <= clock.now')}
       from input
       cross join clock
       left join claimed on claimed.id = input.id
@@ -124,7 +130,7 @@ export function executionStatements(schema: string) {
     /** Reads executions by id. Safe: only reads. */
     read: `
       with ${clock}
-      select input.n::int4, ${found}
+      select input.n::int4, ${found(`e.expires_at <= clock.now and not ${isKept('e')}`)}
       from unnest($1::uuid[]) with ordinality as input (id, n)
       cross join clock
       join ${schema}.executions e on e.id = input.id
@@ -147,7 +153,7 @@ export function executionStatements(schema: string) {
       from ${schema}.executions e
       cross join clock
       left join ${schema}.processes p on $2::bool and p.id = e.owner
-      where e.id = $1::uuid and ($2::bool or e.expires_at > clock.now or e.status = 'running')`,
+      where e.id = $1::uuid and ($2::bool or e.expires_at > clock.now or e.status = 'running' or ${isKept('e')})`,
 
     /**
      * Begins a new attempt at an execution whose last one has ended. Safe: a compare-and-set on the attempt's
@@ -273,34 +279,45 @@ export function executionStatements(schema: string) {
     notify: 'select pg_notify($1, id) from unnest($2::text[]) as t (id)',
 
     /**
-     * Deletes a batch of expired executions. Safe: SKIP LOCKED skips the rows that a claim or another process's
-     * retention has locked, so neither waits for the other for longer than one short batch. An execution that
-     * a live process is running never expires. It uses an array and scalar subqueries, because with joins
-     * Postgres reads the whole table or the whole index for each batch, and may apply the limit more than once.
+     * Looks at a batch of expired executions: deletes them, and moves the expiry on of those that are still kept for
+     * an unfinished execution, so that the next batch does not find them again. Returns for each whether it was
+     * deleted. Safe: SKIP LOCKED skips the rows that a claim or another process's retention has locked, so neither
+     * waits for the other for longer than one short batch. Whether a row is kept may be decided by a snapshot in which
+     * the one that wants it has not ended yet; then the row goes an hour later. An execution that a live process is
+     * running never expires. It uses arrays and scalar subqueries, because with joins Postgres reads the whole table
+     * or the whole index for each batch, and may apply the limit more than once.
      */
     deleteExpired: `
       with ${clock},
-      expired as (
-      delete from ${schema}.executions where id = any (array(
-        select e.id from ${schema}.executions e
+      expired as materialized (
+        select e.id, ${isKept('e')} as kept
+        from ${schema}.executions e
         where e.expires_at <= (select now from clock)
           and not (e.status = 'running' and exists (
             select from ${schema}.processes p
             where p.id = e.owner and p.expires_at > (select now from clock)))
         order by e.expires_at
         limit $1::int4
-        for update of e skip locked))
-      returning id
+        for update of e skip locked
+      ),
+      moved_on as (
+        update ${schema}.executions e set expires_at = clock.now + interval '${KEPT_S} seconds'
+        from clock
+        where e.id = any (array(select id from expired where kept))
+      ),
+      deleted as (
+        delete from ${schema}.executions where id = any (array(select id from expired where not kept))
+        returning id
       ),
       deleted_steps as (
-        delete from ${schema}.steps where execution_id = any (array(select id from expired))
+        delete from ${schema}.steps where execution_id = any (array(select id from deleted))
       ),
       deleted_wakeups as (
-        delete from ${schema}.wakeups where execution_id = any (array(select id from expired))
+        delete from ${schema}.wakeups where execution_id = any (array(select id from deleted))
       ),
       deleted_signals as (
-        delete from ${schema}.signals where execution_id = any (array(select id from expired))
+        delete from ${schema}.signals where execution_id = any (array(select id from deleted))
       )
-      select 1 from expired`,
+      select not kept from expired`,
   }
 }

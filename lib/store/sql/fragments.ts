@@ -73,6 +73,38 @@ export function sqlFragments(schema: string) {
           order by w.handler limit 1)
         from handlers h where h.handler is not null
       )`,
+    /**
+     * Whether the outcome of the execution `row` is kept beyond its retention, because an unfinished execution that
+     * started it or waits for it has not journaled it yet. Of a done execution, once this is false, it stays false:
+     * waiters are added only before the end, and an end, a journal entry and an incarnation are never undone. So
+     * statements that ask one after the other agree.
+     *
+     * The incarnation that started it is in the row; one that waits was created before the end. A later incarnation
+     * under the same key is neither. Reads nothing if the execution has neither parent nor waiters; otherwise does
+     * index look-ups by primary key, whatever the statistics say (`offset 0`, and not "exists", which the planner may
+     * evaluate for all rows at once).
+     */
+    isKept: (
+      row: string,
+    ) => `case when ${row}.parent_life is null and ${row}.waiters is null then false
+        else coalesce((
+          select true
+          from (
+            select ${row}.parent as id, ${row}.parent_life as earliest, ${row}.parent_life as latest
+            union all
+            select waiter, '-infinity', ${row}.completed_at from unnest(${row}.waiters) as waiter
+          ) as wanting
+          cross join lateral (
+            select other.id, other.created_at from ${schema}.executions other
+            where other.id = wanting.id and other.created_at between wanting.earliest and wanting.latest
+              and other.status <> 'done'
+            offset 0
+          ) as other
+          where (select true from ${schema}.steps s
+            where s.execution_id = other.id and s.life = other.created_at
+              and s.name = 'result ' || ${row}.name || ' ' || ${row}.id::text and s.occurrence = 1) is null
+          limit 1
+        ), false) end`,
     /** Converts a number of milliseconds to an interval. */
     milliseconds: (column: string) => `${column} * interval '1 millisecond'`,
   }

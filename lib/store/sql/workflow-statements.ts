@@ -8,8 +8,16 @@ export type WorkflowStatements = ReturnType<typeof workflowStatements>
 
 /** @param schema the schema's name, quoted as an identifier */
 export function workflowStatements(schema: string) {
-  const { clock, durableClock, batchClock, incarnation, toMicros, milliseconds, fromMicros } =
-    sqlFragments(schema)
+  const {
+    clock,
+    durableClock,
+    batchClock,
+    incarnation,
+    toMicros,
+    milliseconds,
+    fromMicros,
+    isKept,
+  } = sqlFragments(schema)
 
   const { enter, leave } = admissionFragments(schema)
 
@@ -25,10 +33,10 @@ export function workflowStatements(schema: string) {
       started as (
         insert into ${schema}.executions
           (id, scope, key, kind, name, version, fingerprint, status, owner, attempt, input, parent,
-            queue, lane, deadline, created_at, expires_at)
+            parent_life, queue, lane, deadline, created_at, expires_at)
         select id, scope, key, kind, name, version, fingerprint,
           case when ${runs} then 'running' else 'waiting' end, case when ${runs} then ${owner} end,
-          case when ${runs} then 1 else 0 end, input, parent, queue, lane,
+          case when ${runs} then 1 else 0 end, input, parent, ${fromMicros('parent_life')}, queue, lane,
           clock.now + ${milliseconds('timeout')}, clock.now, 'infinity'
         from input, clock
         order by id
@@ -51,9 +59,9 @@ export function workflowStatements(schema: string) {
     batchClock('$21'),
     `select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
             $7::bytea[], $8::bytea[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::int4[],
-            $14::int2[], $15::int8[], $16::int8[], $17::bool[], $20::int4[])
+            $14::int2[], $15::int8[], $16::int8[], $17::bool[], $20::int4[], $22::int8[])
           with ordinality as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
-            lane, handler, attempts, priority, delay, timeout, runs, arrival, n)`,
+            lane, handler, attempts, priority, delay, timeout, runs, arrival, parent_life, n)`,
     { runs: 'runs', owner: '$18::uuid', lease: '$19::int8' },
     isQueued
       ? `arriving as materialized (
@@ -66,7 +74,7 @@ export function workflowStatements(schema: string) {
       : '',
   )}
       select input.n::int4, started.incarnation, e.fingerprint,
-        e.expires_at <= clock.now, ${toMicros('clock.now')}::text, ${isQueued ? 'placed.place' : 'null'}
+        e.expires_at <= clock.now and not ${isKept('e')}, ${toMicros('clock.now')}::text, ${isQueued ? 'placed.place' : 'null'}
       from input
       cross join clock
       left join started on started.id = input.id
@@ -98,14 +106,14 @@ export function workflowStatements(schema: string) {
       clock,
       `select *, 0 as arrival from (values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text,
             decode($7::text, 'base64'), decode($8::text, 'base64'), $9::uuid, $10::text, $11::text,
-            $12::text, $13::int4, $14::int2, $15::int8, $16::int8))
+            $12::text, $13::int4, $14::int2, $15::int8, $16::int8, $17::int8))
           as t (id, scope, key, kind, name, version, fingerprint, input, parent, queue,
-            lane, handler, attempts, priority, delay, timeout)`,
+            lane, handler, attempts, priority, delay, timeout, parent_life)`,
     )}
       select case
           when started.id is not null then null
           when e.id is null then 'unseen'
-          when e.expires_at <= clock.now then 'expired'
+          when e.expires_at <= clock.now and not ${isKept('e')} then 'expired'
           else encode(e.fingerprint, 'base64')
         end as found
       from input
@@ -113,12 +121,16 @@ export function workflowStatements(schema: string) {
       left join started on started.id = input.id
       left join ${schema}.executions e on e.id = input.id`,
 
-    /** Deletes an execution if it is done and has expired. Safe: one row, checked under its lock. */
+    /**
+     * Deletes an execution if it is done, has expired and is not kept for another one. Safe: one row, checked under its
+     * lock; once it is not kept, nothing can make it kept again.
+     */
     deleteIfExpired: `
       with ${clock},
       deleted as (
         delete from ${schema}.executions e using clock
         where e.id = $1::uuid and e.status = 'done' and e.expires_at <= clock.now
+          and not ${isKept('e')}
         returning e.id
       ),
       deleted_signals as (

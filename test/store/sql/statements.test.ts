@@ -101,6 +101,8 @@ async function plans(): Promise<Record<string, string>> {
   await workflows.cancel(waiter.id)
   name = 'describe'
   await new ExecutionReader(db, 'pawl').describeInFull(waiter.id)
+  name = 'describe without state'
+  await new ExecutionReader(db, 'pawl').describe(waiter.id)
   name = 'register'
   const { register } = processStatements('"pawl"')
   for (const id of [randomUUID(), randomUUID()]) {
@@ -110,6 +112,30 @@ async function plans(): Promise<Record<string, string>> {
 }
 
 const EXECUTIONS = cases(20_000, { proof: 50_000 })
+
+describe('the deletion of expired executions', () => {
+  it('looks up nothing else for those that nobody started or waits for', async () => {
+    await database.pool.query(
+      `insert into pawl.executions
+         (id, scope, key, kind, name, fingerprint, status, attempt, created_at, completed_at, expires_at,
+           parent, parent_life)
+       select gen_random_uuid(), '', n::text, 'workflow', 'work', '', 'done', 1, pawl.now(), pawl.now(), pawl.now(),
+         case when n <= 3 then gen_random_uuid() end, case when n <= 3 then pawl.now() end
+       from generate_series(1, 500) as n`,
+    )
+    const { rows } = await database.pool.query(
+      `explain (analyze, costs off, timing off, summary off) ${executionStatements('"pawl"').deleteExpired}`,
+      [1000],
+    )
+    const plan = rows.map((row) => row['QUERY PLAN']).join('\n')
+    // Of the three that have a parent, which does not exist: so its journal is not looked at.
+    expect(plan).toMatch(
+      /executions_pkey on executions other(_\d+)? \(actual rows=0(\.00)? loops=3\)/,
+    )
+    expect(plan).toMatch(/steps_pkey on steps s(_\d+)? \(never executed\)/)
+    expect(await database.pool.query('select from pawl.executions')).toHaveProperty('rowCount', 0)
+  })
+})
 
 describe('plans of a table that grew from nothing', () => {
   it.each([
@@ -165,6 +191,7 @@ describe('plans of a table that grew from nothing', () => {
         'send signal',
         'cancel',
         'describe',
+        'describe without state',
         'register',
       ])
       for (const [name, plan] of Object.entries(found)) {
@@ -173,6 +200,15 @@ describe('plans of a table that grew from nothing', () => {
       }
       for (const name of ['claim', 'start'])
         expect(found[name], name).toMatch(/Index Scan using executions_pkey on executions e/)
+      // One look-up of whoever wants an outcome, and one of its journal entry: never all entries of a journal.
+      for (const name of ['read', 'delete expired', 'start', 'describe without state']) {
+        expect(found[name], name).toMatch(
+          /Index Scan using executions_pkey on executions other(_\d+)?\s.*\n\s+Index Cond: \(id = \(/,
+        )
+        expect(found[name], name).toMatch(
+          /Scan using steps_pkey on steps s(_\d+)?\s.*\n\s+Index Cond: .*execution_id = .*life = .*name = .*occurrence = 1/,
+        )
+      }
       // A range of the index, and not all of it behind a filter.
       expect(found['delete expired']).toMatch(/Index Cond: \(expires_at <=/)
       // Of the wakeups, those that are due within a lease.
