@@ -29,6 +29,8 @@ export interface LeasedExecution extends AttemptRef {
   maxAttempts: number
   /** When it was leased, by the database's clock, in microseconds since 1970. */
   at: string
+  /** Whether it has not run before. */
+  begins: boolean
   /** Set where a wait of the execution must end with an error. */
   deadlock?: Deadlock | null
 }
@@ -170,7 +172,7 @@ function toLeasedExecution(
   row: unknown[],
 ): LeasedExecution {
   const [version, fingerprint, input, inbox, cancelling, deadline, maxAttempts, ...late] = row
-  const [at, isQueued, deadlock] = late
+  const [at, isQueued, begins, deadlock] = late
   return {
     ...summary,
     incarnation,
@@ -183,6 +185,7 @@ function toLeasedExecution(
     maxAttempts: maxAttempts as number,
     at: at as string,
     isQueued: isQueued as boolean,
+    begins: begins as boolean,
     deadlock: deadlock ? JSON.parse(deadlock as string) : null,
   }
 }

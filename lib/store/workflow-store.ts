@@ -60,6 +60,16 @@ export interface Suspension extends AttemptRef {
   listens: boolean
 }
 
+/** The new life of an execution. */
+export interface Continuation extends AttemptRef {
+  /** The encoded input. */
+  input: Buffer
+  /** Workers park it after this many attempts. */
+  maxAttempts: number
+  /** The time limit of the new life, in ms; null for none. */
+  timeoutMs: number | null
+}
+
 /** Whether an attempt was suspended. */
 export type SuspendResult =
   | { kind: 'suspended' }
@@ -169,6 +179,16 @@ export class WorkflowStore {
   /** Suspends an execution, unless an event has arrived meanwhile. */
   suspend(suspension: Suspension): Promise<SuspendResult> {
     return withStoreErrors(this.#suspensions.run(suspension))
+  }
+
+  /** Begins a new life of an execution, unless the attempt is not the current one or is being cancelled. */
+  async continueAs(continuation: Continuation): Promise<'continued' | 'superseded' | 'cancelling'> {
+    const { id, incarnation, attempt, input, maxAttempts, timeoutMs } = continuation
+    const bytes = new PgArray('bytea', [input])
+    const values = [id, incarnation, attempt, this.#owner, bytes, maxAttempts, timeoutMs]
+    const [row] = await withStoreErrors(this.#db.query(this.#sql.continueAs, values))
+    if (!row) return 'superseded'
+    return row[0] ? 'cancelling' : 'continued'
   }
 
   /** Stores a signal. @returns whether the execution exists and has not ended */

@@ -30,6 +30,10 @@ export interface RunDependencies {
   definition: WorkflowDefinition
   input: unknown
   leased: Pick<LeasedExecution, 'cancelling' | 'deadline' | 'maxAttempts' | 'attempt'>
+  /** Resolves to the encoded input of the next life, when the code has asked for one. */
+  continuation: Promise<Buffer>
+  /** Begins the next life. */
+  continueAs: (input: Buffer) => Promise<'continued' | 'superseded' | 'cancelling'>
   /** Cancels the executions that this one has started. */
   cancelChildren: () => Promise<void>
   maxOutputBytes: number
@@ -53,11 +57,16 @@ export async function runWorkflow(dependencies: RunDependencies): Promise<void> 
       ),
     )
     // The code's promise may never settle: the execution was suspended, or another attempt has replaced this.
-    const returned = await Promise.race([running.then(wrap), attempt.settled.then(() => null)])
+    const ended = await Promise.race([
+      running.then((value) => ({ value })),
+      dependencies.continuation.then((next) => ({ next })),
+      attempt.settled.then(() => null),
+    ])
     running.catch(() => {})
-    if (!returned) return
+    if (!ended) return
     await checkNoStepSkipped(dependencies)
-    await recordOutcome(dependencies, await outcomeOf(dependencies, returned.value))
+    if ('next' in ended) return await beginNextLife(dependencies, ended.next)
+    await recordOutcome(dependencies, await outcomeOf(dependencies, ended.value))
   } catch (error) {
     if (!attempt.isSettled) await handleError(dependencies, error)
   } finally {
@@ -65,7 +74,17 @@ export async function runWorkflow(dependencies: RunDependencies): Promise<void> 
   }
 }
 
-const wrap = (value: unknown) => ({ value })
+/** Ends this life of the execution, unless an earlier attempt has recorded how the execution ends. */
+async function beginNextLife(dependencies: RunDependencies, input: Buffer): Promise<void> {
+  const { attempt, continueAs } = dependencies
+  if (attempt.isGivingUp) return recordOutcome(dependencies, resultOutcome(undefined))
+  const result = await continueAs(input)
+  if (result === 'continued') return attempt.markSuspended()
+  if (result === 'superseded') return attempt.markSuperseded()
+  const error = new CancelledError()
+  attempt.halt(error)
+  throw error
+}
 
 /**
  * Checks, after the code has ended, that it has run every step that earlier attempts recorded. A branch that

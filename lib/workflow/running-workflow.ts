@@ -25,6 +25,8 @@ export interface RunningWorkflowDependencies {
   deadlock: Deadlock | null
   waits: PendingWaits
   store: WorkflowStore
+  /** Validates and encodes an input of this workflow. @throws PawlError `input-invalid`, `limit-exceeded` */
+  encodeInput: (input: unknown) => Promise<Buffer>
   /** Reads the execution's signals of a name that no journal entry has consumed, in the order of arrival. */
   unreadSignals: (name: string) => Promise<PendingSignal[]>
   /** Reads the decrypted outcome of another execution; null if it has not ended. */
@@ -45,6 +47,11 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
   readonly #waitersByName = new Map<string, Set<string>[]>()
 
   #deadlock: Deadlock | null
+  #continue: (input: Buffer) => void = noop
+  /** Resolves to the encoded input of the next life, when the code has asked for one. */
+  readonly continuation = new Promise<Buffer>((resolve) => {
+    this.#continue = resolve
+  })
 
   constructor(dependencies: ExecutionDependencies, workflow: RunningWorkflowDependencies) {
     super(dependencies)
@@ -203,6 +210,16 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     if (deadlock?.execution !== id) return undefined
     this.#deadlock = null
     return deadlock
+  }
+
+  async continueAs(input: unknown): Promise<never> {
+    this.validateCall('continueAs', noop, 'continuation')
+    const { haltReason } = this.dependencies.journal
+    if (haltReason) throw haltReason
+    const bytes = await this.trackActive(this.#workflow.encodeInput(input))
+    this.#continue(bytes)
+    // Counts as running, so that the execution is not suspended meanwhile.
+    return this.trackActive(new Promise<never>(() => {}))
   }
 
   start<Input, Output>(

@@ -50,6 +50,25 @@ export interface WorkflowExecution extends Execution {
   ): Promise<WorkflowHandle<Output>>
 
   /**
+   * Ends this life of the execution and begins a new one with another input, under the same id and key: the journal
+   * begins anew, so that a loop that never ends stays small. In one commit, so that nothing is lost in between.
+   * Signals that were not received yet, handles, children, the place in a queue and whoever waits for the result
+   * stay; the `timeout` and the attempts begin anew, and compensations of the former life never run.
+   *
+   * ```ts
+   * pawl.workflow('poller', async (execution, { cursor }: { cursor: string }) => {
+   *   const next = await execution.step('poll', () => poll(cursor))
+   *   await execution.sleep('1 minute')
+   *   return execution.continueAs({ cursor: next })
+   * })
+   * ```
+   *
+   * Return it, or await it; it never resolves.
+   * @throws PawlError `input-invalid`, `limit-exceeded`, `value-unkeepable`, `step-nested`
+   */
+  continueAs(input: unknown): Promise<never>
+
+  /**
    * Tells whether this execution takes a change of the code: true for new executions and for those that had
    * not yet come this far when the code changed, false for those that were past it. Decided by the first call and
    * recorded: the answer is the same in every attempt, and in every round of a loop.

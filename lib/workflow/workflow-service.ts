@@ -19,7 +19,7 @@ import { AdmissionControl } from './queue/admission-control.ts'
 import { runWorkflow } from './run-workflow.ts'
 import { RunningWorkflow } from './running-workflow.ts'
 import { Scheduler } from './schedule/scheduler.ts'
-import { WorkflowStarter } from './workflow-starter.ts'
+import { encodeInput, WorkflowStarter } from './workflow-starter.ts'
 
 /** Everything about workflows in one process: definitions, worker, queue admission, scheduler. */
 export class WorkflowService {
@@ -175,7 +175,7 @@ export class WorkflowService {
 
   /** Runs an execution that this process has leased, until it ends or is given back. */
   async #run(leased: LeasedExecution): Promise<void> {
-    const { engine, limits, logger } = this.#requireStarted()
+    const { engine, workflows, limits, logger } = this.#requireStarted()
     const definition = this.#definitions.get(handlerName(leased.kind, leased.name, leased.version))
     if (!definition) return
     const { id, incarnation, attempt: number, isQueued, scope, key, fingerprint } = leased
@@ -200,12 +200,24 @@ export class WorkflowService {
       const input = decodeValue(bytes.length === 0 ? null : bytes)
       const maxOutputBytes = limits.output
       const cancelChildren = async () => void (await this.control.cancel(id))
+      const { attempts: maxAttempts } = definition.retry
+      const { timeoutMs } = definition
+      const continueAs = (bytes: Buffer) => {
+        const input = engine.encryptInput({ id, input: bytes })
+        const ref = { id, incarnation, attempt: number }
+        return retryWhileUnavailable(
+          () => workflows.continueAs({ ...ref, input, maxAttempts, timeoutMs }),
+          () => engine.isStopped,
+        )
+      }
       await runWorkflow({
         attempt,
         journal,
         definition,
         input,
         leased,
+        continuation: (attempt.execution as RunningWorkflow).continuation,
+        continueAs,
         cancelChildren,
         maxOutputBytes,
         logger,
@@ -245,6 +257,7 @@ export class WorkflowService {
       deadlock: leased.deadlock ?? null,
       waits,
       store: workflows,
+      encodeInput: (input: unknown) => encodeInput(definition, input, limits.input),
       unreadSignals: (name: string) =>
         retryWhileUnavailable(() => workflows.readPendingSignals(id, name), isStopped),
       readOutcome: async (id: string) => {

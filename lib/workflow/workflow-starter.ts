@@ -99,16 +99,7 @@ export class WorkflowStarter {
     const { limits } = this.#dependencies()
     const what = `Workflow "${definition.name}"`
     const options = parseOptions(startOptions, given, `${what}.start()`)
-    const value = await parseWithSchema(
-      'input-invalid',
-      `The input of ${what}`,
-      definition.input,
-      input,
-    )
-    // Undefined encodes to null. An execution without input is one that workers cannot run, so it is stored
-    // as an empty input.
-    const bytes = encodeValue(value) ?? Buffer.alloc(0)
-    checkSize(bytes, limits.input, `The input of ${what}`)
+    const bytes = await encodeInput(definition, input, limits.input)
     return { options, bytes, scope }
   }
 
@@ -260,6 +251,24 @@ export class WorkflowStarter {
   }
 }
 
+/**
+ * Validates and encodes an input. Undefined encodes to nothing; an execution without input is one that workers cannot
+ * run, so it is stored as an empty input.
+ * @param maxBytes the size limit of an encoded input
+ * @throws PawlError `input-invalid`, `limit-exceeded`, `value-unkeepable`
+ */
+export async function encodeInput(
+  { name, input: schema }: WorkflowDefinition,
+  input: unknown,
+  maxBytes: number,
+): Promise<Buffer> {
+  const what = `The input of Workflow "${name}"`
+  const value = await parseWithSchema('input-invalid', what, schema, input)
+  const bytes = encodeValue(value) ?? Buffer.alloc(0)
+  checkSize(bytes, maxBytes, what)
+  return bytes
+}
+
 /** An execution that this process has just started, in the form that a worker gets from the database. */
 function leasedExecutionOf(
   started: NewExecution & { incarnation: string; attempt: number; at: string },
@@ -269,6 +278,7 @@ function leasedExecutionOf(
     ...started,
     inbox: 0,
     cancelling: false,
+    begins: true,
     deadline: timeoutMs === null ? null : String(BigInt(at) + BigInt(timeoutMs) * 1000n),
     maxAttempts,
   }

@@ -83,7 +83,7 @@ export function wakeupStatements(schema: string) {
       ),
       due as materialized (
         -- The limit ends the locking: what comes behind it is not locked.
-        select w.execution_id, w.max_attempts, w.deadlock
+        select w.execution_id, w.max_attempts, w.begun, w.deadlock
         from chosen
         cross join lateral unnest(chosen.ids) with ordinality as candidate (id, n)
         join ${schema}.wakeups w on w.execution_id = candidate.id
@@ -99,7 +99,7 @@ export function wakeupStatements(schema: string) {
         for no key update skip locked
       ),
       judged as (
-        select due.execution_id, due.max_attempts, due.deadlock, p.expires_at,
+        select due.execution_id, due.max_attempts, due.begun, due.deadlock, p.expires_at,
           case
             when e.id is null or locked.status in ('done', 'unknown') or not locked.wakes then 'obsolete'
             when locked.id is null then 'busy'
@@ -125,7 +125,7 @@ export function wakeupStatements(schema: string) {
           and e.id = judged.execution_id
         returning e.id, e.attempt, ${incarnation('e')}::text as incarnation, e.kind, e.scope, e.key, e.name,
           e.version, e.fingerprint, e.input, e.inbox, e.cancelling, ${toMicros('e.deadline')}::text as deadline,
-          judged.max_attempts, e.queue is not null as queued, judged.deadlock::text as deadlock_text
+          judged.max_attempts, e.queue is not null as queued, judged.begun, judged.deadlock::text as deadlock_text
       ),
       deleted_wakeups as (
         delete from ${schema}.wakeups
@@ -146,14 +146,14 @@ export function wakeupStatements(schema: string) {
       )
       select 'leased', id, attempt, incarnation, kind, scope, key, name, version, fingerprint, input, inbox,
         cancelling, deadline, max_attempts, ${toMicros('clock.now')}::text, queued,
-        deadlock_text
+        not begun, deadlock_text
       from leased cross join clock
       union all
-      select 'cancelling', id, attempt, null, kind, scope, key, name, null, null, null, null, null, null, null, null, null, null
+      select 'cancelling', id, attempt, null, kind, scope, key, name, null, null, null, null, null, null, null, null, null, null, null
       from ${schema}.executions
       where cancelling and status = 'running' and owner = $3::uuid
       union all
-      select verdict, execution_id, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+      select verdict, execution_id, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
       from judged where verdict in ('died', 'exhausted')
       union all
       select 'examined', null, count(*) filter (where verdict <> 'busy')::int4, null, null, null, null, null,
@@ -161,7 +161,7 @@ export function wakeupStatements(schema: string) {
         -- With those that others have locked: all candidates, unless as many were found as are wanted.
         (count(*) filter (where verdict = 'busy')
           + case when count(*) < $2::int4 then (select cardinality(ids) from chosen) - count(*) else 0 end)::int4,
-        null, null, null, null, null, null
+        null, null, null, null, null, null, null
       from judged`,
 
     /**

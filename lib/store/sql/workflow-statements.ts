@@ -20,6 +20,7 @@ export function workflowStatements(schema: string) {
   } = sqlFragments(schema)
 
   const { enter, leave } = admissionFragments(schema)
+  const now = '(select now from clock)'
 
   // expires_at is 'infinity', because an unfinished workflow never expires. `entry` gives those of queues their places.
   const start = (
@@ -170,6 +171,52 @@ export function workflowStatements(schema: string) {
       from input
       left join suspended using (n)
       left join ${schema}.executions e on e.id = input.id and ${incarnation('e')} = input.incarnation`,
+
+    /**
+     * Ends the journal of an execution and begins a new life of it, with a new input, in one commit. What belongs to the
+     * execution stays: signals that were not received, executions that wait for it, its children, its place in a queue.
+     * Safe: only the current attempt can, checked under the row's lock; the former life's attempts find another
+     * incarnation from then on.
+     */
+    continueAs: `
+      with ${durableClock},
+      old as materialized (
+        select e.id, e.created_at, e.cancelling
+        from ${schema}.executions e, clock
+        where e.id = $1::uuid and ${incarnation('e')} = $2::int8 and e.attempt = $3::int4
+          and e.status = 'running' and e.owner = $4::uuid
+        for no key update of e
+      ),
+      continued as (
+        update ${schema}.executions e
+        set created_at = greatest(clock.now, old.created_at + interval '1 microsecond'), status = 'waiting', owner = null,
+          attempt = 0, input = ($5::bytea[])[1], last_error = null, deadline = clock.now + ${milliseconds('$7::int8')}
+        from old, clock
+        where e.id = $1::uuid and e.id = old.id and not old.cancelling
+        returning e.id, e.created_at
+      ),
+      ended as (
+        delete from ${schema}.steps
+        where execution_id = any (array(select id from continued)) and life = (select created_at from old)
+      ),
+      -- Their senders have given up by now: they need not be told from new ones any more.
+      forgotten as (
+        delete from ${schema}.signals
+        where execution_id = any (array(select id from continued)) and taken_at < ${now} - interval '1 day'
+      ),
+      followed as (
+        update ${schema}.executions e set parent_life = continued.created_at
+        from continued
+        where e.parent = any (array(select id from continued)) and e.parent_life = (select created_at from old)
+      ),
+      woken as (
+        update ${schema}.wakeups w
+        set due_at = clock.now, max_attempts = $6::int4, deaths = 0, last_death = 0, awaits = null, listens = false,
+          deadlock = null
+        from clock
+        where w.execution_id = any (array(select id from continued))
+      )
+      select old.cancelling from old`,
 
     /**
      * Stores a signal until a journal entry consumes it. Safe: the primary key keeps one of two that a sender sends

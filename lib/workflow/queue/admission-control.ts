@@ -88,7 +88,7 @@ export class AdmissionControl {
 
   /** Counts executions that begin, in the queues that limit how many may wait. */
   onLeased(leased: readonly LeasedExecution[]): void {
-    const beginning = leased.filter(({ attempt, isQueued }) => attempt === 1 && isQueued)
+    const beginning = leased.filter(({ begins, isQueued }) => begins && isQueued)
     if (beginning.length === 0) return
     const { store, logger } = this.#dependencies
     for (const [queue, handlers] of this.#queues()) {
