@@ -7,6 +7,7 @@ import { withStoreErrors } from './database/store-errors.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type Advance, toAdvance } from './queue-store.ts'
 import { type ExecutionStatements, executionStatements } from './sql/execution-statements.ts'
+import { StoredBodies } from './stored-bodies.ts'
 
 /** How an execution ended: its response, result or error. Written once, never changed. */
 export interface Outcome {
@@ -66,8 +67,8 @@ export interface StoredExecution {
   expired: boolean
   /** Whether the journal has a step. Always false for a done execution. */
   hasSteps: boolean
-  /** Null unless the execution is done. */
-  outcome: Outcome | null
+  /** Null unless the execution is done. `largeBody`: see {@link StoredBodies}. */
+  outcome: (Outcome & { largeBody?: number }) | null
 }
 
 /** The attempt of a new execution, or the existing execution; `found` is null if it was deleted meanwhile. */
@@ -117,6 +118,7 @@ export class ExecutionStore {
   readonly #leaseMs: number
   readonly #claims: GroupCommit<Claim, ClaimResult>
   readonly #reads: GroupCommit<string, StoredExecution | null>
+  readonly #bodies: StoredBodies
   readonly #completions: GroupCommit<Completion, boolean>
   readonly #queuedCompletions: GroupCommit<Completion, boolean>
   readonly #releases: GroupCommit<Release, boolean>
@@ -139,6 +141,7 @@ export class ExecutionStore {
       sizeOf: ({ recovery }) => recovery?.input.length ?? 0,
     })
     this.#reads = new GroupCommit((batch) => this.#read(batch), timeoutMs)
+    this.#bodies = new StoredBodies(db, this.#sql.readBodies)
     const completions = (sql: string) =>
       new GroupCommit<Completion, boolean>(
         (batch, lockMs) => this.#complete(sql, batch, lockMs),
@@ -163,14 +166,15 @@ export class ExecutionStore {
    */
   async claim(claim: Claim, withinMs?: number): Promise<ClaimResult> {
     const result = await withStoreErrors(this.#claims.run(claim, withinMs))
-    if ('claimed' in result || result.found) return result
+    if ('claimed' in result) return result
+    if (result.found) return { found: await this.#bodies.addTo(claim.id, result.found) }
     // The concurrent insert that won has committed after this statement's snapshot: a new statement sees it.
     return { found: await this.read(claim.id) }
   }
 
   /** Reads an execution; null if there is none. */
-  read(id: string): Promise<StoredExecution | null> {
-    return withStoreErrors(this.#reads.run(id))
+  async read(id: string): Promise<StoredExecution | null> {
+    return this.#bodies.addTo(id, await withStoreErrors(this.#reads.run(id)))
   }
 
   /** Begins a new attempt at an execution whose last attempt has ended; null if it has changed since `seen`. */
@@ -386,6 +390,7 @@ function toStoredExecution(row: readonly unknown[]): StoredExecution | null {
             status: outcome[0] as number,
             headers: toBuffer(outcome[1] as Uint8Array),
             body: toBufferOrNull(outcome[2]),
+            ...(outcome[2] === null && outcome[3] !== null && { largeBody: outcome[3] as number }),
           }
         : null,
   }

@@ -9,7 +9,11 @@ import type { RunStatement } from './database/transaction-host.ts'
 import type { AttemptRef, ExecutionKind } from './execution-store.ts'
 import { GroupCommit } from './group-commit.ts'
 import { type Advance, toAdvance } from './queue-store.ts'
-import { type WorkflowStatements, workflowStatements } from './sql/workflow-statements.ts'
+import {
+  SIGNALS_AT_ONCE,
+  type WorkflowStatements,
+  workflowStatements,
+} from './sql/workflow-statements.ts'
 import type { RecordResult, StepId } from './step-store.ts'
 
 /** An execution to be created. */
@@ -202,13 +206,23 @@ export class WorkflowStore {
     return (await withStoreErrors(this.#db.query(this.#sql.sendSignal, values))).length > 0
   }
 
-  /** Reads the pending signals of one name, in the order of their arrival. */
-  async readPendingSignals(id: string, name: string): Promise<PendingSignal[]> {
-    const rows = await withStoreErrors(this.#db.query(this.#sql.readPendingSignals, [id, name]))
-    return rows.map(([sender, value]) => ({
+  /**
+   * Reads the pending signals of one name in the order of their arrival, a few at a time.
+   * @param after the sender of the last one that was read before; null to begin with the first
+   * @returns the next ones, and whether there may be more
+   */
+  async readPendingSignals(
+    id: string,
+    name: string,
+    after: string | null = null,
+  ): Promise<{ signals: PendingSignal[]; hasMore: boolean }> {
+    const values = [id, name, after]
+    const rows = await withStoreErrors(this.#db.query(this.#sql.readPendingSignals, values))
+    const signals = rows.map(([sender, value]) => ({
       sender: sender as string,
       value: toBufferOrNull(value),
     }))
+    return { signals, hasMore: rows.length === SIGNALS_AT_ONCE }
   }
 
   /** Writes the journal entry of a signal, unless the signal is consumed or the entry exists. */

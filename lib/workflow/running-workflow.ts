@@ -28,7 +28,7 @@ export interface RunningWorkflowDependencies {
   /** Validates and encodes an input of this workflow. @throws PawlError `input-invalid`, `limit-exceeded` */
   encodeInput: (input: unknown) => Promise<Buffer>
   /** Reads the execution's signals of a name that no journal entry has consumed, in the order of arrival. */
-  unreadSignals: (name: string) => Promise<PendingSignal[]>
+  unreadSignals: (name: string) => AsyncIterable<PendingSignal>
   /** Reads the decrypted outcome of another execution; null if it has not ended. */
   readOutcome: (id: string) => Promise<Outcome | null>
   /** Reports a signal that does not match the schema of the wait. */
@@ -157,7 +157,7 @@ export class RunningWorkflow extends RunningExecution implements WorkflowExecuti
     queue: readonly Set<string>[],
     refusedSenders: Set<string>,
   ) {
-    for (const { sender, value } of await this.#workflow.unreadSignals(name)) {
+    for await (const { sender, value } of this.#workflow.unreadSignals(name)) {
       const claim = `${name}\0${sender}`
       const earlierWaits = queue.slice(0, queue.indexOf(refusedSenders))
       const belongsToEarlierWait = earlierWaits.some(

@@ -9,6 +9,7 @@ import { type Reservation, Worker } from '../engine/worker.ts'
 import { CancelledError, PawlError } from '../errors/index.ts'
 import { WORK_DUE } from '../store/execution-store.ts'
 import type { ExecutionSummary, LeasedExecution } from '../store/wakeup-store.ts'
+import type { PendingSignal } from '../store/workflow-store.ts'
 import { BlockedWaits } from './blocked-waits.ts'
 import { handlerName, type WorkflowDefinition } from './definition.ts'
 import type { WorkflowDependencies } from './dependencies.ts'
@@ -258,8 +259,17 @@ export class WorkflowService {
       waits,
       store: workflows,
       encodeInput: (input: unknown) => encodeInput(definition, input, limits.input),
-      unreadSignals: (name: string) =>
-        retryWhileUnavailable(() => workflows.readPendingSignals(id, name), isStopped),
+      unreadSignals: async function* (name: string) {
+        for (let after: string | null = null; ; ) {
+          const { signals, hasMore } = await retryWhileUnavailable(
+            () => workflows.readPendingSignals(id, name, after),
+            isStopped,
+          )
+          yield* signals
+          if (!hasMore) return
+          after = (signals.at(-1) as PendingSignal).sender
+        }
+      },
       readOutcome: async (id: string) => {
         const storeTimeoutMs = Number.POSITIVE_INFINITY
         const snapshot = await readExecution(

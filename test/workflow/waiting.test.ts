@@ -1,4 +1,6 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
+import { z } from 'zod'
+import { WorkflowStore } from '../../lib/store/workflow-store.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { withWorkflows } from '../helpers/workflows.ts'
 
@@ -69,5 +71,27 @@ describe('Durable waiting', () => {
     await pawl.start()
     const handle = await parent.start(100)
     expect(await handle.result()).toBe(328350)
+  })
+
+  it('reads a few signals at a time, however many are unread', async () => {
+    const pawl = app.pawl()
+    const total = 100
+    const reads = vi.spyOn(WorkflowStore.prototype, 'readPendingSignals')
+    const reader = pawl.workflow('reader', async (execution) => {
+      const values: number[] = []
+      // Odd ones only: what is refused is skipped, over several pages.
+      const schema = z.number().refine((n) => n % 2 === 1)
+      for (let i = 0; i < total / 2; i++) {
+        values.push((await execution.signal('n', { schema })) as number)
+      }
+      return values
+    })
+    await pawl.start()
+    const handle = await reader.start(undefined, { delay: 500 })
+    for (let n = 0; n < total; n++) await handle.signal('n', n)
+    expect(await handle.result()).toEqual(Array.from({ length: total / 2 }, (_, i) => 2 * i + 1))
+    const pages = await Promise.all(reads.mock.results.map(({ value }) => value))
+    reads.mockRestore()
+    expect(Math.max(...pages.map(({ signals }) => signals.length))).toBe(16)
   })
 })

@@ -6,6 +6,12 @@ import { sqlFragments } from './fragments.ts'
 /** By how much retention moves on the expiry of an outcome that an unfinished execution still wants, in seconds. */
 const KEPT_S = 3600
 
+/**
+ * The largest stored body that is read together with its execution, in bytes. A larger one is read by `readBodies`, so
+ * that replays of large responses do not hold up small requests in the same batch.
+ */
+const MAX_INLINE_BODY = 16 * 1024
+
 /** The longest backoff before workers resume a released execution, in seconds. */
 const MAX_BACKOFF_S = 300
 
@@ -29,7 +35,8 @@ export function executionStatements(schema: string) {
   ) => `e.status, e.fingerprint, e.owner, e.attempt, ${incarnation('e')}::text,
       ${isExpired}, coalesce(p.expires_at > clock.now, false),
       case when e.status <> 'done' then ${hasSteps} end,
-      e.response_status, e.response_headers, e.response_body`
+      e.response_status, e.response_headers,
+      case when octet_length(e.response_body) <= ${MAX_INLINE_BODY} then e.response_body end, octet_length(e.response_body)`
 
   // The wakeup makes workers check an execution whose input is stored, when its owner may have died.
   const insertWakeup = (created: string, leaseMs: string) => `
@@ -135,6 +142,12 @@ export function executionStatements(schema: string) {
       cross join clock
       join ${schema}.executions e on e.id = input.id
       left join ${schema}.processes p on p.id = e.owner`,
+
+    /** Reads the stored bodies of executions, each of a certain incarnation. Safe: only reads; an outcome never changes. */
+    readBodies: `
+      select input.n::int4, e.response_body
+      from unnest($1::uuid[], $2::int8[]) with ordinality as input (id, incarnation, n)
+      join ${schema}.executions e on e.id = input.id and ${incarnation('e')} = input.incarnation`,
 
     /**
      * Describes an execution. Only if $2 is true: its state, also after it has expired, and the last error and

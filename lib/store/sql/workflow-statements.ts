@@ -3,6 +3,9 @@
 import { admissionFragments } from './admission-fragments.ts'
 import { sqlFragments } from './fragments.ts'
 
+/** How many unread signals are read at a time: most waits want the first. */
+export const SIGNALS_AT_ONCE = 16
+
 /** The SQL texts by name. They follow the rules of ExecutionStatements. */
 export type WorkflowStatements = ReturnType<typeof workflowStatements>
 
@@ -243,11 +246,18 @@ export function workflowStatements(schema: string) {
       )
       select id from target`,
 
-    /** Reads the signals that no journal entry has consumed, in the order of their arrival. Safe: only reads. */
+    /**
+     * Reads the first signals that no journal entry has consumed, in the order of their arrival, behind the one of the
+     * sender $3, if given. Safe: only reads.
+     */
     readPendingSignals: `
       select sender, value from ${schema}.signals
       where execution_id = $1::uuid and name = $2::text and taken_at is null
-      order by sent_at, sender`,
+        and ($3::text is null or (sent_at, sender) > (
+          select sent_at, sender from ${schema}.signals
+          where execution_id = $1::uuid and name = $2::text and sender = $3::text))
+      order by sent_at, sender
+      limit ${SIGNALS_AT_ONCE}`,
 
     /**
      * Writes the journal entry of a signal and marks the signal as taken. Safe: the entry is written only if the
