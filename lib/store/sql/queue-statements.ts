@@ -15,6 +15,9 @@ export function queueStatements(schema: string) {
   const { enter, leave, room, since } = admissionFragments(schema)
   const now = '(select now from clock)'
 
+  const placesOf = (place: string, condition: string) => `
+          select lane, ${place} as place, lender, lends_key, begun from ${schema}.wakeups where queue = $1::text and ${condition}`
+
   return {
     /**
      * Stores the limits of queues; of those that are stored already only if $7 is true. Safe: the last one wins, row by
@@ -131,8 +134,13 @@ export function queueStatements(schema: string) {
           count(*) filter (where w.place = 'in' and w.lender is null or w.place = 'lent')::int as held,
           count(*) filter (where w.place = 'queue')::int as waiting,
           count(*) filter (where w.place in ('key', 'queue', 'delayed') or w.place = 'in' and not w.begun)::int as backlog
-        from ${schema}.wakeups w
-        where w.queue = $1::text
+        from (
+          -- Each part is read by an index of its own.
+          ${placesOf("'key'", "place = 'key'")}
+          union all ${placesOf("'queue'", "place = 'queue'")}
+          union all ${placesOf('place', "place in ('in', 'lent')")}
+          union all ${placesOf('place', "place in ('arriving', 'delayed')")}
+        ) as w
         group by w.lane
       ),
       queue as materialized (

@@ -13,6 +13,9 @@ const MAX_ARRIVALS = 200
 /** How often the counts of each queue are compared with its executions, in ms, by one of the processes. */
 const CHECK_MS = 60_000
 
+/** A check of long queues takes at most one part in so many of the time. */
+const CHECK_SHARE = 200
+
 /** The pause after an attempt to let in what waits that let in none, since no live process runs it, in ms. */
 const VAIN_PAUSE_MS = 1000
 
@@ -40,6 +43,7 @@ export class AdmissionControl {
   /** Until when a queue is not tried again, by performance.now(). */
   readonly #vainUntil = new Map<string, number>()
   #checkedAt = Number.NEGATIVE_INFINITY
+  #checkMs = CHECK_MS
   /** The lanes that have room for more, by queue and lane. */
   readonly #open = new Map<string, Lane>()
   #isPromoting = false
@@ -130,11 +134,12 @@ export class AdmissionControl {
 
   /** From time to time compares the counts of the queues with their executions, unless another process does. */
   async #check(queues: ReadonlyMap<Queue, unknown>): Promise<void> {
-    if (performance.now() - this.#checkedAt < CHECK_MS) return
-    this.#checkedAt = performance.now()
+    const began = performance.now()
+    if (began - this.#checkedAt < this.#checkMs) return
+    this.#checkedAt = began
     const { store, onWaiting, logger } = this.#dependencies
     const names = [...queues.keys()].map(({ name }) => name)
-    for (const queue of await store.claimCheck(names, CHECK_MS)) {
+    for (const queue of await store.claimCheck(names, this.#checkMs)) {
       const { corrections, open, waiting } = await store.mend(queue)
       waiting.forEach(onWaiting)
       for (const correction of corrections) {
@@ -142,6 +147,7 @@ export class AdmissionControl {
       }
       if (open.length > 0) await store.promote(open)
     }
+    this.#checkMs = Math.max(CHECK_MS, (performance.now() - began) * CHECK_SHARE)
   }
 
   /** The queues that this process's workflows use, with the handlers of these workflows. */

@@ -1,12 +1,16 @@
+import pg from 'pg'
 import { describe, expect, it } from 'vitest'
 import type { Pawl } from '../../../lib/index.ts'
 import { withDatabase } from '../../helpers/database.ts'
+import { openPglite } from '../../helpers/pglite.ts'
 import { freshKey } from '../../helpers/request.ts'
+import { withRoles } from '../../helpers/role.ts'
 import { waitFor } from '../../helpers/wait-for.ts'
 import { withWorkflows } from '../../helpers/workflows.ts'
 
 const database = withDatabase()
 const app = withWorkflows(database)
+const createRole = withRoles(database)
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 /** The same app in several processes. */
@@ -262,5 +266,72 @@ describe('A queue', () => {
     )
     await app.until(second.id, 'done')
     expect(ran).toEqual(['first 1', 'first 2', 'second 1'])
+  })
+})
+
+/** A queue, children in it, and an object, over any database. */
+async function exercise(pawls: Pawl[]): Promise<void> {
+  let running = 0
+  let most = 0
+  const [first] = pawls.map((pawl) => {
+    const queue = pawl.queue('anywhere', { concurrency: 3, concurrencyPerKey: 2 })
+    const child = pawl.workflow('anywhere child', { queue }, async (execution, n: number) => {
+      await execution.step('work', async () => {
+        most = Math.max(most, ++running)
+        await pause(2)
+        running--
+      })
+      return n
+    })
+    const parent = pawl.workflow('anywhere parent', { queue }, async (_, n: number) =>
+      (await child.start(n, { queueKey: `${n % 3}` })).result(),
+    )
+    const counter = pawl.object('anywhere counter', {
+      handlers: {
+        add: async ({ state }) => {
+          const n = ((await state.get<number>('n')) ?? 0) + 1
+          await state.set('n', n)
+          return n
+        },
+      },
+    })
+    return { parent, child, counter }
+  })
+  await Promise.all(pawls.map((pawl) => pawl.start()))
+  const { parent, child, counter } = first!
+  const inputs = Array.from({ length: 9 }, (_, n) => n)
+  const handles = [
+    ...(await parent.startMany(inputs.map((input) => ({ input })))),
+    ...(await child.startMany(inputs.map((input) => ({ input, options: { queueKey: 'k' } })))),
+  ]
+  const calls = Promise.all(inputs.map(() => counter.of('c').add()))
+  expect(await Promise.all(handles.map((handle) => handle.result()))).toEqual([
+    ...inputs,
+    ...inputs,
+  ])
+  expect([...(await calls)].sort()).toEqual(inputs.map((n) => n + 1))
+  expect(most).toBeLessThanOrEqual(3)
+}
+
+describe('Queues and objects', () => {
+  it('work under an app pool whose transactions are serializable', async () => {
+    const url = await createRole(
+      `alter role ROLE set default_transaction_isolation = 'serializable';
+       grant usage on schema pawl to ROLE;
+       grant select, insert, update, delete on all tables in schema pawl to ROLE`,
+    )
+    const pools = [1, 2, 3].map(() => new pg.Pool({ connectionString: url, max: 5 }))
+    const pawls = pools.map((pool) => app.pawl({ database: pool }))
+    await exercise(pawls)
+    await Promise.all(pawls.map((pawl) => pawl.stop()))
+    await Promise.all(pools.map((pool) => pool.end()))
+  })
+
+  it('work on PGlite', async () => {
+    const pglite = await openPglite()
+    const pawl = app.pawl({ database: pglite, migrate: true })
+    await exercise([pawl])
+    await pawl.stop()
+    await pglite.close()
   })
 })
