@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { launchChromium, launchProfile } from '../examples/chromium.ts'
 import { startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { proofOnly, variants } from '../helpers/proof.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
 const database = withDatabase()
@@ -102,7 +103,7 @@ interface Order {
 
 const evaluate = <T>(tab: Page, expression: string) => tab.evaluate<T>(expression)
 
-describe.each(['indexedDbStore', 'localStorageStore'])(
+describe.each(variants(['indexedDbStore', 'localStorageStore'], ['indexedDbStore']))(
   'a page that keeps orders in %s',
   (store) => {
     it('repeats the same key when it is reloaded between send and answer', async () => {
@@ -175,7 +176,7 @@ describe.each(['indexedDbStore', 'localStorageStore'])(
 )
 
 describe('an app that ends before the answer and is started again', () => {
-  it('repeats the same key', async () => {
+  proofOnly('repeats the same key', async () => {
     const shop = await startShop('indexedDbStore')
     const profile = await mkdtemp(join(tmpdir(), 'pawl-profile-'))
     try {

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { currentExecution, Pawl } from '../../lib/index.ts'
 import { silent, startApp } from '../helpers/app.ts'
 import { FAST, startPostgres, type TestPostgres } from '../helpers/postgres.ts'
+import { variants } from '../helpers/proof.ts'
 import { freshKey, request } from '../helpers/request.ts'
 
 // The WAL writer, which flushes asynchronous commits, sleeps for as long as it can: a crash loses them.
@@ -15,7 +16,7 @@ beforeAll(async () => {
 })
 afterAll(() => server.stop())
 
-describe.each(['read committed', 'serializable'])(
+describe.each(variants(['read committed', 'serializable'], ['read committed']))(
   'P1 One outcome and P2 Durable before visible, with synchronous_commit = off and %s by default',
   (isolation) => {
     let url: string

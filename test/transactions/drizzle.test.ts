@@ -3,9 +3,10 @@ import { drizzle as overPglite } from 'drizzle-orm/pglite'
 import { drizzle as overPostgresJs } from 'drizzle-orm/postgres-js'
 import pg from 'pg'
 import postgres from 'postgres'
-import { describe, expect, it } from 'vitest'
+import { describe, expect } from 'vitest'
 import { startApp } from '../helpers/app.ts'
 import { openPglite } from '../helpers/pglite.ts'
+import { proofOnly } from '../helpers/proof.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { conform } from './conform.ts'
 import { overDrizzle } from './orms/drizzle.ts'
@@ -22,7 +23,7 @@ conform('drizzle over postgres.js', async (url) => {
 })
 
 describe('drizzle over PGlite, which is the database of Pawl too', () => {
-  it('commits with the journal, rolls back with it, and is replayed', async () => {
+  proofOnly('commits with the journal, rolls back with it, and is replayed', async () => {
     const pglite = await openPglite()
     await pglite.exec(ORDERS)
     const orm = overDrizzle(overPglite({ client: pglite }), () => pglite.close())
@@ -56,5 +57,5 @@ describe('drizzle over PGlite, which is the database of Pawl too', () => {
     expect(rows).toEqual([{ item: 'run 2' }])
     await app.pawl.stop()
     await orm.close()
-  }, 120_000) // PGlite takes its time to start.
+  })
 })

@@ -51,7 +51,7 @@ describe('an example that cannot start says what to do, without a stack trace', 
     expect(said).not.toContain('was killed')
   })
 
-  it('PORT is no port', async () => {
+  proofOnly('PORT is no port', async () => {
     expect(await fails(['start'], { PORT: 'http' })).toContain('PORT is http. It must be a number')
   })
 
