@@ -172,7 +172,7 @@ describe('crashTest() catches', SLOW, () => {
     expect(error.message).toContain('This run did not reach that point')
   })
 
-  it('what only a second crash brings about', async () => {
+  proofOnly('what only a second crash brings about', async () => {
     const makeApp = appWith(() => async (execution, _req, res) => {
       const key = execution.attempt > 2 ? null : execution.id
       await execution.step('charge card', () => provider.charge(execution.key, 10, key))

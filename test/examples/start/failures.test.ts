@@ -2,11 +2,12 @@ import { once } from 'node:events'
 import { cp, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { listenError } from '../../../examples/support/listen.ts'
 import { withDatabase } from '../../helpers/database.ts'
 import { freePort } from '../../helpers/free-port.ts'
-import { proofOnly } from '../../helpers/proof.ts'
+import { isProof, proofOnly } from '../../helpers/proof.ts'
 import { withRoles } from '../../helpers/role.ts'
 import { Command } from './command.ts'
 import { copyProject, privateFolder } from './project-copy.ts'
@@ -16,12 +17,13 @@ const SLOW = { timeout: 120_000 }
 
 const database = withDatabase()
 const createRole = withRoles(database)
-let project: string
+/** Its files are read; the tests that change some have a copy. */
+let project = fileURLToPath(new URL('../../../', import.meta.url))
 let server: Server
 let busyPort: string
 
 beforeAll(async () => {
-  project = await copyProject()
+  if (isProof) project = await copyProject()
   server = createServer().listen(0, 'localhost')
   await once(server, 'listening')
   busyPort = String((server.address() as { port: number }).port)
