@@ -98,7 +98,7 @@ describe('P5 Nothing is abandoned silently: workers that are killed (kill -9)', 
   }, 900_000)
 
   it('at random, of four, under many workflows of five steps: each ends with one result', async () => {
-    const n = cases(250, { proof: 20_000 })
+    const n = cases(150, { proof: 20_000 })
     const { fiveSteps } = await starter()
     const workers: ChildApp[] = await Promise.all([1, 2, 3, 4].map(() => spawn(100)))
     const began = performance.now()

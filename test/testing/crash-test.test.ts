@@ -68,7 +68,22 @@ describe('crashTest() passes', SLOW, () => {
     expect(log.slice(2)).toEqual(report.points.map((point) => `ok: crash ${point}`))
   })
 
-  it('a handler whose second process dies as well', async () => {
+  it('a handler without steps, whose second process dies as well', async () => {
+    const log: string[] = []
+    const makeApp = appWith(() => (_execution, _req, res) => res.json({}))
+    const { points, runs } = await crashTest(makeApp, REQUEST, {
+      ...options,
+      crashes: 2,
+      log: (line) => log.push(line),
+    })
+    expect(log).toContain(
+      'ok: crash before the answer is recorded, and again before the answer is recorded',
+    )
+    expect(runs).toBe(log.length)
+    expect(runs).toBeGreaterThan(points.length * 3)
+  })
+
+  proofOnly('a handler whose second process dies as well', async () => {
     const log: string[] = []
     const makeApp = appWith(() => async (execution, _req, res) => {
       const { key } = execution
