@@ -101,7 +101,7 @@ describe('the example shop, killed at every point of its journal', { timeout: 18
     )
   })
 
-  it('cancels, refunds and gives back when the last step fails for good', async () => {
+  proofOnly('cancels, refunds and gives back when the last step fails for good', async () => {
     await crashOrders(
       { email: 'nobody@example.com' },
       {

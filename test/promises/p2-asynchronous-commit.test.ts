@@ -83,7 +83,7 @@ describe.each(variants(['read committed', 'serializable'], ['read committed']))(
       expect(runs).toBe(1)
     })
 
-    it.each(['step', 'transaction', 'intent'])(
+    it.each(variants(['step', 'transaction', 'intent'], ['step', 'intent']))(
       'a crash of PostgreSQL loses neither the claim nor the recorded %s of a running request',
       async (kind) => {
         let [runs, charges] = [0, 0]
