@@ -32,7 +32,8 @@ afterAll(() => server.close())
 
 /** Runs the command, which fails, and resolves to what it prints, without npm's words about the script. */
 async function fails(args: string[], env: Record<string, string>, cwd = project): Promise<string> {
-  const command = new Command(['npm', '--silent', ...args], { cwd, env })
+  const HOME = await privateFolder() // npm writes its log there.
+  const command = new Command(['npm', '--silent', ...args], { cwd, env: { HOME, ...env } })
   expect(await command.exited, command.output).toBe(1)
   expect(command.output).not.toMatch(/\n\s+at /)
   return command.output
