@@ -6,6 +6,7 @@ import { Pawl, type PawlError, type PawlOptions } from '../lib/index.ts'
 import { silent, startApp } from './helpers/app.ts'
 import { spawnApp } from './helpers/child.ts'
 import { withDatabase } from './helpers/database.ts'
+import { proofOnly } from './helpers/proof.ts'
 import { startProxy } from './helpers/proxy.ts'
 import { freshKey, request } from './helpers/request.ts'
 import { runsByKey, withRuns } from './helpers/runs.ts'
@@ -213,7 +214,7 @@ describe('two processes behind one database', () => {
       return (await database.pool.query('select 1 from runs where key = $1', [key])).rows[0]
     })
 
-  it('are one: each key runs once, and both give the same answer', async () => {
+  proofOnly('are one: each key runs once, and both give the same answer', async () => {
     // Nobody is to be taken for dead here, however slow the machine is.
     const patient = env({ processTimeout: '1 minute' })
     const apps = await Promise.all([spawnApp('orders.ts', patient), spawnApp('orders.ts', patient)])
@@ -262,7 +263,7 @@ describe('two processes behind one database', () => {
     await heir.kill()
   })
 
-  it('one that comes back under its instance name goes on at once', async () => {
+  proofOnly('one that comes back under its instance name goes on at once', async () => {
     const settings = { processTimeout: '1 hour', instance: 'web-1' }
     const victim = await spawnApp('orders.ts', env(settings))
     const key = freshKey()

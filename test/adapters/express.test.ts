@@ -1,12 +1,12 @@
 import pg from 'pg'
 import { describe, expect, it } from 'vitest'
-import { expressVersions, startApp } from '../helpers/app.ts'
+import { allExpressVersions, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, request } from '../helpers/request.ts'
 
 const database = withDatabase()
 
-describe.each(expressVersions)('Express $version', ({ express }) => {
+describe.each(allExpressVersions)('Express $version', ({ express }) => {
   it('runs a keyed request once and replays its response', async () => {
     let runs = 0
     const { url } = await startApp(

@@ -1,35 +1,20 @@
-import { execFile } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { describe, expect, it, vi } from 'vitest'
 import { executionId } from '../../lib/engine/execution-id.ts'
-import { bundle } from '../helpers/bundle.ts'
 import { withDatabase } from '../helpers/database.ts'
-
-const file = fileURLToPath(new URL('../../lib/cli/pawl.ts', import.meta.url))
+import { runHere, runProcess } from './run-command.ts'
 
 /** Runs the command; never rejects. */
-async function pawl(url: string | undefined, ...args: string[]) {
-  const env: NodeJS.ProcessEnv = { ...process.env, DATABASE_URL: url }
-  if (url === undefined) delete env.DATABASE_URL
-  const command = [await bundle(file), ...args]
-  try {
-    const { stdout, stderr } = await promisify(execFile)(process.execPath, command, { env })
-    return { code: 0, stdout, stderr }
-  } catch (error) {
-    const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string }
-    return { code, stdout, stderr }
-  }
-}
+const pawl = (url: string, ...args: string[]) => runHere(args, { DATABASE_URL: url })
 
-// Each command is a process of its own, which takes its time to start.
+// Some commands are processes of their own, which take their time to start.
 vi.setConfig({ testTimeout: 180_000 })
 
 describe('pawl migrate', () => {
   const database = withDatabase({ empty: true })
 
   it('applies what is missing, says what it did, and does it once when many run at once', async () => {
-    const runs = await Promise.all([1, 2, 3].map(() => pawl(database.url, 'migrate')))
+    const env = { DATABASE_URL: database.url }
+    const runs = await Promise.all([1, 2, 3].map(() => runProcess(['migrate'], env)))
     expect(runs.map((run) => run.code)).toEqual([0, 0, 0])
     const said = runs.map((run) => run.stdout.trim()).sort()
     expect(said[2]).toMatch(/^applied 001_executions\.sql/)
@@ -42,7 +27,7 @@ describe('pawl migrate', () => {
   })
 
   it('says in a sentence what is wrong', async () => {
-    const noDatabase = await pawl(undefined, 'migrate')
+    const noDatabase = await runHere(['migrate'], { DATABASE_URL: undefined })
     expect(noDatabase.code).toBe(1)
     expect(noDatabase.stderr).toMatch(/No database is given\. Set DATABASE_URL/)
     const unreachable = await pawl('postgres://nobody@127.0.0.1:1/nothing', 'migrate')
@@ -51,7 +36,7 @@ describe('pawl migrate', () => {
     const badSchema = await pawl(database.url, 'migrate', '--schema', 'a"b')
     expect(badSchema.code).toBe(1)
     expect(badSchema.stderr).toMatch(/Option "schema"/)
-    const unknown = await pawl(database.url, 'migrat')
+    const unknown = await runProcess(['migrat'], { DATABASE_URL: database.url })
     expect(unknown.code).toBe(1)
     expect(unknown.stderr).toMatch(/Did you mean migrate\?/)
   })

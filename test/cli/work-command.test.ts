@@ -1,10 +1,8 @@
-import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it, vi } from 'vitest'
 import { Pawl } from '../../lib/index.ts'
 import { silent } from '../helpers/app.ts'
@@ -12,7 +10,9 @@ import { bundle } from '../helpers/bundle.ts'
 import { type ChildApp, spawnProgram } from '../helpers/child.ts'
 import { afterEachTest } from '../helpers/cleanup.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { proofOnly } from '../helpers/proof.ts'
 import { waitFor } from '../helpers/wait-for.ts'
+import { runHere, runProcess } from './run-command.ts'
 
 const path = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url))
 const database = withDatabase()
@@ -24,20 +24,15 @@ beforeAll(async () => {
   app = await bundle(path('test/apps/workflows.ts'))
 })
 
-// Each command is a process of its own, which takes its time to start.
+// Workers are processes of their own, which take their time to start.
 vi.setConfig({ testTimeout: 120_000 })
 
-/** Runs a command to its end; never rejects. */
-async function pawl(args: string[], env: NodeJS.ProcessEnv = {}) {
-  const options = { env: { ...process.env, DATABASE_URL: database.url, ...env } }
-  try {
-    const { stdout, stderr } = await promisify(execFile)(process.execPath, [cli, ...args], options)
-    return { code: 0, stdout, stderr }
-  } catch (error) {
-    const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string }
-    return { code, stdout, stderr }
-  }
-}
+/** Runs a command that ends its process itself; never rejects. */
+const pawlProcess = (args: string[], env: Record<string, string> = {}) =>
+  runProcess(args, { DATABASE_URL: database.url, ...env })
+
+/** Runs any other command; never rejects. */
+const pawl = (args: string[]) => runHere(args, { DATABASE_URL: database.url })
 
 /** A process of `pawl work`; its first line is what it prints first. */
 async function work(args: string[] = [], env: Record<string, string> = {}, module = app) {
@@ -76,6 +71,12 @@ async function starter(options: { encryptionKeys?: { id: string; key: string }[]
     asking: pawl.workflow<unknown>('asking', { version: '2' }, () => {}),
     failing: pawl.workflow<unknown>('failing', { retry: 1 }, () => {}),
   }
+}
+
+async function module(name: string, text: string): Promise<string> {
+  const file = join(await mkdtemp(join(tmpdir(), 'pawl-work-')), name)
+  await writeFile(file, text)
+  return file
 }
 
 async function until(id: string, status: string) {
@@ -142,19 +143,19 @@ describe('pawl work', () => {
   })
 
   it('says in a sentence what is wrong with the module', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'pawl-work-'))
-    const module = async (name: string, text: string) => {
-      const file = join(folder, name)
-      await writeFile(file, text)
-      return file
-    }
-    const none = await pawl(['work', join(folder, 'none.js')])
+    const none = await pawlProcess(['work', join(tmpdir(), 'none.js')])
     expect(none.code).toBe(1)
     expect(none.stderr).toMatch(/The module .*none\.js does not exist/)
-    const empty = await pawl(['work', await module('empty.mjs', 'export const other = 1')])
+    const empty = await pawlProcess(['work', await module('empty.mjs', 'export const other = 1')])
     expect(empty.code).toBe(1)
     expect(empty.stderr).toMatch(/empty\.mjs exports no Pawl; it exports other\. Write export/)
-    const broken = await pawl(['work', await module('broken.mjs', 'throw new Error("no secret")')])
+  })
+
+  proofOnly('says in a sentence what else may be wrong with the module', async () => {
+    const broken = await pawlProcess([
+      'work',
+      await module('broken.mjs', 'throw new Error("no secret")'),
+    ])
     expect(broken.code).toBe(1)
     expect(broken.stderr).toMatch(/broken\.mjs cannot be loaded: no secret/)
     const lib = JSON.stringify(app)
@@ -162,19 +163,19 @@ describe('pawl work', () => {
       'bare.mjs',
       `import { pawl } from ${lib}\nexport default new pawl.constructor({ database: 'postgres:///x' })`,
     )
-    const noWorkflows = await pawl(['work', bare])
+    const noWorkflows = await pawlProcess(['work', bare])
     expect(noWorkflows.code).toBe(1)
     expect(noWorkflows.stderr).toMatch(/has no workflows\. Define them with pawl\.workflow/)
-    const wrong = await pawl(['work', app, '--concurrency', 'many'])
+    const wrong = await pawlProcess(['work', app, '--concurrency', 'many'])
     expect(wrong.stderr).toMatch(/Give a whole number from 1/)
-    const schema = await pawl(['work', app, '--schema', 'none_here'])
+    const schema = await pawlProcess(['work', app, '--schema', 'none_here'])
     expect(schema.code).toBe(1)
     expect(schema.stderr).toMatch(/has no schema "none_here"/)
     const started = await module(
       'started.mjs',
       `import { pawl } from ${lib}\nawait pawl.start()\nexport default pawl`,
     )
-    const other = await pawl(['work', started, '--schema', 'other'])
+    const other = await pawlProcess(['work', started, '--schema', 'other'])
     expect(other.stderr).toMatch(/The module has started its Pawl itself, with other options/)
     const itself = await work([], {}, started)
     expect(itself.url).toMatch(/at most 100 at a time/)
@@ -190,7 +191,7 @@ describe('pawl list, show, release, signal and cancel of workflows', () => {
     await until(failed.id, 'parked')
     await until(asked.id, 'waiting')
 
-    const list = await pawl(['list'])
+    const list = await pawlProcess(['list'])
     expect(list.stdout).toMatch(
       /parked +workflow +failing 1 +failing +1 .*[0-9a-f-]{36} +it is broken/,
     )
@@ -254,7 +255,10 @@ describe('pawl list, show, release, signal and cancel of workflows', () => {
     expect(refused.code).toBe(1)
     expect(refused.stderr).toMatch(/is encrypted, and the command line has no key.*Give --module/)
     const env = { ENCRYPTION_KEY: key }
-    const sent = await pawl(['signal', handle.id, 'answer', '"secret"', '--module', app], env)
+    const sent = await pawlProcess(
+      ['signal', handle.id, 'answer', '"secret"', '--module', app],
+      env,
+    )
     expect(sent).toMatchObject({ code: 0, stdout: expect.stringMatching(/^Sent "answer"/) })
     const { rows } = await database.pool.query(
       `select substr(value, 1, 1) = '\\x02' as sealed from pawl.signals where execution_id = $1`,

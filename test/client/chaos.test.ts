@@ -5,7 +5,7 @@ import { withDatabase } from '../helpers/database.ts'
 import { type Fault, startFaultyProxy } from '../helpers/faulty-proxy.ts'
 import { cases } from '../helpers/proof.ts'
 
-const CALLS = cases(200, { proof: 1200 })
+const CALLS = cases(100, { proof: 1200 })
 const CONCURRENT = 64
 
 const database = withDatabase()

@@ -2,6 +2,7 @@ import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { answerTo } from '../../examples/chatbot/stand-in/script.ts'
 import { type ChildApp, spawnApp } from '../helpers/child.ts'
+import { proofOnly } from '../helpers/proof.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { ChatPage } from './chat-page.ts'
 import { launchChromium } from './chromium.ts'
@@ -43,21 +44,24 @@ describe('the chatbot example', SLOW, () => {
     expect(page.loads).toBe(1)
   })
 
-  it('goes on with an answer in the middle of which the server was killed, and asks the model once', async () => {
-    const said = 'What is a pawl?'
-    await page.open(url)
-    await page.say(said)
-    const heard = await page.untilSaid(15)
-    await example.kill()
-    await start()
-    await page.untilServedBy(example.pid)
-    const [answer] = await page.answers(1)
-    expect(answer).toBe(answerOf(said))
-    expect(answer?.startsWith(heard)).toBe(true)
-    expect(await asks(said)).toEqual(['all', 'rest'])
-  })
+  proofOnly(
+    'goes on with an answer in the middle of which the server was killed, and asks the model once',
+    async () => {
+      const said = 'What is a pawl?'
+      await page.open(url)
+      await page.say(said)
+      const heard = await page.untilSaid(15)
+      await example.kill()
+      await start()
+      await page.untilServedBy(example.pid)
+      const [answer] = await page.answers(1)
+      expect(answer).toBe(answerOf(said))
+      expect(answer?.startsWith(heard)).toBe(true)
+      expect(await asks(said)).toEqual(['all', 'rest'])
+    },
+  )
 
-  it('shows the same after a reload in the middle of an answer, and the rest', async () => {
+  proofOnly('shows the same after a reload in the middle of an answer, and the rest', async () => {
     const said = 'What is a ratchet?'
     await page.open(url)
     await page.say(said)
@@ -98,21 +102,24 @@ describe('the chatbot example', SLOW, () => {
     expect(await asks(said)).toEqual(['all', 'all', 'all']) // Once for each of its three answers.
   })
 
-  it('tells the model what was declined, remembers, and answers one after the other', async () => {
-    await page.open(url)
-    await page.say('I want my money back for order 8')
-    await page.question.waitFor()
-    await page.say('Where is order 9?')
-    await page.click('decline')
-    await page.waitForText('Enjoy it!')
-    const rows = await page.rows()
-    const declined = rows.indexOf('A colleague has declined it.')
-    const next = rows.indexOf('Where is order 9?')
-    expect(declined).toBeGreaterThan(0)
-    expect(next).toBeGreaterThan(declined)
-    const { value } = await example.row(
-      `select count(*)::int as value from example_chatbot.refunds where order_id = '8'`,
-    )
-    expect(value).toBe(0)
-  })
+  proofOnly(
+    'tells the model what was declined, remembers, and answers one after the other',
+    async () => {
+      await page.open(url)
+      await page.say('I want my money back for order 8')
+      await page.question.waitFor()
+      await page.say('Where is order 9?')
+      await page.click('decline')
+      await page.waitForText('Enjoy it!')
+      const rows = await page.rows()
+      const declined = rows.indexOf('A colleague has declined it.')
+      const next = rows.indexOf('Where is order 9?')
+      expect(declined).toBeGreaterThan(0)
+      expect(next).toBeGreaterThan(declined)
+      const { value } = await example.row(
+        `select count(*)::int as value from example_chatbot.refunds where order_id = '8'`,
+      )
+      expect(value).toBe(0)
+    },
+  )
 })

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { proofOnly } from '../helpers/proof.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { launchChromium } from './chromium.ts'
 import { descendantsOf, stillRunning } from './processes.ts'
@@ -97,7 +98,7 @@ describe('the example shop with Pawl', SLOW, () => {
     expect(shown.events[2]).toMatch(/Now €44 422 Unprocessable Content .*another request/)
   })
 
-  it('charges once when it is killed while it charges', async () => {
+  proofOnly('charges once when it is killed while it charges', async () => {
     const shown = await page.press('Kill the server while it charges')
     expect(shown).toMatchObject(oneOfEach)
     const story = shown.events.join(', ')
@@ -127,7 +128,7 @@ describe('the example shop with Pawl', SLOW, () => {
     for (const request of page.sent) expect(request).toEqual(page.sent[0])
   })
 
-  it('finishes the order of a customer who never asks again', async () => {
+  proofOnly('finishes the order of a customer who never asks again', async () => {
     const shown = await page.press('Kill it, and walk away')
     expect(shown).toMatchObject(oneOfEach)
     expect(shown.events.map((event) => event.replace(/^[\d.]+ /, ''))).toEqual([
@@ -167,13 +168,13 @@ describe('the example shop without Pawl', SLOW, () => {
     expect(shown).toMatchObject({ verdict: 'bad', title: '3 orders, 3 charges' })
   })
 
-  it('charges twice for one order when it is killed after the charge', async () => {
+  proofOnly('charges twice for one order when it is killed after the charge', async () => {
     const shown = await page.press('Kill the server after the charge')
     expect(shown).toMatchObject({ verdict: 'bad', title: '1 order, 2 charges' })
     expect(shown.journal).toEqual(['No journal Every try begins from the start.'])
   })
 
-  it('charges a customer who walks away for nothing', async () => {
+  proofOnly('charges a customer who walks away for nothing', async () => {
     const shown = await page.press('Kill it, and walk away')
     expect(shown).toMatchObject({ verdict: 'bad', title: '0 orders, 1 charge' })
     expect((await page.rows('ledger'))[0]).toContain('charged, no order')

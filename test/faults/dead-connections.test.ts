@@ -5,6 +5,7 @@ import { startApp } from '../helpers/app.ts'
 import { afterEachTest } from '../helpers/cleanup.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { latch } from '../helpers/latch.ts'
+import { isProof } from '../helpers/proof.ts'
 import { startProxy } from '../helpers/proxy.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
@@ -27,7 +28,7 @@ const effects = async (key: string) =>
 /** An app by way of a proxy, over a pool that has a handful of idle connections. */
 async function start() {
   const proxy = await startProxy(database.url)
-  const pool = new pg.Pool({ connectionString: proxy.url, max: 8 })
+  const pool = new pg.Pool({ connectionString: proxy.url, max: 5 })
   closing.push(
     () => pool.end(),
     () => proxy.close(),
@@ -178,7 +179,10 @@ const asks: Record<string, Ask> = {
   },
 }
 
-describe.each(Object.entries(asks))('%s', (_, ask) => {
+/** In `npm test` a read, a write and a wait meet the second fault; in the proofs all do. */
+const awayFor = ['a request', 'a wait for another process', 'find()']
+
+describe.each(Object.entries(asks))('%s', (name, ask) => {
   it('does not fail when all connections have died unnoticed', async () => {
     const app = await start()
     const use = await ask(app)
@@ -186,15 +190,16 @@ describe.each(Object.entries(asks))('%s', (_, ask) => {
     await use()
   })
 
-  it('does not fail when the database is away for a moment', async () => {
-    const app = await start()
-    const use = await ask(app)
-    app.proxy.refuse()
-    app.proxy.cut()
-    const used = use()
-    used.catch(() => {})
-    await pause(700)
-    app.proxy.restore()
-    await used
-  })
+  if (isProof || awayFor.includes(name))
+    it('does not fail when the database is away for a moment', async () => {
+      const app = await start()
+      const use = await ask(app)
+      app.proxy.refuse()
+      app.proxy.cut()
+      const used = use()
+      used.catch(() => {})
+      await pause(700)
+      app.proxy.restore()
+      await used
+    })
 })

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
-import { build } from 'esbuild'
+import * as esbuild from 'esbuild'
 import { sources } from './sources.ts'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
@@ -15,36 +15,52 @@ const SOURCES = ['package-lock.json', 'lib', 'examples', 'test/apps', 'test/help
 
 const DAY_MS = 24 * 60 * 60 * 1000
 
-const bundles = new Map<string, Promise<string>>()
-
 // By their names in examples, which import `pawl` as everybody does.
 const published = new Map(sources().map(({ name, file }) => [name, file]))
 
 /**
- * A TypeScript program as one file that Node runs as it is, packages and all: tests start many processes,
+ * A TypeScript program as JavaScript that Node runs as it is, packages and all: tests start many processes,
  * and compiling in each of them, or finding hundreds of files, takes longer than most of them live.
  */
-export function bundle(file: string): Promise<string> {
-  const known = bundles.get(file) ?? find(file)
-  bundles.set(file, known)
-  return known
-}
-
-/** The workers of a run, and one run after the other, make it once for as long as nothing changes. */
-async function find(file: string): Promise<string> {
-  const outfile = join(FOLDER, `${basename(file, '.ts')}-${await version(file)}.mjs`)
-  if (!existsSync(outfile)) await make(file, outfile)
+export async function bundle(file: string): Promise<string> {
+  const program = relative(ROOT, file)
+  const outfile = join(await folder(), program.replace(/\.ts$/, '.mjs'))
+  if (!existsSync(outfile)) await build([program])
   return outfile
 }
 
-async function make(file: string, outfile: string): Promise<void> {
+/**
+ * Makes the bundles of all programs that tests start, unless nothing has changed since they were made. They share
+ * their packages in common files: one after the other takes five times as long.
+ */
+export async function bundlePrograms(): Promise<void> {
+  const files = await Promise.all(
+    ['test/apps', 'examples'].map(async (source) =>
+      (await readdir(join(ROOT, source), { recursive: true })).map((name) => join(source, name)),
+    ),
+  )
+  const programs = files
+    .flat()
+    .filter((file) => /^test\/apps\/.*\.ts$|\/server\.ts$/.test(file))
+    .concat('lib/cli/pawl.ts')
+  const made = await folder()
+  const outfiles = programs.map((program) => join(made, program.replace(/\.ts$/, '.mjs')))
+  if (!outfiles.every((outfile) => existsSync(outfile))) await build(programs)
+}
+
+async function build(programs: string[]): Promise<void> {
+  const outdir = await folder()
   await mkdir(FOLDER, { recursive: true })
   await removeOld()
-  const unfinished = `${outfile}.${process.pid}`
-  await build({
-    entryPoints: [file],
-    outfile: unfinished,
+  const { outputFiles } = await esbuild.build({
+    entryPoints: programs,
+    absWorkingDir: ROOT,
+    outdir,
+    outbase: ROOT,
+    outExtension: { '.js': '.mjs' },
+    write: false,
     bundle: true,
+    splitting: true,
     platform: 'node',
     format: 'esm',
     target: 'node20',
@@ -81,12 +97,30 @@ async function make(file: string, outfile: string): Promise<void> {
       },
     ],
   })
-  await rename(unfinished, outfile)
+  // Programs are written after what they import, and whole: another process may look for them at the same time.
+  const isProgram = ({ path }: esbuild.OutputFile) =>
+    programs.some((program) => path === join(outdir, program.replace(/\.ts$/, '.mjs')))
+  for (const output of outputFiles.toSorted(
+    (a, b) => Number(isProgram(a)) - Number(isProgram(b)),
+  )) {
+    await mkdir(dirname(output.path), { recursive: true })
+    const unfinished = `${output.path}.${process.pid}`
+    await writeFile(unfinished, output.contents)
+    await rename(unfinished, output.path)
+  }
+}
+
+let made: Promise<string> | undefined
+
+/** Where the bundles of the files as they are now belong: one run after the other finds them. */
+function folder(): Promise<string> {
+  made ??= version().then((version) => join(FOLDER, version))
+  return made
 }
 
 /** Changes with any of the files that a bundle is made of. */
-async function version(file: string): Promise<string> {
-  const hash = createHash('sha256').update(file)
+async function version(): Promise<string> {
+  const hash = createHash('sha256')
   for (const source of SOURCES) {
     const path = join(ROOT, source)
     const inside = (await stat(path)).isDirectory()
@@ -108,6 +142,6 @@ async function removeOld(): Promise<void> {
       ({ mtimeMs }) => Date.now() - mtimeMs,
       () => 0,
     )
-    if (age > DAY_MS) await rm(path, { force: true })
+    if (age > DAY_MS) await rm(path, { force: true, recursive: true })
   }
 }

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
@@ -13,27 +13,31 @@ const CACHE = fileURLToPath(new URL('../../node_modules/.cache/pawl-test/', impo
  * times as long.
  */
 export async function openPglite(): Promise<PGlite> {
-  const engine = new PGlite({ loadDataDir: new Blob([await readFile(await emptyDirectory())]) })
+  const file = emptyDirectory()
+  if (!existsSync(file)) return makePglite(file)
+  const engine = new PGlite({ loadDataDir: new Blob([await readFile(file)]) })
   await engine.waitReady
   return engine
 }
 
-/** The data directory of a PGlite that nobody has used, as a file. */
-async function emptyDirectory(): Promise<string> {
+/** The file for the data directory of a PGlite that nobody has used. */
+function emptyDirectory(): string {
   const main = createRequire(import.meta.url).resolve('@electric-sql/pglite')
   const manifest = join(dirname(main), '../package.json')
-  const { version } = JSON.parse(await readFile(manifest, 'utf8'))
-  const file = join(CACHE, `pglite-${version}.tar`)
-  if (existsSync(file)) return file
+  const { version } = JSON.parse(readFileSync(manifest, 'utf8'))
+  return join(CACHE, `pglite-${version}.tar`)
+}
+
+/** Makes a PGlite, and writes its data directory to the file. */
+async function makePglite(file: string): Promise<PGlite> {
   const engine = new PGlite()
   // It waits for ever if it is asked before.
   await engine.waitReady
   const directory = await engine.dumpDataDir('none')
-  await engine.close()
   await mkdir(CACHE, { recursive: true })
   // Workers may make it at the same time.
   const unfinished = `${file}.${randomUUID()}`
   await writeFile(unfinished, Buffer.from(await directory.arrayBuffer()))
   await rename(unfinished, file)
-  return file
+  return engine
 }

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { NodePostgres } from '../../lib/store/database/node-postgres.ts'
 import { migrate } from '../../lib/store/migrate.ts'
-import { bundle } from './bundle.ts'
+import { bundle, bundlePrograms } from './bundle.ts'
 
 /** The database that every test file's database is a copy of. */
 export const TEMPLATE = 'pawl_template'
@@ -31,7 +31,10 @@ export const FAST = [
  */
 export default async function setup(): Promise<() => Promise<void>> {
   const given = process.env.DATABASE_URL
-  const server = given ? { url: given, stop: async () => {} } : await startPostgres(FAST)
+  const [server] = await Promise.all([
+    given ? { url: given, stop: async () => {} } : startPostgres(FAST),
+    bundlePrograms(),
+  ])
   process.env.PAWL_TEST_DATABASE_URL = server.url
   const admin = new pg.Client({ connectionString: server.url })
   await admin.connect()

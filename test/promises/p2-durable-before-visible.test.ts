@@ -2,7 +2,7 @@ import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { type ChildApp, spawnApp } from '../helpers/child.ts'
 import { withDatabase } from '../helpers/database.ts'
-import { cases } from '../helpers/proof.ts'
+import { cases, isProof } from '../helpers/proof.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { withRuns } from '../helpers/runs.ts'
 import { isClaim, isCompletion, type Passing, startTap } from '../helpers/tap.ts'
@@ -85,7 +85,11 @@ describe('P2 Durable before visible', () => {
     },
   ]
 
-  it.each(boundaries)(
+  // In `npm test` one that leaves each: an unknown outcome, and one that is replayed.
+  const some = boundaries.filter(
+    ({ at, forwarded, leaves }) => at === 'reply' && !forwarded && leaves !== 'nothing',
+  )
+  it.each(isProof ? boundaries : some)(
     'shows no answer that is not stored when the process is killed $name',
     async (boundary) => {
       let app: ChildApp | undefined
@@ -134,7 +138,7 @@ describe('P2 Durable before visible', () => {
         DATABASE_URL: database.url,
         PAWL: JSON.stringify({ instance: 'victim' }),
       })
-    const rounds = cases(3, { proof: 6 })
+    const rounds = cases(2, { proof: 6 })
     for (let round = 0; round < rounds; round++) {
       const app = await start()
       const clients = Array.from({ length: 60 }, () => {

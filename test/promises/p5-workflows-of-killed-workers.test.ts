@@ -5,7 +5,7 @@ import { cases, isProof } from '../helpers/proof.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { withWorkflows } from '../helpers/workflows.ts'
 
-const HELD = cases(100, { proof: 1000 })
+const HELD = cases(40, { proof: 1000 })
 
 const database = withDatabase()
 const app = withWorkflows(database)
@@ -98,7 +98,7 @@ describe('P5 Nothing is abandoned silently: workers that are killed (kill -9)', 
   }, 900_000)
 
   it('at random, of four, under many workflows of five steps: each ends with one result', async () => {
-    const n = cases(500, { proof: 20_000 })
+    const n = cases(150, { proof: 20_000 })
     const { fiveSteps } = await starter()
     const workers: ChildApp[] = await Promise.all([1, 2, 3, 4].map(() => spawn(100)))
     const began = performance.now()
@@ -147,7 +147,7 @@ describe('P5 Nothing is abandoned silently: workers that are killed (kill -9)', 
   }, 900_000)
 
   it('in the middle of a fan-out: the parent gets the results of all of its children', async () => {
-    const n = cases(150, { proof: 1000 })
+    const n = cases(80, { proof: 1000 })
     const { fanOut } = await starter()
     const workers = await Promise.all([spawn(50), spawn(50)])
     const handle = await fanOut.start(n, { key: 'fan' })

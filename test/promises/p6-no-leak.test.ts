@@ -1,5 +1,5 @@
-import { describe, expect, it } from 'vitest'
-import { spawnApp } from '../helpers/child.ts'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { type ChildApp, spawnApp } from '../helpers/child.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { runsByKey, withRuns } from '../helpers/runs.ts'
@@ -7,12 +7,14 @@ import { runsByKey, withRuns } from '../helpers/runs.ts'
 describe('P6 No leak', () => {
   const database = withDatabase()
   withRuns(database)
+  let one: ChildApp
+  let two: ChildApp
+  beforeAll(async () => {
+    const start = () => spawnApp('orders.ts', { DATABASE_URL: database.url })
+    ;[one, two] = await Promise.all([start(), start()])
+  })
 
   it('the same key of another tenant names another execution', async () => {
-    const [one, two] = await Promise.all([
-      spawnApp('orders.ts', { DATABASE_URL: database.url }),
-      spawnApp('orders.ts', { DATABASE_URL: database.url }),
-    ])
     const key = freshKey()
     const ask = (url: string, tenant: string) =>
       request(`${url}/orders`, { key, body: {}, headers: { 'X-Tenant': tenant } })
@@ -62,9 +64,8 @@ describe('P6 No leak', () => {
   })
 
   it('tenants and keys whose names run together stay apart', async () => {
-    const app = await spawnApp('orders.ts', { DATABASE_URL: database.url })
     const ask = (tenant: string, key: string) =>
-      request(`${app.url}/orders`, { key, body: {}, headers: { 'X-Tenant': tenant } })
+      request(`${one.url}/orders`, { key, body: {}, headers: { 'X-Tenant': tenant } })
     const pairs: [string, string][] = [
       ['ab', 'c'],
       ['a', 'bc'],

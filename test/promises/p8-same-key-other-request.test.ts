@@ -1,5 +1,5 @@
-import { describe, expect, it } from 'vitest'
-import { spawnApp } from '../helpers/child.ts'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { type ChildApp, spawnApp } from '../helpers/child.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { cases } from '../helpers/proof.ts'
 import { freshKey, request } from '../helpers/request.ts'
@@ -9,12 +9,13 @@ import { waitFor } from '../helpers/wait-for.ts'
 describe('P8 Same key, different request: refused, never run, nothing overwritten', () => {
   const database = withDatabase()
   withRuns(database)
+  let apps: [ChildApp, ChildApp]
+  beforeAll(async () => {
+    const start = () => spawnApp('orders.ts', { DATABASE_URL: database.url })
+    apps = await Promise.all([start(), start()])
+  })
 
   it('while the first is running, and after it, at every process', async () => {
-    const apps = await Promise.all([
-      spawnApp('orders.ts', { DATABASE_URL: database.url }),
-      spawnApp('orders.ts', { DATABASE_URL: database.url }),
-    ])
     const key = freshKey()
     const url = `${apps[0].url}/orders`
     const client = await database.pool.connect()
@@ -50,10 +51,6 @@ describe('P8 Same key, different request: refused, never run, nothing overwritte
   })
 
   it('of two different requests that race for one key, one runs and the other is refused', async () => {
-    const apps = await Promise.all([
-      spawnApp('orders.ts', { DATABASE_URL: database.url }),
-      spawnApp('orders.ts', { DATABASE_URL: database.url }),
-    ])
     const keys = Array.from({ length: cases(30, { proof: 100 }) }, freshKey)
     await Promise.all(
       keys.map(async (key) => {

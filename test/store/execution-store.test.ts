@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import type { ClaimResult } from '../../lib/store/execution-store.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { cases } from '../helpers/proof.ts'
 import {
   claimNew,
   claimOf,
@@ -36,7 +37,7 @@ afterEach(async () => {
 
 describe('claim', () => {
   it('two stores that claim 500 ids in different orders: each is claimed once, and nobody waits for ever', async () => {
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < cases(1, { proof: 4 }); round++) {
       const [one, two] = await pair()
       const claims = many(500)
       const all = await Promise.all(
@@ -158,7 +159,7 @@ describe('take over', () => {
 
 describe('complete', () => {
   it('raced by two attempts: one outcome, and the other adopts it', async () => {
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < cases(1, { proof: 4 }); round++) {
       const zombie = await openStore(database.url, false)
       const heir = await openStore(database.url)
       const claims = many(300)

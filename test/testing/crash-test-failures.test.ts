@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { CrashTestError, type CrashTestOptions, crashTest } from '../../lib/testing/index.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { FakeProvider } from '../helpers/fake-provider.ts'
+import { proofOnly } from '../helpers/proof.ts'
 import { appWith, insertOrder, itemsOf, ORDERS, SLOW } from './handlers.ts'
 
 const { pool } = withDatabase()
@@ -76,7 +77,7 @@ describe('crashTest() catches', SLOW, () => {
     expect(crashesOf(await failing(makeApp))).toEqual(['before step "charge card" is recorded'])
   })
 
-  it('rows that are written outside of a transaction', async () => {
+  proofOnly('rows that are written outside of a transaction', async () => {
     const makeApp = appWith((pool) => async (execution, _req, res) => {
       await execution.step('record order', () => insertOrder(pool, execution.key, 'book'))
       await execution.step('record gift', () => insertOrder(pool, execution.key, 'bookmark'))
@@ -96,7 +97,7 @@ describe('crashTest() catches', SLOW, () => {
     ])
   })
 
-  it('an effect that a crash leaves out', async () => {
+  proofOnly('an effect that a crash leaves out', async () => {
     const makeApp = appWith((pool) => async (execution, _req, res) => {
       const order = await execution.transaction('record order', (tx) =>
         insertOrder(tx, execution.key, 'book'),
@@ -109,7 +110,7 @@ describe('crashTest() catches', SLOW, () => {
     expect(error.message).toContain("check.orders: expected [ 'book', 'bookmark' ], got [ 'book' ]")
   })
 
-  it('random numbers between steps that end up in the answer', async () => {
+  proofOnly('random numbers between steps that end up in the answer', async () => {
     const makeApp = appWith(() => async (execution, _req, res) => {
       await execution.step('charge card', ({ idempotencyKey }) =>
         provider.charge(execution.key, 10, idempotencyKey),
@@ -137,7 +138,7 @@ describe('crashTest() catches', SLOW, () => {
     expect(error.message).toContain('The answer after the crash differs.')
   })
 
-  it('a handler that may not run again', async () => {
+  proofOnly('a handler that may not run again', async () => {
     const makeApp = appWith(() => (_execution, _req, res) => res.json({}), {})
     const error = await failing(makeApp)
     expect(crashesOf(error)).toEqual([
@@ -171,7 +172,7 @@ describe('crashTest() catches', SLOW, () => {
     expect(error.message).toContain('This run did not reach that point')
   })
 
-  it('what only a second crash brings about', async () => {
+  proofOnly('what only a second crash brings about', async () => {
     const makeApp = appWith(() => async (execution, _req, res) => {
       const key = execution.attempt > 2 ? null : execution.id
       await execution.step('charge card', () => provider.charge(execution.key, 10, key))

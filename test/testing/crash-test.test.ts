@@ -5,6 +5,7 @@ import { StepInterruptedError, TerminalError } from '../../lib/index.ts'
 import { crashTest } from '../../lib/testing/index.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { FakeProvider } from '../helpers/fake-provider.ts'
+import { proofOnly } from '../helpers/proof.ts'
 import { appWith, type Handler, insertOrder, itemsOf, ORDERS, SLOW } from './handlers.ts'
 
 const { pool } = withDatabase()
@@ -67,7 +68,22 @@ describe('crashTest() passes', SLOW, () => {
     expect(log.slice(2)).toEqual(report.points.map((point) => `ok: crash ${point}`))
   })
 
-  it('a handler whose second process dies as well', async () => {
+  it('a handler without steps, whose second process dies as well', async () => {
+    const log: string[] = []
+    const makeApp = appWith(() => (_execution, _req, res) => res.json({}))
+    const { points, runs } = await crashTest(makeApp, REQUEST, {
+      ...options,
+      crashes: 2,
+      log: (line) => log.push(line),
+    })
+    expect(log).toContain(
+      'ok: crash before the answer is recorded, and again before the answer is recorded',
+    )
+    expect(runs).toBe(log.length)
+    expect(runs).toBeGreaterThan(points.length * 3)
+  })
+
+  proofOnly('a handler whose second process dies as well', async () => {
     const log: string[] = []
     const makeApp = appWith(() => async (execution, _req, res) => {
       const { key } = execution
@@ -163,7 +179,7 @@ describe('crashTest() passes', SLOW, () => {
     expect(points).toContain('after the answer is recorded, before it is sent')
   })
 
-  it('steps side by side', async () => {
+  proofOnly('steps side by side', async () => {
     const makeApp = appWith(() => async (execution, _req, res) => {
       const charges = await Promise.all(
         [1, 2, 3].map((amount) =>
@@ -182,7 +198,7 @@ describe('crashTest() passes', SLOW, () => {
     expect(points.filter((point) => point.includes('step "charge'))).toHaveLength(6)
   })
 
-  it('a handler that fails first, whose client retries', async () => {
+  proofOnly('a handler that fails first, whose client retries', async () => {
     const makeApp = appWith(() => async (execution, _req, res) => {
       const charge = await execution.step('charge card', ({ idempotencyKey }) =>
         provider.charge(execution.key, 10, idempotencyKey),

@@ -1,9 +1,8 @@
 import { createServer } from 'node:http'
-import type { PGlite } from '@electric-sql/pglite'
 import express from 'express'
 import fastify from 'fastify'
 import { Pool } from 'pg'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import { idempotency } from '../../lib/adapters/express.ts'
 import { idempotency as fastifyIdempotency } from '../../lib/adapters/fastify/fastify.ts'
 import { Pawl } from '../../lib/index.ts'
@@ -13,22 +12,19 @@ import { crashTest, type ProcessResources } from '../../lib/testing/index.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freePort } from '../helpers/free-port.ts'
 import { openPglite } from '../helpers/pglite.ts'
+import { proofOnly } from '../helpers/proof.ts'
 import { appWith, insertOrder, itemsOf, ORDERS, SLOW } from './handlers.ts'
 
 const { pool, url } = withDatabase()
 const REQUEST = { path: '/orders', body: { item: 'book' } }
 
-let pglite: PGlite
-beforeAll(async () => {
-  await pool.query(ORDERS)
-  pglite = await openPglite()
-  await pglite.exec('create table books (key text not null)')
-  await migrate(new OwnPGlite(pglite, 10_000), 'safe')
-})
-afterAll(() => pglite.close())
+beforeAll(() => pool.query(ORDERS))
 
 describe('crashTest() works', SLOW, () => {
-  it('on PGlite, in a schema of another name', async () => {
+  proofOnly('on PGlite, in a schema of another name', async () => {
+    const pglite = await openPglite()
+    await pglite.exec('create table books (key text not null)')
+    await migrate(new OwnPGlite(pglite, 10_000), 'safe')
     const insert = 'insert into books (key) values ($1)'
     const { points } = await crashTest(
       async ({ database, schema }) => {
@@ -57,6 +53,7 @@ describe('crashTest() works', SLOW, () => {
       },
     )
     expect(points).toContain('before transaction "record order" commits')
+    await pglite.close()
   })
 
   it('with a pool of one connection', async () => {
@@ -134,7 +131,7 @@ describe('crashTest() works', SLOW, () => {
     await expect(start(false)).rejects.toThrow('Crash before step "charge card" is recorded')
   })
 
-  it('with routes that recover by themselves', async () => {
+  proofOnly('with routes that recover by themselves', async () => {
     const { points } = await crashTest(
       async ({ database, schema }) => {
         const pawl = new Pawl({ database, schema })

@@ -2,7 +2,8 @@ import { execFile } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { expect, it } from 'vitest'
+import { expect } from 'vitest'
+import { proofOnly } from '../helpers/proof.ts'
 import { conform } from './conform.ts'
 import { openPrisma } from './orms/prisma.ts'
 import { generate } from './prisma/generate.ts'
@@ -13,7 +14,7 @@ const TSC = fileURLToPath(new URL('../../node_modules/typescript/bin/tsc', impor
 conform('prisma', openPrisma)
 
 // The client is generated when the tests run, so `npm run types` cannot know it.
-it('types: fn gets the transaction client of Prisma, with its models', async () => {
+proofOnly('types: fn gets the transaction client of Prisma, with its models', async () => {
   await generate()
   const generated = fileURLToPath(new URL('prisma/generated/', import.meta.url))
   const up = '../../../..'
@@ -50,4 +51,4 @@ export const wrong = (execution: Execution, prisma: PrismaClient) =>
   )
   const checked = promisify(execFile)(process.execPath, [TSC, '--singleThreaded', '-p', generated])
   await expect(checked).resolves.toEqual({ stdout: '', stderr: '' })
-}, 120_000)
+})
