@@ -9,6 +9,8 @@ import { parseArgs } from 'node:util'
 import pg from 'pg'
 import { executionId } from '../lib/engine/execution-id.ts'
 import { Pawl } from '../lib/index.ts'
+import { NodePostgres } from '../lib/store/database/node-postgres.ts'
+import { Retention } from '../lib/store/retention.ts'
 import { databaseUrl, startPostgres } from '../test/helpers/postgres.ts'
 
 const { values } = parseArgs({
@@ -67,6 +69,10 @@ async function measure(): Promise<Costs> {
     )
   }
   const { pawl, noop, queued } = await openPawl()
+  const { wakeups } = pawl.workflows.dependencies
+  const logger = { debug() {}, warn: console.error }
+  const db = new NodePostgres(pool, 60_000, false)
+  const retention = new Retention(db, 'pawl', 86_400_000, logger)
   const repeat = async (times: number, work: () => Promise<unknown>) => {
     const took: number[] = []
     for (let i = 0; i < times; i++) took.push(await timed(work))
@@ -89,16 +95,16 @@ async function measure(): Promise<Costs> {
     'start of a process': median(starts),
     'a request (claim, complete)': await repeat(100, run),
     '64 requests at once': await repeat(20, () => Promise.all(Array.from({ length: 64 }, run))),
-    'a workflow (start, take, end)': await repeat(50, async () =>
-      (await noop.start(undefined, { delay: 1 })).result(),
+    'a workflow (start, run, end)': await repeat(50, async () =>
+      (await noop.start(undefined)).result(),
     ),
-    'start in a queue': await repeat(50, () => queued.start(undefined)),
-    'depth of a queue': await repeat(50, () => queued.start(undefined, { delay: '1 day' })),
+    'a look for due work': await repeat(50, async () => {
+      await wakeups.leaseDue(['workflow noop', 'workflow queued'], 50, [])
+      await wakeups.nextDue(['workflow noop', 'workflow queued'])
+    }),
+    'start in a queue with maxDepth': await repeat(50, () => queued.start(undefined)),
   }
-  const { retention } = (
-    pawl as unknown as { components: { retention: { sweep(): Promise<number> } } }
-  ).components ?? { retention: undefined }
-  if (retention) costs['retention, nothing expired'] = await repeat(5, () => retention.sweep())
+  costs['retention, nothing expired'] = await repeat(5, () => retention.sweep())
   const look = (sql: string) => () => pool.query(sql)
   costs['list what needs attention (SQL)'] = await repeat(
     3,
