@@ -3,9 +3,22 @@
 import type { Database } from '../store/database/database.ts'
 import { migrate } from '../store/migrate.ts'
 
-/** Applies the missing migrations and prints their names. */
+/**
+ * Applies the missing migrations and prints their names. Says on stderr what it applies and waits for. Ctrl-C cancels
+ * the statement that is under way; the next call continues there.
+ */
 export async function migrateCommand(db: Database, schema: string): Promise<void> {
-  const applied = await migrate(db, schema)
-  for (const name of applied) console.log(`applied ${name}`)
-  if (applied.length === 0) console.log(`Schema "${schema}" is up to date.`)
+  const interrupt = new AbortController()
+  const stop = (signal: NodeJS.Signals) =>
+    interrupt.abort(new Error(`Stopped by ${signal}. \`pawl migrate\` continues where it stopped`))
+  process.once('SIGINT', stop).once('SIGTERM', stop)
+  const say = (message: string) => console.error(message)
+  const logger = { debug: say, info: say, warn: say }
+  try {
+    const applied = await migrate(db, schema, { logger, signal: interrupt.signal })
+    for (const name of applied) console.log(`applied ${name}`)
+    if (applied.length === 0) console.log(`Schema "${schema}" is up to date.`)
+  } finally {
+    process.off('SIGINT', stop).off('SIGTERM', stop)
+  }
 }
