@@ -1,0 +1,231 @@
+import pg from 'pg'
+import { describe, expect, it } from 'vitest'
+import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
+import { PGlite } from '../../../lib/store/database/pglite.ts'
+import { migrate } from '../../../lib/store/migrate.ts'
+import { readMigrations } from '../../../lib/store/migrations/migration-files.ts'
+import { afterEachTest } from '../../helpers/cleanup.ts'
+import { withDatabase } from '../../helpers/database.ts'
+import { progressLog, withNext } from '../../helpers/migrations.ts'
+import { openPglite } from '../../helpers/pglite.ts'
+import { withRoles } from '../../helpers/role.ts'
+import { waitFor } from '../../helpers/wait-for.ts'
+
+const database = withDatabase({ empty: true })
+const createRole = withRoles(database)
+const { pool } = database
+const pools: pg.Pool[] = []
+const clients: pg.Client[] = []
+let schemas = 0
+
+afterEachTest(async () => {
+  await Promise.all(clients.splice(0).map((client) => client.end()))
+  await Promise.all(pools.splice(0).map((own) => own.end()))
+})
+
+function open(url: string = database.url): NodePostgres {
+  const own = new pg.Pool({ connectionString: url })
+  pools.push(own)
+  return new NodePostgres(own, 10_000, false)
+}
+
+/** A schema as the present version makes it. */
+async function presentSchema(db = open()): Promise<string> {
+  const schema = `present_${++schemas}`
+  await migrate(db, schema)
+  return schema
+}
+
+/**
+ * A transaction that has read a table and stays open. It keeps ALTER TABLE from that table, and lets each build of an
+ * index wait, since it is older.
+ */
+async function openTransaction(table: string): Promise<{ pid: number; end(): Promise<void> }> {
+  const client = new pg.Client({ connectionString: database.url })
+  clients.push(client)
+  await client.connect()
+  await client.query(`begin isolation level repeatable read; select from ${table} limit 1`)
+  const { rows } = await client.query('select pg_backend_pid() as pid')
+  return { pid: rows[0].pid, end: () => client.end() }
+}
+
+const STAGES = `-- compatible from: 1
+-- stage: transaction
+alter table pawl.steps add column color text;
+alter table pawl.steps add constraint steps_color check (color <> '') not valid;
+-- stage: transaction
+alter table pawl.steps validate constraint steps_color;
+-- stage: concurrently
+create index concurrently if not exists steps_color on pawl.steps (color);
+`
+
+/** What has become of STAGES. */
+async function found(schema: string) {
+  const { rows } = await pool.query(
+    `select m.stages, m.applied_at is not null as applied,
+       exists (select from pg_attribute where attrelid = to_regclass($1) and attname = 'color') as column,
+       (select convalidated from pg_constraint where conrelid = to_regclass($1) and conname = 'steps_color') as valid,
+       (select indisvalid from pg_index where indexrelid = to_regclass($2)) as index
+     from ${schema}.migrations m order by version desc limit 1`,
+    [`${schema}.steps`, `${schema}.steps_color`],
+  )
+  return rows[0]
+}
+
+const ALL_DONE = { stages: 3, applied: true, column: true, valid: true, index: true }
+
+describe('a migration with stages', () => {
+  it('is applied to a schema that is in use, once, and to an empty database', async () => {
+    const { all, next } = await withNext(STAGES)
+    const schema = await presentSchema()
+    const { lines, ...logger } = progressLog()
+    expect(await migrate(open(), schema, { migrations: all, logger })).toEqual([next.name])
+    expect(await found(schema)).toEqual(ALL_DONE)
+    expect(lines[0]).toBe(`${next.name}: applying it`)
+    expect(lines).toContain(`${next.name}, stage 3 of 3: creating index steps_color`)
+    expect(lines.at(-1)).toBe(`${next.name}: applied`)
+    expect(await migrate(open(), schema, { migrations: all })).toEqual([])
+
+    const names = all.map(({ name }) => name)
+    expect(await migrate(open(), 'fresh', { migrations: all })).toEqual(names)
+    expect(await found('fresh')).toEqual(ALL_DONE)
+  })
+
+  it('is applied once by eight processes that start at once', async () => {
+    const { all, next } = await withNext(STAGES)
+    const schema = await presentSchema()
+    const each = Array.from({ length: 8 }, () => migrate(open(), schema, { migrations: all }))
+    expect((await Promise.all(each)).flat()).toEqual([next.name])
+    expect(await found(schema)).toEqual(ALL_DONE)
+  })
+
+  it('is applied by PGlite, which has one connection', async () => {
+    const { all, next } = await withNext(STAGES)
+    const engine = await openPglite()
+    const db = new PGlite(engine, 10_000)
+    await migrate(db, 'pawl')
+    const twice = [1, 2].map(() => migrate(db, 'pawl', { migrations: all }))
+    expect((await Promise.all(twice)).flat()).toEqual([next.name])
+    const { rows } = await engine.query(
+      `select indisvalid from pg_index where indexrelid = 'pawl.steps_color'::regclass`,
+    )
+    expect(rows).toEqual([{ indisvalid: true }])
+    await engine.close()
+  })
+
+  it('continues after the last stage that is done', async () => {
+    const schema = await presentSchema()
+    // Its first stage could not be repeated.
+    const failing = await withNext(
+      `${STAGES}-- stage: transaction\nselect 1 / 0 from pawl.migrations;`,
+    )
+    const error = await migrate(open(), schema, { migrations: failing.all }).catch((error) => error)
+    expect(error).toMatchObject({ name: 'PawlError', code: 'migration-failed' })
+    expect(error.message).toContain(`${failing.next.name}, stage 4 of 4, failed: division by zero`)
+    expect(error.hint).toContain('npx pawl migrate')
+    expect(await found(schema)).toEqual({ ...ALL_DONE, applied: false })
+
+    const mended = await withNext(`${STAGES}-- stage: transaction\nselect 1;`)
+    const { lines, ...logger } = progressLog()
+    const started = performance.now()
+    expect(await migrate(open(), schema, { migrations: mended.all, logger })).toEqual([
+      mended.next.name,
+    ])
+    expect(lines[0]).toBe(`${mended.next.name}: continuing after stage 3`)
+    // Who failed has given the lease back.
+    expect(performance.now() - started).toBeLessThan(10_000)
+    expect(await found(schema)).toEqual({ ...ALL_DONE, stages: 4 })
+  })
+})
+
+describe('a stage that waits for a lock', () => {
+  it('is tried again until the lock is free, and says what it waits for', async () => {
+    const { all, next } = await withNext(STAGES)
+    const schema = await presentSchema()
+    const reader = await openTransaction(`${schema}.steps`)
+    const { lines, ...logger } = progressLog()
+    const migrated = migrate(open(), schema, { migrations: all, logger, lockTimeoutMs: 200 })
+    const waiting = await waitFor('a second try', () => lines.find((line) => /try 2$/.test(line)))
+    expect(waiting).toContain(`stage 1 of 3: waiting for a lock on ${schema}.steps`)
+    expect(waiting).toContain(
+      `held by process ${reader.pid}, idle in transaction, in its transaction for`,
+    )
+    await reader.end()
+    expect(await migrated).toEqual([next.name])
+    expect(await found(schema)).toEqual(ALL_DONE)
+  })
+
+  it('is given up in the end: migration-blocked, which names the holder, and nothing is lost', async () => {
+    const { all, next } = await withNext(
+      STAGES.replace('alter table pawl.steps validate', 'lock table pawl.state; $&'),
+    )
+    const schema = await presentSchema()
+    const reader = await openTransaction(`${schema}.state`)
+    const options = { migrations: all, lockTimeoutMs: 200, giveUpMs: 300 }
+    const error = await migrate(open(), schema, options).catch((error) => error)
+    expect(error).toMatchObject({ name: 'PawlError', code: 'migration-blocked' })
+    expect(error.message).toContain(`${next.name}, stage 2 of 3, was blocked`)
+    expect(error.message).toContain(`process ${reader.pid}`)
+    expect(await found(schema)).toMatchObject({ stages: 1, applied: false, valid: false })
+    await reader.end()
+    expect(await migrate(open(), schema, options)).toEqual([next.name])
+    expect(await found(schema)).toEqual(ALL_DONE)
+  })
+
+  it('leaves the timeouts of the role aside, and those of the database option', async () => {
+    const { all, next } = await withNext(
+      STAGES.replace('-- stage: c', '-- stage: transaction\nselect pg_sleep(0.6);\n$&'),
+    )
+    const schema = `hasty_${++schemas}`
+    const url = await createRole(
+      `create schema ${schema} authorization ROLE;
+       alter role ROLE set statement_timeout = 500; alter role ROLE set lock_timeout = 100`,
+    )
+    const hasty = open(url)
+    await migrate(hasty, schema)
+    const reader = await openTransaction(`${schema}.state`)
+    const own = new pg.Pool({ connectionString: url })
+    pools.push(own)
+    // The build waits for the transaction that is older than it.
+    const migrated = migrate(new NodePostgres(own, 500, false), schema, { migrations: all })
+    await waitFor('the build', async () => (await found(schema)).index === false)
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+    await reader.end()
+    expect(await migrated).toEqual([next.name])
+    expect(await found(schema)).toEqual({ ...ALL_DONE, stages: 4 })
+  })
+})
+
+describe('what was given up by a signal', () => {
+  it('is cancelled in PostgreSQL, and continued by the next call at once', async () => {
+    const { all, next } = await withNext(STAGES)
+    const schema = await presentSchema()
+    const reader = await openTransaction(`${schema}.state`)
+    const interrupt = new AbortController()
+    const stopped = migrate(open(), schema, { migrations: all, signal: interrupt.signal })
+    await waitFor('the build', async () => (await found(schema)).index === false)
+    interrupt.abort(new Error('enough'))
+    await expect(stopped).rejects.toThrow('enough')
+    await waitFor('the end of the build', async () => {
+      const { rows } = await pool.query('select from pg_stat_progress_create_index')
+      return rows.length === 0
+    })
+    await reader.end()
+    expect(await found(schema)).toMatchObject({ stages: 2, index: false })
+    const started = performance.now()
+    expect(await migrate(open(), schema, { migrations: all })).toEqual([next.name])
+    expect(performance.now() - started).toBeLessThan(10_000)
+    expect(await found(schema)).toEqual(ALL_DONE)
+  })
+})
+
+it('The present migrations take one transaction in an empty database', async () => {
+  await pool.query('create schema torn')
+  const { all } = await withNext(`${STAGES}-- stage: transaction\nselect 1 / 0;`)
+  await expect(migrate(open(), 'torn', { migrations: all })).rejects.toThrow('division by zero')
+  const { rows } = await pool.query(
+    `select from pg_class where relnamespace = 'torn'::regnamespace`,
+  )
+  expect(rows).toEqual([])
+  expect((await migrate(open(), 'torn')).length).toBe((await readMigrations()).length)
+})
