@@ -1,19 +1,19 @@
 /** Creates Pawl's schema in the database, and applies the migrations that it lacks while the app runs. */
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from '../options/logger.ts'
 import type { Database, Query } from './database/database.ts'
 import { retryConflicts } from './database/retry-conflicts.ts'
 import { applyStage, GIVE_UP_MS, LOCK_TIMEOUT_MS } from './migrations/apply-stage.ts'
 import { inSchema, type Migration, readMigrations } from './migrations/migration-files.ts'
 import { LEASE_MS, LeaseLostError, MigrationLease } from './migrations/migration-lease.ts'
+import { pause } from './migrations/pause.ts'
 import { firstMissing, recordedMigrations, rejectNewer } from './migrations/schema-version.ts'
 import { applySettings } from './migrations/stage-settings.ts'
 
 /** How often to look whether another process has applied a migration, in ms. */
 const LOOK_MS = 250
 
-/** How often a message about what has not changed is repeated, in ms. */
+/** How often a message that still holds is repeated, in ms. */
 const REPEAT_MS = 30_000
 
 /** Options of {@link migrate}. */
@@ -70,7 +70,7 @@ export async function migrate(
     } else {
       const applier = recorded.find(({ version }) => version === missing.version)?.applier
       if (applier) report(`${missing.name}: waiting for ${applier}, which applies it`)
-      await sleep(LOOK_MS, undefined, { ...(signal && { signal }) })
+      await pause(LOOK_MS, signal)
     }
   }
 }
@@ -179,14 +179,13 @@ async function apply(
   }
 }
 
-/** Logs what happens, and what has not changed for a while. */
+/** Logs each message once, and again if it still comes after a while. */
 function reporter(logger: Logger | undefined, schema: string): (message: string) => void {
-  let last = ''
-  let saidAt = 0
+  const saidAt = new Map<string, number>()
   return (message) => {
-    if (message === last && performance.now() - saidAt < REPEAT_MS) return
-    last = message
-    saidAt = performance.now()
+    const now = performance.now()
+    if (now - (saidAt.get(message) ?? Number.NEGATIVE_INFINITY) < REPEAT_MS) return
+    saidAt.set(message, now)
     const log = logger?.info ? logger.info.bind(logger) : logger?.debug.bind(logger)
     log?.(message, { schema })
   }

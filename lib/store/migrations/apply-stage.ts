@@ -1,13 +1,12 @@
 /** Applies a stage of a migration, and tries again while it is blocked. */
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import { PawlError } from '../../errors/index.ts'
-import { delayAfter } from '../database/backoff.ts'
 import { classify, type Database, isConnectionError, type Session } from '../database/database.ts'
 import { runIndexStage } from './concurrent-index.ts'
 import { describeLockWait } from './lock-holders.ts'
 import { inSchema, type Migration, type Stage } from './migration-files.ts'
 import { LeaseLostError, type MigrationLease } from './migration-lease.ts'
+import { pause } from './pause.ts'
 import { applySettings } from './stage-settings.ts'
 
 /**
@@ -88,8 +87,8 @@ export async function applyStage(
       if (performance.now() >= giveUpAt) throw givenUp(place, giveUpMs, attempt, error)
       report(`waiting for ${attempt.blockedBy ?? messageOf(error)}, try ${tries}`)
     }
-    const pause = Math.min(PAUSE.maxMs, PAUSE.firstMs * 2 ** (tries - 1)) / 2
-    await pauseFor(pause + delayAfter(1, { firstMs: pause, maxMs: pause }), signal)
+    const certain = Math.min(PAUSE.maxMs, PAUSE.firstMs * 2 ** (tries - 1)) / 2
+    await pause(certain + certain * Math.random(), signal)
   }
 }
 
@@ -159,11 +158,6 @@ function watchLock(
     isWatching = false
     clearInterval(timer)
   }
-}
-
-async function pauseFor(ms: number, signal: AbortSignal): Promise<void> {
-  await sleep(ms, undefined, { signal }).catch(() => {})
-  signal.throwIfAborted()
 }
 
 /**

@@ -1,11 +1,14 @@
 /** Creates and drops indexes while the app reads and writes. */
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Database, Query, Session } from '../database/database.ts'
 import type { Stage } from './migration-files.ts'
+import { pause } from './pause.ts'
 
-/** How often the progress of a build is looked at, in ms. */
+/** How often the progress of a build is reported, in ms. */
 const LOOK_MS = 2000
+
+/** How often to look whether a build of another session has ended, in ms. */
+const BUILD_LOOK_MS = 500
 
 /** What an index stage needs of its migration. */
 export interface IndexStageContext {
@@ -65,7 +68,7 @@ async function untilNobodyBuilds(
     const progress = await buildProgress(query, schema, index)
     if (!progress) return
     report(`waiting for a build of ${index} that is under way: ${progress}`)
-    await sleep(LOOK_MS / 4, undefined, { signal })
+    await pause(BUILD_LOOK_MS, signal)
   }
 }
 

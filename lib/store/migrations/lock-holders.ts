@@ -9,7 +9,7 @@ import type { Query } from '../database/database.ts'
 export async function describeLockWait(query: Query, pid: number): Promise<string | null> {
   const [row] = await query(
     `select coalesce(l.relation::regclass::text, l.locktype), b.pid, a.application_name, a.state,
-       extract(epoch from clock_timestamp() - a.xact_start)::int4
+       to_char(a.xact_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')
      from pg_catalog.pg_locks l
      cross join lateral pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) as b (pid)
      left join pg_catalog.pg_stat_activity a on a.pid = b.pid
@@ -18,12 +18,12 @@ export async function describeLockWait(query: Query, pid: number): Promise<strin
     [pid],
   )
   if (!row) return null
-  const [lock, holder, application, state, seconds] = row
+  const [lock, holder, application, state, since] = row
   const details = [
     `process ${holder}`,
     application,
     state,
-    seconds === null ? null : `in its transaction for ${seconds} s`,
+    since && `in a transaction since ${since} UTC`,
   ]
   return `a lock on ${lock} (held by ${details.filter(Boolean).join(', ')})`
 }

@@ -1,12 +1,9 @@
-import pg from 'pg'
 import { describe, expect, it } from 'vitest'
-import { NodePostgres } from '../../../lib/store/database/node-postgres.ts'
 import { PGlite } from '../../../lib/store/database/pglite.ts'
 import { migrate } from '../../../lib/store/migrate.ts'
 import { readMigrations } from '../../../lib/store/migrations/migration-files.ts'
-import { afterEachTest } from '../../helpers/cleanup.ts'
 import { withDatabase } from '../../helpers/database.ts'
-import { progressLog, withNext } from '../../helpers/migrations.ts'
+import { progressLog, withNext, withSchemas } from '../../helpers/migrations.ts'
 import { openPglite } from '../../helpers/pglite.ts'
 import { withRoles } from '../../helpers/role.ts'
 import { waitFor } from '../../helpers/wait-for.ts'
@@ -14,40 +11,7 @@ import { waitFor } from '../../helpers/wait-for.ts'
 const database = withDatabase({ empty: true })
 const createRole = withRoles(database)
 const { pool } = database
-const pools: pg.Pool[] = []
-const clients: pg.Client[] = []
-let schemas = 0
-
-afterEachTest(async () => {
-  await Promise.all(clients.splice(0).map((client) => client.end()))
-  await Promise.all(pools.splice(0).map((own) => own.end()))
-})
-
-function open(url: string = database.url): NodePostgres {
-  const own = new pg.Pool({ connectionString: url })
-  pools.push(own)
-  return new NodePostgres(own, 10_000, false)
-}
-
-/** A schema as the present version makes it. */
-async function presentSchema(db = open()): Promise<string> {
-  const schema = `present_${++schemas}`
-  await migrate(db, schema)
-  return schema
-}
-
-/**
- * A transaction that has read a table and stays open. It keeps ALTER TABLE from that table, and lets each build of an
- * index wait, since it is older.
- */
-async function openTransaction(table: string): Promise<{ pid: number; end(): Promise<void> }> {
-  const client = new pg.Client({ connectionString: database.url })
-  clients.push(client)
-  await client.connect()
-  await client.query(`begin isolation level repeatable read; select from ${table} limit 1`)
-  const { rows } = await client.query('select pg_backend_pid() as pid')
-  return { pid: rows[0].pid, end: () => client.end() }
-}
+const { open, presentSchema, openTransaction } = withSchemas(database)
 
 const STAGES = `-- compatible from: 1
 -- stage: transaction
@@ -148,7 +112,7 @@ describe('a stage that waits for a lock', () => {
     const waiting = await waitFor('a second try', () => lines.find((line) => /try 2$/.test(line)))
     expect(waiting).toContain(`stage 1 of 3: waiting for a lock on ${schema}.steps`)
     expect(waiting).toContain(
-      `held by process ${reader.pid}, idle in transaction, in its transaction for`,
+      `held by process ${reader.pid}, idle in transaction, in a transaction since`,
     )
     await reader.end()
     expect(await migrated).toEqual([next.name])
@@ -176,18 +140,15 @@ describe('a stage that waits for a lock', () => {
     const { all, next } = await withNext(
       STAGES.replace('-- stage: c', '-- stage: transaction\nselect pg_sleep(0.6);\n$&'),
     )
-    const schema = `hasty_${++schemas}`
+    const schema = 'hasty'
     const url = await createRole(
       `create schema ${schema} authorization ROLE;
        alter role ROLE set statement_timeout = 500; alter role ROLE set lock_timeout = 100`,
     )
-    const hasty = open(url)
-    await migrate(hasty, schema)
+    await migrate(open(url), schema)
     const reader = await openTransaction(`${schema}.state`)
-    const own = new pg.Pool({ connectionString: url })
-    pools.push(own)
     // The build waits for the transaction that is older than it.
-    const migrated = migrate(new NodePostgres(own, 500, false), schema, { migrations: all })
+    const migrated = migrate(open(url, 500), schema, { migrations: all })
     await waitFor('the build', async () => (await found(schema)).index === false)
     await new Promise((resolve) => setTimeout(resolve, 1000))
     await reader.end()
