@@ -1,5 +1,6 @@
 /** The `migrate` command of the command line. */
 
+import { PawlError } from '../errors/index.ts'
 import type { Database } from '../store/database/database.ts'
 import { migrate } from '../store/migrate.ts'
 
@@ -9,8 +10,10 @@ import { migrate } from '../store/migrate.ts'
  */
 export async function migrateCommand(db: Database, schema: string): Promise<void> {
   const interrupt = new AbortController()
-  const stop = (signal: NodeJS.Signals) =>
-    interrupt.abort(new Error(`Stopped by ${signal}. \`pawl migrate\` continues where it stopped`))
+  const stop = (signal: NodeJS.Signals) => {
+    const hint = 'Run `npx pawl migrate` again: it continues where it stopped.'
+    interrupt.abort(new PawlError('stopping', `Stopped by ${signal}.`, hint))
+  }
   process.once('SIGINT', stop).once('SIGTERM', stop)
   const say = (message: string) => console.error(message)
   const logger = { debug: say, info: say, warn: say }

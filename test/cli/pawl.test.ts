@@ -1,10 +1,12 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it, vi } from 'vitest'
 import { executionId } from '../../lib/engine/execution-id.ts'
 import { bundle } from '../helpers/bundle.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { waitFor } from '../helpers/wait-for.ts'
 
 const file = fileURLToPath(new URL('../../lib/cli/pawl.ts', import.meta.url))
 
@@ -39,6 +41,31 @@ describe('pawl migrate', () => {
       `select nspname from pg_namespace where nspname in ('pawl', 'other') order by 1`,
     )
     expect(rows.map((row) => row.nspname)).toEqual(['other', 'pawl'])
+  })
+
+  it('stops at Ctrl-C, and says how to go on', async () => {
+    const locker = await database.pool.connect()
+    await locker.query(`select pg_advisory_lock(hashtext('pawl migrate stopped'))`)
+    const env = { ...process.env, DATABASE_URL: database.url }
+    const args = [await bundle(file), 'migrate', '--schema', 'stopped']
+    const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'ignore', 'pipe'] })
+    let stderr = ''
+    child.stderr.on('data', (chunk) => {
+      stderr += chunk
+    })
+    const waiting = `select from pg_locks where locktype = 'advisory' and not granted
+      and database = (select oid from pg_database where datname = current_database())`
+    const count = async () => (await database.pool.query(waiting)).rowCount
+    await waitFor('the migration', async () => (await count()) === 1)
+    child.kill('SIGINT')
+    expect(await once(child, 'exit')).toEqual([1, null])
+    expect(stderr).toBe(
+      'pawl: Stopped by SIGINT. Run `npx pawl migrate` again: it continues where it stopped.\n',
+    )
+    await waitFor('the end of its statement', async () => (await count()) === 0)
+    await locker.query(`select pg_advisory_unlock(hashtext('pawl migrate stopped'))`)
+    locker.release()
+    expect((await pawl(database.url, 'migrate', '--schema', 'stopped')).code).toBe(0)
   })
 
   it('says in a sentence what is wrong', async () => {

@@ -42,7 +42,7 @@ export interface Database {
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T>
   /**
    * Runs `work` on one connection, without a time limit: for migrations. When the signal fires, the statement that is
-   * under way is cancelled and rejects, where the database can do that.
+   * under way is cancelled, where the database can do that, and the promise rejects with the signal's reason.
    */
   session<T>(work: (session: Session) => Promise<T>, signal?: AbortSignal): Promise<T>
   /**

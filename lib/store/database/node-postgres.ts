@@ -83,9 +83,9 @@ export class NodePostgres implements Database {
     )
   }
 
-  session<T>(work: (session: Session) => Promise<T>, signal?: AbortSignal): Promise<T> {
+  async session<T>(work: (session: Session) => Promise<T>, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted()
-    return this.#connections.use(async (connection) => {
+    const run = async (connection: CheckedOut): Promise<T> => {
       const query: Query = (sql, values) =>
         this.#connections.send(connection, sql, values, Number.POSITIVE_INFINITY, signal)
       // Nothing is sent for as long as a statement runs, and nothing else would notice that the peer is gone.
@@ -100,7 +100,13 @@ export class NodePostgres implements Database {
         // Closed: its settings must not outlive the session.
         connection.giveBack(true)
       }
-    }, this.#deadline())
+    }
+    try {
+      return await this.#connections.use(run, this.#deadline())
+    } catch (error) {
+      signal?.throwIfAborted()
+      throw error
+    }
   }
 
   listen(

@@ -113,7 +113,9 @@ describe('the lease on a migration', () => {
     }).catch((error) => error)
     await waitFor('the build', async () => (await row(schema, next)).stages === 1)
     await waitFor('its statement', async () => {
-      const { rows } = await pool.query('select from pg_stat_progress_create_index')
+      const { rows } = await pool.query(
+        'select from pg_stat_progress_create_index where datname = current_database()',
+      )
       return rows.length > 0
     })
     await pool.query(
@@ -122,7 +124,9 @@ describe('the lease on a migration', () => {
     )
     await waitFor('the wait', () => lines.find((line) => line.includes('waiting for elsewhere')))
     await waitFor('the end of its statement', async () => {
-      const { rows } = await pool.query('select from pg_stat_progress_create_index')
+      const { rows } = await pool.query(
+        'select from pg_stat_progress_create_index where datname = current_database()',
+      )
       return rows.length === 0
     })
     interrupt.abort(new Error('enough'))
