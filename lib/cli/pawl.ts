@@ -86,7 +86,7 @@ const commonOptions = () => program.opts<CommonOptions>()
 
 program
   .command('migrate')
-  .description('apply missing migrations; safe to run from several processes at once')
+  .description('apply missing migrations while the app runs; safe in several processes at once')
   .action(() => runCommand(commonOptions(), migrateCommand))
 
 program

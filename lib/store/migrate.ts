@@ -91,7 +91,7 @@ async function createSchema(
     db.session(
       (session) =>
         session.transaction(async (query) => {
-          await applySettings(query, 'transaction', 0)
+          await applySettings(query, 'transaction', { lock_timeout: 0 })
           await query('select pg_advisory_xact_lock(hashtext($1))', [`pawl migrate ${schema}`])
           if ((await recordedMigrations(query, schema)).length > 0) return []
           // "create schema if not exists" needs the right to create schemas even if the schema exists. An

@@ -15,6 +15,12 @@ import { applySettings } from './stage-settings.ts'
  */
 export const LOCK_TIMEOUT_MS = 1000
 
+/**
+ * How long this process may be silent in a transaction, in ms: it may freeze, or lose the network, while it holds the
+ * lock of a table. PostgreSQL then rolls the stage back.
+ */
+const IDLE_MS = 3000
+
 /** How long a stage is tried while it is blocked, in ms. */
 export const GIVE_UP_MS = 10 * 60_000
 
@@ -41,10 +47,11 @@ export interface StageContext {
   giveUpMs: number
 }
 
-/** A try of a stage. */
-interface Try {
-  /** The lock that it waits for and who holds it, as far as that is known. */
+/** What is known of the tries of a stage. */
+interface Tries {
+  /** The lock that was last waited for, and who holds it. */
   blockedBy: string | null
+  /** Whether the last try had a connection to PostgreSQL itself. */
   isDirect: boolean
 }
 
@@ -62,30 +69,32 @@ export async function applyStage(
   const { db, signal, migration, lockTimeoutMs, giveUpMs } = context
   const place = `${migration.name}, stage ${number} of ${migration.stages.length}`
   const report = (message: string) => context.report(`${place}: ${message}`)
+  const known: Tries = { blockedBy: null, isDirect: true }
   let giveUpAt: number | undefined
   for (let tries = 1; ; tries++) {
-    const attempt: Try = { blockedBy: null, isDirect: true }
     try {
       await db.session(async (session) => {
-        attempt.isDirect = session.isDirect
+        known.isDirect = session.isDirect
         const isDone = await context.lease.isRecorded(session.query, number)
         if (isDone) return
         if (stage.kind === 'transaction') {
-          await runInTransaction(context, session, stage, number, attempt)
+          await runInTransaction(context, session, stage, number, known)
         } else {
-          await runConcurrently({ ...context, report }, session, stage, number, attempt)
+          await runConcurrently({ ...context, report }, session, stage, number, known)
         }
       }, signal)
       return
     } catch (error) {
       signal.throwIfAborted()
       if (error instanceof LeaseLostError) throw error
-      if (!isTransient(error)) throw failed(place, error, attempt)
+      if (!isTransient(error)) throw failed(place, error, known)
+      const isBlocked = classify(error) === 'blocked'
       const lockTimeout = stage.kind === 'transaction' ? lockTimeoutMs : giveUpMs
-      const waited = attempt.blockedBy && attempt.isDirect ? lockTimeout : 0
+      const waited = isBlocked && known.isDirect ? lockTimeout : 0
       giveUpAt ??= performance.now() + giveUpMs - waited
-      if (performance.now() >= giveUpAt) throw givenUp(place, giveUpMs, attempt, error)
-      report(`waiting for ${attempt.blockedBy ?? messageOf(error)}, try ${tries}`)
+      if (performance.now() >= giveUpAt) throw givenUp(place, giveUpMs, known, error)
+      const cause = isBlocked && known.blockedBy
+      report(`${cause ? `waiting for ${cause}` : messageOf(error)}, try ${tries}`)
     }
     const certain = Math.min(PAUSE.maxMs, PAUSE.firstMs * 2 ** (tries - 1)) / 2
     await pause(certain + certain * Math.random(), signal)
@@ -98,12 +107,15 @@ async function runInTransaction(
   session: Session,
   stage: Stage,
   number: number,
-  attempt: Try,
+  known: Tries,
 ): Promise<void> {
   await session.transaction(async (query) => {
-    const pid = await applySettings(query, 'transaction', lockTimeoutMs)
+    const pid = await applySettings(query, 'transaction', {
+      lock_timeout: lockTimeoutMs,
+      idle_in_transaction_session_timeout: IDLE_MS,
+    })
     const stopWatching = watchLock(db, pid, lockTimeoutMs / 2, (wait) => {
-      attempt.blockedBy = wait
+      known.blockedBy = wait
     })
     try {
       await query(inSchema(stage.sql, schema))
@@ -120,16 +132,16 @@ async function runConcurrently(
   session: Session,
   stage: Extract<Stage, { kind: 'concurrently' }>,
   number: number,
-  attempt: Try,
+  known: Tries,
 ): Promise<void> {
   const { db, schema, lease, giveUpMs, report } = context
   const { query, isDirect } = session
   // Through a pooler, the settings would reach other statements and clients, and perhaps not this one.
-  if (isDirect) await applySettings(query, 'session', giveUpMs)
+  if (isDirect) await applySettings(query, 'session', { lock_timeout: giveUpMs })
   const [row] = await query('select pg_catalog.pg_backend_pid()')
   const stopWatching = watchLock(db, row?.[0] as number, LOCK_LOOK_MS, (wait) => {
-    attempt.blockedBy = wait
-    if (wait) report(`waiting for ${wait}`)
+    known.blockedBy = wait
+    report(`waiting for ${wait}`)
   })
   try {
     await runIndexStage(context, session, { ...stage, sql: inSchema(stage.sql, schema) })
@@ -139,18 +151,18 @@ async function runConcurrently(
   await lease.record(query, number)
 }
 
-/** Looks, as often as given, whether a backend waits for a lock. */
+/** Looks, as often as given, which lock a backend waits for. */
 function watchLock(
   db: Database,
   pid: number,
   everyMs: number,
-  onLook: (wait: string | null) => void,
+  onWait: (wait: string) => void,
 ): () => void {
   let isWatching = true
   const timer = setInterval(() => {
     // Only for people: a look that fails is made again.
     describeLockWait(db.urgent, pid).then(
-      (wait) => isWatching && onLook(wait),
+      (wait) => wait && isWatching && onWait(wait),
       () => {},
     )
   }, everyMs)
@@ -168,18 +180,18 @@ function isTransient(error: unknown): boolean {
   const failure = classify(error)
   if (failure !== 'unavailable') return failure === 'blocked' || failure === 'conflict'
   const { code } = error as { code?: unknown }
-  return isConnectionError(error) || code === TOO_MANY_CONNECTIONS || code === STARTING_UP
+  return isConnectionError(error) || TRANSIENT.includes(code)
 }
 
-const TOO_MANY_CONNECTIONS = '53300'
-const STARTING_UP = '57P03'
+/** too_many_connections, cannot_connect_now, idle_in_transaction_session_timeout, and read-only after a failover. */
+const TRANSIENT: unknown[] = ['53300', '57P03', '25P03', '25006']
 const QUERY_CANCELED = '57014'
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
-function failed(place: string, error: unknown, { isDirect }: Try): PawlError {
+function failed(place: string, error: unknown, { isDirect }: Tries): PawlError {
   const isTimeout = !isDirect && (error as { code?: unknown }).code === QUERY_CANCELED
   return new PawlError(
     'migration-failed',
@@ -191,7 +203,7 @@ function failed(place: string, error: unknown, { isDirect }: Try): PawlError {
   )
 }
 
-function givenUp(place: string, giveUpMs: number, { blockedBy }: Try, error: unknown): PawlError {
+function givenUp(place: string, giveUpMs: number, { blockedBy }: Tries, error: unknown): PawlError {
   const cause = blockedBy ? `it waited for ${blockedBy}` : messageOf(error)
   return new PawlError(
     'migration-blocked',

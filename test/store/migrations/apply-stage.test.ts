@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest'
+import type { Database, Session } from '../../../lib/store/database/database.ts'
 import { PGlite } from '../../../lib/store/database/pglite.ts'
 import { migrate } from '../../../lib/store/migrate.ts'
 import { readMigrations } from '../../../lib/store/migrations/migration-files.ts'
 import { withDatabase } from '../../helpers/database.ts'
+import { door } from '../../helpers/door.ts'
 import { progressLog, withNext, withSchemas } from '../../helpers/migrations.ts'
 import { openPglite } from '../../helpers/pglite.ts'
 import { withRoles } from '../../helpers/role.ts'
@@ -108,8 +110,11 @@ describe('a stage that waits for a lock', () => {
     const schema = await presentSchema()
     const reader = await openTransaction(`${schema}.steps`)
     const { lines, ...logger } = progressLog()
-    const migrated = migrate(open(), schema, { migrations: all, logger, lockTimeoutMs: 200 })
-    const waiting = await waitFor('a second try', () => lines.find((line) => /try 2$/.test(line)))
+    const migrated = migrate(open(), schema, { migrations: all, logger })
+    await waitFor('a second try', () => lines.find((line) => /try 2$/.test(line)))
+    const waiting = await waitFor('the holder', () =>
+      lines.find((line) => line.includes('held by')),
+    )
     expect(waiting).toContain(`stage 1 of 3: waiting for a lock on ${schema}.steps`)
     expect(waiting).toContain(
       `held by process ${reader.pid}, idle in transaction, in a transaction since`,
@@ -125,7 +130,7 @@ describe('a stage that waits for a lock', () => {
     )
     const schema = await presentSchema()
     const reader = await openTransaction(`${schema}.state`)
-    const options = { migrations: all, lockTimeoutMs: 200, giveUpMs: 300 }
+    const options = { migrations: all, giveUpMs: 2500 }
     const error = await migrate(open(), schema, options).catch((error) => error)
     expect(error).toMatchObject({ name: 'PawlError', code: 'migration-blocked' })
     expect(error.message).toContain(`${next.name}, stage 2 of 3, was blocked`)
@@ -158,6 +163,44 @@ describe('a stage that waits for a lock', () => {
     // In one try.
     expect(lines.join('\n')).not.toMatch(/try \d|dropping/)
   })
+})
+
+it('A process that freezes while it holds the lock of a table keeps it for seconds, and goes on later', async () => {
+  const { all, next } = await withNext(STAGES)
+  const schema = await presentSchema()
+  const real = open()
+  const freeze = door()
+  let frozen = false
+  const freezing: Database = Object.assign(Object.create(real), {
+    session: (work: (session: Session) => Promise<unknown>, signal?: AbortSignal) =>
+      real.session(
+        (session) =>
+          work({
+            ...session,
+            transaction: (inside) =>
+              session.transaction((query) =>
+                inside(async (sql, values) => {
+                  const rows = await query(sql, values)
+                  if (sql.includes('add column') && !frozen) {
+                    frozen = true
+                    await freeze.pass()
+                  }
+                  return rows
+                }),
+              ),
+          }),
+        signal,
+      ),
+  })
+  const migrated = migrate(freezing, schema, { migrations: all })
+  await freeze.reached
+  const begun = performance.now()
+  await pool.query(`select from ${schema}.steps limit 1`)
+  expect(performance.now() - begun).toBeGreaterThan(1000)
+  expect(await found(schema)).toMatchObject({ stages: 0, column: false })
+  freeze.open()
+  expect(await migrated).toEqual([next.name])
+  expect(await found(schema)).toEqual(ALL_DONE)
 })
 
 describe('what was given up by a signal', () => {
