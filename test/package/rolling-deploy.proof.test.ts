@@ -131,6 +131,11 @@ it('Two packed versions run side by side while the new one migrates, is killed a
   // A transaction that reads the table keeps the first stage waiting.
   const reader = await database.pool.connect()
   await reader.query('begin; select from pawl.executions limit 1')
+  const hasty = command('new', 'migrate', '--lock-timeout', '500ms', '--give-up-after', '2s')
+  expect(await hasty.exited).toEqual([1, null])
+  expect(hasty.output).toMatch(
+    /stage 1 of 3, was blocked for 2 s: it waited for a lock on pawl.exec/,
+  )
   const blocked = command('new', 'migrate')
   await waitFor('tries', () => blocked.output.includes('try 2'))
   expect(blocked.output).toMatch(/stage 1 of 3: waiting for a lock on pawl.executions \(held by/)

@@ -85,6 +85,8 @@ export class NodePostgres implements Database {
 
   async session<T>(work: (session: Session) => Promise<T>, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted()
+    const deadline = this.#deadline()
+    let begun = false
     const run = async (connection: CheckedOut): Promise<T> => {
       const query: Query = (sql, values) =>
         this.#connections.send(connection, sql, values, Number.POSITIVE_INFINITY, signal)
@@ -94,6 +96,7 @@ export class NodePostgres implements Database {
         const [row] = await query('select pg_catalog.pg_backend_pid()')
         // A pooler answers for its backends with a process id of its own.
         const isDirect = (connection.client as { processID?: unknown }).processID === row?.[0]
+        begun = true
         const transaction: Session['transaction'] = (work) => inTransaction(query, work)
         return await work({ query, transaction, isDirect })
       } finally {
@@ -102,7 +105,11 @@ export class NodePostgres implements Database {
       }
     }
     try {
-      return await this.#connections.use(run, this.#deadline())
+      return await resend(
+        () => this.#connections.use(run, deadline),
+        deadline,
+        (sent) => !begun && sent < SENDS,
+      )
     } catch (error) {
       signal?.throwIfAborted()
       throw error
