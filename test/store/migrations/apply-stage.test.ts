@@ -165,6 +165,29 @@ describe('a stage that waits for a lock', () => {
   })
 })
 
+it('A stage whose commit was not answered is not repeated', async () => {
+  const { all, next } = await withNext(STAGES)
+  const schema = await presentSchema()
+  const real = open()
+  let isLost = false
+  const losing: Database = Object.assign(Object.create(real), {
+    session: (work: (session: Session) => Promise<unknown>, signal?: AbortSignal) =>
+      real.session((session) => {
+        const transaction: Session['transaction'] = async (inside) => {
+          const result = await session.transaction(inside)
+          if (isLost) return result
+          isLost = true
+          throw new Error('Connection terminated unexpectedly')
+        }
+        return work({ ...session, transaction })
+      }, signal),
+  })
+  const { lines, ...logger } = progressLog()
+  expect(await migrate(losing, schema, { migrations: all, logger })).toEqual([next.name])
+  expect(lines[1]).toMatch(/stage 1 of 3: Connection terminated unexpectedly, try 1$/)
+  expect(await found(schema)).toEqual(ALL_DONE)
+})
+
 it('A process that freezes while it holds the lock of a table keeps it for seconds, and goes on later', async () => {
   const { all, next } = await withNext(STAGES)
   const schema = await presentSchema()

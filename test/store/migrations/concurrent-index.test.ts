@@ -59,6 +59,23 @@ it('A build of a process that died, which PostgreSQL still runs, is waited for a
   expect(await index(schema)).toEqual({ id, valid: true })
 })
 
+it('A build whose connection breaks is repeated', async () => {
+  const { all, next } = await withNext(INDEX)
+  const schema = await presentSchema()
+  const reader = await openTransaction(`${schema}.steps`)
+  const { lines, ...logger } = progressLog()
+  const migrated = migrate(open(), schema, { migrations: all, logger })
+  const { id } = await waitFor('the build', () => index(schema))
+  await pool.query(
+    'select pg_terminate_backend(pid) from pg_stat_progress_create_index where index_relid = $1',
+    [id],
+  )
+  await waitFor('another try', () => lines.find((line) => line.endsWith('try 1')))
+  await reader.end()
+  expect(await migrated).toEqual([next.name])
+  expect(await index(schema)).toMatchObject({ valid: true })
+})
+
 it('An index is dropped', async () => {
   const schema = await presentSchema()
   await pool.query(`create index state_value on ${schema}.state (value)`)
