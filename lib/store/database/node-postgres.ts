@@ -88,20 +88,25 @@ export class NodePostgres implements Database {
     const deadline = this.#deadline()
     let begun = false
     const run = async (connection: CheckedOut): Promise<T> => {
-      const query: Query = (sql, values) =>
+      const send: Query = (sql, values) =>
         this.#connections.send(connection, sql, values, Number.POSITIVE_INFINITY, signal)
+      let mayBeChanged = false
+      const query: Query = (sql, values) => {
+        mayBeChanged = true
+        return send(sql, values)
+      }
       // Nothing is sent for as long as a statement runs, and nothing else would notice that the peer is gone.
       keepAlive(connection.client, KEEP_ALIVE_MS)
       try {
-        const [row] = await query('select pg_catalog.pg_backend_pid()')
+        const [row] = await send('select pg_catalog.pg_backend_pid()')
         // A pooler answers for its backends with a process id of its own.
         const isDirect = (connection.client as { processID?: unknown }).processID === row?.[0]
         begun = true
-        const transaction: Session['transaction'] = (work) => inTransaction(query, work)
+        const transaction: Session['transaction'] = (work) => inTransaction(send, work)
         return await work({ query, transaction, isDirect })
       } finally {
-        // Closed: its settings must not outlive the session.
-        connection.giveBack(true)
+        // Closed: settings that are changed outside a transaction must not outlive the session.
+        if (mayBeChanged) connection.giveBack(true)
       }
     }
     try {

@@ -35,8 +35,15 @@ const CREATE_INDEX =
   /^create\s+(?:unique\s+)?index\s+concurrently\s+if\s+not\s+exists\s+(\w+)\s+on\s+pawl\.\w+[^;]*;?$/i
 const DROP_INDEX = /^drop\s+index\s+concurrently\s+if\s+exists\s+pawl\.(\w+)\s*;?$/i
 
-/** Reads all migrations, in the order of their versions. */
-export async function readMigrations(): Promise<Migration[]> {
+let known: readonly Migration[] | undefined
+
+/** All migrations, in the order of their versions. The files are read once. */
+export async function readMigrations(): Promise<readonly Migration[]> {
+  known ??= await readFiles()
+  return known
+}
+
+async function readFiles(): Promise<Migration[]> {
   const names = (await readdir(MIGRATIONS)).filter((name) => /^\d{3}_.*\.sql$/.test(name)).sort()
   return Promise.all(
     names.map(async (name) =>
