@@ -136,13 +136,19 @@ async function runConcurrently(
 ): Promise<void> {
   const { db, schema, lease, giveUpMs, report } = context
   const { query, isDirect } = session
-  // Through a pooler, the settings would reach other statements and clients, and perhaps not this one.
-  if (isDirect) await applySettings(query, 'session', { lock_timeout: giveUpMs })
-  const [row] = await query('select pg_catalog.pg_backend_pid()')
-  const stopWatching = watchLock(db, row?.[0] as number, LOCK_LOOK_MS, (wait) => {
-    known.blockedBy = wait
-    report(`waiting for ${wait}`)
-  })
+  // Through a pooler, the settings would reach other statements and clients, and perhaps not this one; and the process
+  // id would be that of another backend.
+  const stopWatching = isDirect
+    ? watchLock(
+        db,
+        await applySettings(query, 'session', { lock_timeout: giveUpMs }),
+        LOCK_LOOK_MS,
+        (wait) => {
+          known.blockedBy = wait
+          report(`waiting for ${wait}`)
+        },
+      )
+    : () => {}
   try {
     await runIndexStage(context, session, { ...stage, sql: inSchema(stage.sql, schema) })
   } finally {
@@ -204,11 +210,13 @@ function failed(place: string, error: unknown, { isDirect }: Tries): PawlError {
 }
 
 function givenUp(place: string, giveUpMs: number, { blockedBy }: Tries, error: unknown): PawlError {
-  const cause = blockedBy ? `it waited for ${blockedBy}` : messageOf(error)
+  const isLock = classify(error) === 'blocked'
+  const cause = isLock && blockedBy ? `it waited for ${blockedBy}` : messageOf(error)
+  const task = isLock ? 'End the transaction that holds the lock' : 'Correct the cause'
   return new PawlError(
     'migration-blocked',
     `${place}, was blocked for ${Math.round(giveUpMs / 1000)} s: ${cause}.`,
-    'End the transaction that holds the lock, then run `npx pawl migrate`: it continues with this stage.',
+    `${task}, then run \`npx pawl migrate\`: it continues with this stage.`,
     error,
   )
 }

@@ -34,16 +34,32 @@ export async function runIndexStage(
   session: Session,
   stage: IndexStage,
 ): Promise<void> {
-  const { schema, db, signal, report } = context
+  const { schema, report } = context
   const { index, action, sql } = stage
-  if (action === 'create') {
+  if (action === 'drop') {
+    report(`dropping index ${index}`)
+    await session.query(sql)
+    return
+  }
+  // Until it is valid: of two sessions that create it, one does nothing, and the build of the other may fail.
+  for (;;) {
     await untilNobodyBuilds(context, session.query, index)
-    if ((await stateOf(session.query, schema, index)) === 'invalid') {
+    const state = await stateOf(session.query, schema, index)
+    if (state === 'valid') return
+    if (state === 'invalid') {
       report(`dropping ${index}, which a failed build has left`)
       await session.query(`drop index concurrently if exists "${schema}"."${index}"`)
     }
+    await build(context, session, stage)
   }
-  report(`${action === 'create' ? 'creating' : 'dropping'} index ${index}`)
+}
+
+async function build(
+  { db, schema, signal, report }: IndexStageContext,
+  session: Session,
+  { index, sql }: IndexStage,
+): Promise<void> {
+  report(`creating index ${index}`)
   const watch = setInterval(() => {
     // Only for people: a look that fails is made again.
     buildProgress(db.urgent, schema, index).then(

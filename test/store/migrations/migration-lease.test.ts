@@ -30,14 +30,14 @@ describe('the lease on a migration', () => {
     const { all, next } = await withNext(STAGES)
     const schema = await presentSchema()
     const reader = await openTransaction(`${schema}.steps`)
-    const options = { migrations: all, leaseMs: 300 }
+    const options = { migrations: all, leaseMs: 1500 }
     const first = migrate(open(), schema, options)
     await waitFor('the build', async () => (await row(schema, next)).stages === 1)
     const { owner } = await row(schema, next)
     const { lines, ...logger } = progressLog()
     const second = migrate(open(), schema, { ...options, logger })
-    // Five leases without a renewal.
-    await new Promise((resolve) => setTimeout(resolve, 1500))
+    // Two leases and a half without a renewal.
+    await new Promise((resolve) => setTimeout(resolve, 4000))
     expect(await row(schema, next)).toMatchObject({ owner, stages: 1 })
     expect(lines).toEqual([expect.stringMatching(/waiting for .+, process \d+, which applies it$/)])
     await reader.end()
@@ -47,7 +47,7 @@ describe('the lease on a migration', () => {
   it('is taken over when its holder has died, after the stages that are done', async () => {
     const { all, next } = await withNext(STAGES)
     const schema = await presentSchema()
-    const dead = await MigrationLease.take(open(), schema, next, 1000)
+    const dead = await MigrationLease.take(open(), schema, next, 3000)
     await open().session(async ({ transaction }) =>
       transaction(async (query) => {
         await query(`alter table ${schema}.state add column color text`)
