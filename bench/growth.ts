@@ -11,6 +11,7 @@ import { executionId } from '../lib/engine/execution-id.ts'
 import { Pawl } from '../lib/index.ts'
 import { NodePostgres } from '../lib/store/database/node-postgres.ts'
 import { Retention } from '../lib/store/retention.ts'
+import type { WorkflowService } from '../lib/workflow/workflow-service.ts'
 import { databaseUrl, startPostgres } from '../test/helpers/postgres.ts'
 
 const { values } = parseArgs({
@@ -69,7 +70,8 @@ async function measure(): Promise<Costs> {
     )
   }
   const { pawl, noop, queued } = await openPawl()
-  const { wakeups } = pawl.workflows.dependencies
+  const { workflows } = pawl as unknown as { workflows: WorkflowService }
+  const { wakeups } = workflows.dependencies
   const logger = { debug() {}, warn: console.error }
   const db = new NodePostgres(pool, 60_000, false)
   const retention = new Retention(db, 'pawl', 86_400_000, logger)

@@ -26,7 +26,8 @@ import type { TransactionHost } from './store/database/transaction-host.ts'
 import { ExecutionReader } from './store/execution-reader.ts'
 import { ExecutionStore, WORK_DUE } from './store/execution-store.ts'
 import { Heartbeat } from './store/heartbeat.ts'
-import { checkSchema, migrate } from './store/migrate.ts'
+import { migrate } from './store/migrate.ts'
+import { checkSchema } from './store/migrations/schema-version.ts'
 import { Retention } from './store/retention.ts'
 import { StepStore } from './store/step-store.ts'
 import { type LeasedExecution, WakeupStore } from './store/wakeup-store.ts'
@@ -80,7 +81,8 @@ export class Pawl extends WorkflowApi implements PawlLike {
   /**
    * Checks (or, with `migrate: true`, applies) the schema, registers this process and starts its
    * heartbeat.
-   * @throws PawlError `schema-missing`, `schema-outdated`, `schema-newer`, `store-unavailable`
+   * @throws PawlError `schema-missing`, `schema-outdated`, `schema-newer`, `migration-blocked`, `migration-failed`,
+   * `store-unavailable`
    */
   async start(): Promise<void> {
     if (this.#state === 'started') return
@@ -97,10 +99,7 @@ export class Pawl extends WorkflowApi implements PawlLike {
     const timeoutMs = this.#options.processTimeout
     const heartbeat = new Heartbeat(db, schema, { id, instance, version, timeoutMs }, logger)
     try {
-      if (this.#options.migrate) {
-        const applied = await migrate(db, schema)
-        if (applied.length > 0) logger.debug('migrated', { schema, applied })
-      }
+      if (this.#options.migrate) await migrate(db, schema, { logger })
       await checkSchema(db, schema)
       await heartbeat.start()
     } catch (error) {

@@ -5,7 +5,7 @@ import { PawlError } from '../errors/index.ts'
 import type { Database, Row } from '../store/database/database.ts'
 import { PgArray } from '../store/database/pg-array.ts'
 import { WORK_DUE } from '../store/execution-store.ts'
-import { checkSchema } from '../store/migrate.ts'
+import { checkSchema } from '../store/migrations/schema-version.ts'
 import { executionStatements } from '../store/sql/execution-statements.ts'
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/

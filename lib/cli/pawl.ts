@@ -4,13 +4,13 @@
 import { readFileSync } from 'node:fs'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { PawlError } from '../errors/index.ts'
-import { parseOptions } from '../options/parse-options.ts'
+import { parseOptions, positiveDuration } from '../options/parse-options.ts'
 import { pawlOptions } from '../pawl-options.ts'
 import type { Database } from '../store/database/database.ts'
 import { openDatabase } from '../store/database/open-database.ts'
 import { type ListOptions, listCommand, releaseCommand, showCommand } from './execution-commands.ts'
 import { loadPawl } from './load-pawl.ts'
-import { migrateCommand } from './migrate-command.ts'
+import { type MigrateCommandOptions, migrateCommand } from './migrate-command.ts'
 import { workCommand } from './work-command.ts'
 import { cancelCommand, type StorageOptions, signalCommand } from './workflow-commands.ts'
 
@@ -86,8 +86,20 @@ const commonOptions = () => program.opts<CommonOptions>()
 
 program
   .command('migrate')
-  .description('apply missing migrations; safe to run from several processes at once')
-  .action(() => runCommand(commonOptions(), migrateCommand))
+  .description('apply missing migrations while the app runs; safe in several processes at once')
+  .option(
+    '--lock-timeout <duration>',
+    'how long a try waits for the lock of a table, while the app waits behind it (default: 1s)',
+    parseDuration,
+  )
+  .option(
+    '--give-up-after <duration>',
+    'how long a stage is tried while it is blocked (default: 10 minutes)',
+    parseDuration,
+  )
+  .action((options: MigrateCommandOptions) =>
+    runCommand(commonOptions(), (db, schema) => migrateCommand(db, schema, options)),
+  )
 
 program
   .command('work <module>')
@@ -168,6 +180,12 @@ program
 
 function schemaOf(): string {
   return commonOptions().schema
+}
+
+function parseDuration(text: string): number {
+  const { success, data } = positiveDuration.safeParse(text)
+  if (success) return data
+  throw new InvalidArgumentError('Give a duration, such as 500ms or 10 minutes.')
 }
 
 function parseCount(text: string): number {

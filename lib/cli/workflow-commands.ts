@@ -8,7 +8,7 @@ import { ChangeListener } from '../store/change-listener.ts'
 import type { Database } from '../store/database/database.ts'
 import { ExecutionReader } from '../store/execution-reader.ts'
 import { ExecutionStore } from '../store/execution-store.ts'
-import { checkSchema } from '../store/migrate.ts'
+import { checkSchema } from '../store/migrations/schema-version.ts'
 import { WorkflowStore } from '../store/workflow-store.ts'
 import { ExecutionControl } from '../workflow/execution-control.ts'
 

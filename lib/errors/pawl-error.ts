@@ -14,6 +14,8 @@ export type PawlErrorCode =
   | 'invalid-option'
   | 'key-reused'
   | 'limit-exceeded'
+  | 'migration-blocked'
+  | 'migration-failed'
   | 'no-execution'
   | 'no-state'
   | 'no-transaction'

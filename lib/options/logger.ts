@@ -8,13 +8,16 @@ import { debuglog } from 'node:util'
  */
 export interface Logger {
   debug(message: string, fields?: Record<string, unknown>): void
+  /** For what a person waits for: the progress of a migration. Without it, that goes to `debug`. */
+  info?(message: string, fields?: Record<string, unknown>): void
   warn(message: string, fields?: Record<string, unknown>): void
 }
 
 const debug = debuglog('pawl')
 
-/** Logs warnings to the console, and debug messages to stderr if `NODE_DEBUG=pawl` is set. */
+/** Logs warnings and progress to the console, and debug messages to stderr if `NODE_DEBUG=pawl` is set. */
 export const defaultLogger: Logger = {
   debug: (message, fields) => debug('%s %o', message, fields ?? {}),
+  info: (message, fields) => console.info(`pawl: ${message}`, fields ?? {}),
   warn: (message, fields) => console.warn(`pawl: ${message}`, fields ?? {}),
 }

@@ -1,6 +1,6 @@
 /** A database for Pawl in a simulated process: kills the process before or after a chosen statement. */
 
-import type { Database, Query, Row } from '../store/database/database.ts'
+import type { Database, Query, Row, Session } from '../store/database/database.ts'
 import type { TransactionHost } from '../store/database/transaction-host.ts'
 import type { Outcome } from '../store/execution-store.ts'
 import { processStatements } from '../store/sql/process-statements.ts'
@@ -89,6 +89,12 @@ export class CrashingDatabase implements Database {
     return this.#killSwitch.isKilled
       ? neverSettles()
       : this.#killSwitch.untilKilled(this.#db.transaction(work))
+  }
+
+  session<T>(work: (session: Session) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    return this.#killSwitch.isKilled
+      ? neverSettles()
+      : this.#killSwitch.untilKilled(this.#db.session(work, signal))
   }
 
   async listen(

@@ -1,7 +1,10 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { describe, expect, it, vi } from 'vitest'
 import { executionId } from '../../lib/engine/execution-id.ts'
 import { withDatabase } from '../helpers/database.ts'
-import { runHere, runProcess } from './run-command.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+import { commandFile, runHere, runProcess } from './run-command.ts'
 
 /** Runs the command; never rejects. */
 const pawl = (url: string, ...args: string[]) => runHere(args, { DATABASE_URL: url })
@@ -26,6 +29,31 @@ describe('pawl migrate', () => {
     expect(rows.map((row) => row.nspname)).toEqual(['other', 'pawl'])
   })
 
+  it('stops at Ctrl-C, and says how to go on', async () => {
+    const locker = await database.pool.connect()
+    await locker.query(`select pg_advisory_lock(hashtext('pawl migrate stopped'))`)
+    const env = { ...process.env, DATABASE_URL: database.url }
+    const args = [await commandFile(), 'migrate', '--schema', 'stopped']
+    const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'ignore', 'pipe'] })
+    let stderr = ''
+    child.stderr.on('data', (chunk) => {
+      stderr += chunk
+    })
+    const waiting = `select from pg_locks where locktype = 'advisory' and not granted
+      and database = (select oid from pg_database where datname = current_database())`
+    const count = async () => (await database.pool.query(waiting)).rowCount
+    await waitFor('the migration', async () => (await count()) === 1)
+    child.kill('SIGINT')
+    expect(await once(child, 'exit')).toEqual([1, null])
+    expect(stderr).toBe(
+      'pawl: Stopped by SIGINT. Run `npx pawl migrate` again: it continues where it stopped.\n',
+    )
+    await waitFor('the end of its statement', async () => (await count()) === 0)
+    await locker.query(`select pg_advisory_unlock(hashtext('pawl migrate stopped'))`)
+    locker.release()
+    expect((await pawl(database.url, 'migrate', '--schema', 'stopped')).code).toBe(0)
+  })
+
   it('says in a sentence what is wrong', async () => {
     const noDatabase = await runHere(['migrate'], { DATABASE_URL: undefined })
     expect(noDatabase.code).toBe(1)
@@ -36,6 +64,11 @@ describe('pawl migrate', () => {
     const badSchema = await pawl(database.url, 'migrate', '--schema', 'a"b')
     expect(badSchema.code).toBe(1)
     expect(badSchema.stderr).toMatch(/Option "schema"/)
+    const badDuration = await runProcess(['migrate', '--lock-timeout', 'soon'], {
+      DATABASE_URL: database.url,
+    })
+    expect(badDuration.code).toBe(1)
+    expect(badDuration.stderr).toMatch(/--lock-timeout.*Give a duration, such as 500ms/)
     const unknown = await runProcess(['migrat'], { DATABASE_URL: database.url })
     expect(unknown.code).toBe(1)
     expect(unknown.stderr).toMatch(/Did you mean migrate\?/)

@@ -17,11 +17,14 @@ const FILE = fileURLToPath(new URL('../../lib/cli/pawl.ts', import.meta.url))
 /** Environment variables; undefined removes one. */
 type Environment = Record<string, string | undefined>
 
+/** The program, which Node runs as it is. */
+export const commandFile = () => bundle(FILE)
+
 /** Runs the command as a shell does, in a process of its own, to its end. Never rejects. */
 export async function runProcess(args: string[], env: Environment): Promise<CommandResult> {
   const all: NodeJS.ProcessEnv = { ...process.env, ...env }
   for (const name of Object.keys(env)) if (env[name] === undefined) delete all[name]
-  const command = [await bundle(FILE), ...args]
+  const command = [await commandFile(), ...args]
   try {
     const { stdout, stderr } = await promisify(execFile)(process.execPath, command, { env: all })
     return { code: 0, stdout, stderr }

@@ -13,6 +13,7 @@ import { migrate } from '../../lib/store/migrate.ts'
 import { silent, startApp } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
 import { freePort } from '../helpers/free-port.ts'
+import { withNext } from '../helpers/migrations.ts'
 import { freshKey, request } from '../helpers/request.ts'
 import { skipped } from '../helpers/skipped.ts'
 import { claimNew, claimOf, storeOver } from '../helpers/store.ts'
@@ -26,6 +27,7 @@ const missing = existsSync(PGBOUNCER)
 
 describe.skipIf(skipped('PgBouncer', missing))('through PgBouncer in transaction mode', () => {
   const database = withDatabase({ empty: true })
+  const hasty = withDatabase({ empty: true })
   let bouncer: ChildProcess
   let directory: string
   let url: string
@@ -79,8 +81,20 @@ ${process.getuid?.() === 0 ? 'user = nobody' : ''}
     const applied = await Promise.all(
       pools.map((pool) => migrate(new NodePostgres(pool, 10_000, false), 'pawl')),
     )
-    await Promise.all(pools.map((pool) => pool.end()))
     expect(applied.flat().toSorted()).toEqual(readdirSync('migrations').toSorted())
+    // And one more, stage by stage.
+    const { all, next } = await withNext(`-- compatible from: 1
+-- stage: transaction
+alter table pawl.steps add column color text;
+-- stage: concurrently
+create index concurrently if not exists steps_color on pawl.steps (color);`)
+    const more = await Promise.all(
+      pools.map((pool) =>
+        migrate(new NodePostgres(pool, 10_000, false), 'pawl', { migrations: all }),
+      ),
+    )
+    expect(more.flat()).toEqual([next.name])
+    await Promise.all(pools.map((pool) => pool.end()))
 
     const runs: string[] = []
     const start = () =>
@@ -104,6 +118,41 @@ ${process.getuid?.() === 0 ? 'user = nobody' : ''}
       expect(answer.size).toBe(1)
       expect([...answer][0]).toMatch(/^201 /)
     }
+  })
+
+  it('does not change the settings of its sessions for an index, and says why one is refused', async () => {
+    const { all, next } = await withNext(
+      '-- stage: concurrently\ncreate index concurrently if not exists state_value on pawl.state (value);',
+    )
+    const through = new URL(url)
+    through.pathname = new URL(hasty.url).pathname
+    const pool = new pg.Pool({ connectionString: through.href })
+    const db = new NodePostgres(pool, 10_000, false)
+    await migrate(db, 'pawl')
+    await hasty.pool.query(`do $$ begin
+      execute format('alter database %I set statement_timeout = 700', current_database());
+    end $$`)
+    // For the sessions that PgBouncer opens from now on.
+    await hasty.pool.query(`select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = current_database() and pid <> pg_backend_pid()`)
+    const reader = await hasty.pool.connect()
+    await reader.query('begin isolation level repeatable read; select from pawl.steps')
+    const error = await migrate(db, 'pawl', { migrations: all }).catch((error) => error)
+    expect(error).toMatchObject({ code: 'migration-failed' })
+    expect(error.message).toContain('statement timeout')
+    expect(error.hint).toContain('A pooler is in between')
+    for (let n = 0; n < 20; n++) {
+      expect(await db.query(`select current_setting('statement_timeout')`)).toEqual([['700ms']])
+    }
+    const direct = new pg.Pool({ connectionString: hasty.url })
+    const migrated = migrate(new NodePostgres(direct, 10_000, false), 'pawl', { migrations: all })
+    await new Promise((resolve) => setTimeout(resolve, 1500))
+    await reader.query('commit')
+    reader.release()
+    expect(await migrated).toEqual([next.name])
+    await direct.end()
+    await db.close()
+    await pool.end()
   })
 
   it('cancels a statement that takes too long, and knows when it has ended', async () => {

@@ -71,6 +71,7 @@ export async function startProcess(
     connections: postgres.connections,
     host: postgres.host,
     transaction: (work) => postgres.transaction(work),
+    session: (...args) => postgres.session(...args),
     listen: (...args) => postgres.listen(...args),
     close: async () => {},
   }

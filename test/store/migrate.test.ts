@@ -141,7 +141,10 @@ describe('the schema that a process finds', () => {
     async (migrating) => {
       const schema = `newer_${migrating}`
       await migrate(open(), schema)
-      await pool.query(`insert into ${schema}.migrations values (999, '999_future.sql')`)
+      await pool.query(
+        `insert into ${schema}.migrations (version, name, compatible_from, stages)
+         values (999, '999_future.sql', 999, 0)`,
+      )
       const error = await refusal(schema, { migrate: migrating })
       expect(error).toMatchObject({ code: 'schema-newer' })
       expect(error.hint).toContain('Upgrade pawl')

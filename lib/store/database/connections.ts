@@ -131,6 +131,7 @@ export class Connections {
   /**
    * Sends a statement.
    * @param deadline when the statement is cancelled, by performance.now()
+   * @param signal cancels the statement before
    * @throws StatementError at the deadline, or if the connection breaks; and PostgreSQL's own errors
    */
   async send(
@@ -138,6 +139,7 @@ export class Connections {
     text: string,
     values: readonly Value[] | undefined,
     deadline: number,
+    signal?: AbortSignal,
   ): Promise<Row[]> {
     const { client, giveBack } = connection
     const sentAt = performance.now()
@@ -148,15 +150,18 @@ export class Connections {
       rowMode: 'array',
     }) as Promise<{ rows: Row[] } | { rows: Row[] }[]>
     try {
-      const result = await inTime(Math.max(1, deadline - sentAt), reply)
+      const result = await inTime(Math.max(1, deadline - sentAt), reply, signal)
       this.#stale.answered(client)
       return Array.isArray(result) ? (result.at(-1)?.rows ?? []) : result.rows
     } catch (error) {
       if (error === LATE) {
-        this.#stale.broke(sentAt)
+        if (!signal?.aborted) this.#stale.broke(sentAt)
         const ms = Math.round(performance.now() - sentAt)
         const ended = this.#cancel(connection, reply)
-        throw new StatementError('timeout', `no reply to a statement within ${ms} ms`, ended)
+        const message = signal?.aborted
+          ? 'the statement was cancelled'
+          : `no reply to a statement within ${ms} ms`
+        throw new StatementError('timeout', message, ended)
       }
       if (!isConnectionError(error)) {
         this.#stale.answered(client)

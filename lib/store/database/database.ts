@@ -10,6 +10,18 @@ export type Row = readonly unknown[]
 /** Runs one statement. */
 export type Query = (sql: string, values?: readonly Value[]) => Promise<Row[]>
 
+/** A connection on which statements have no time limit. */
+export interface Session {
+  query: Query
+  /** Runs `work` in one transaction on the connection. */
+  transaction<T>(work: (query: Query) => Promise<T>): Promise<T>
+  /**
+   * Whether SET outside a transaction takes effect on the statements that follow, and on no others. False for a
+   * connection through a pooler, and for one that is shared with the app.
+   */
+  readonly isDirect: boolean
+}
+
 /**
  * A database that runs Pawl's SQL. Each implementation sends unnamed statements, so that no cached plan
  * outlives the data it was made for, and so that PgBouncer's transaction mode works.
@@ -28,6 +40,11 @@ export interface Database {
   wrapHost?<Tx>(host: TransactionHost<Tx>): TransactionHost<Tx>
   /** Runs `work` in one transaction on one connection. */
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T>
+  /**
+   * Runs `work` on one connection, without a time limit: for migrations. When the signal fires, the statement that is
+   * under way is cancelled, where the database can do that, and the promise rejects with the signal's reason.
+   */
+  session<T>(work: (session: Session) => Promise<T>, signal?: AbortSignal): Promise<T>
   /**
    * Calls `onMessage` for each notification on `channel` until the returned function is called. Calls
    * `onLost` once if the connection is lost. Rejects if the database cannot listen.

@@ -26,6 +26,7 @@ export function detach(db: Database): Database {
       },
     },
     transaction: (work) => runOutsideRequests(() => db.transaction(work)),
+    session: (work, signal) => runOutsideRequests(() => db.session(work, signal)),
     listen: (channel, onMessage, onLost) =>
       runOutsideRequests(() =>
         db.listen(

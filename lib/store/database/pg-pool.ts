@@ -42,6 +42,14 @@ export function destroySocket(client: PgClient): void {
   connection?.stream?.destroy?.()
 }
 
+/** Lets TCP check whether the peer is there, once the connection has been silent for this long. */
+export function keepAlive(client: PgClient, ms: number): void {
+  const { connection } = client as {
+    connection?: { stream?: { setKeepAlive?(enable: boolean, ms: number): unknown } }
+  }
+  connection?.stream?.setKeepAlive?.(true, ms)
+}
+
 type Listener = (client: PgClient) => void
 
 interface GivenPool extends PgPool {

@@ -1,6 +1,6 @@
 /** Runs Pawl's SQL in PGlite, the in-process PostgreSQL. */
 
-import type { Database, Query, Row } from './database.ts'
+import type { Database, Query, Row, Session } from './database.ts'
 import { inTime, LATE } from './in-time.ts'
 import { PgArray, type Value } from './pg-array.ts'
 import { StatementError } from './statement-error.ts'
@@ -55,6 +55,14 @@ export class PGlite implements Database {
 
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
     return this.#db.transaction((tx) => work((sql, values) => send(tx, sql, values)))
+  }
+
+  session<T>(work: (session: Session) => Promise<T>): Promise<T> {
+    return work({
+      query: (sql, values) => send(this.#db, sql, values),
+      transaction: (work) => this.transaction(work),
+      isDirect: false,
+    })
   }
 
   listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>> {
