@@ -179,6 +179,29 @@ const counter = pawl.object('counter', {
   },
 })
 
+/** Two of its keys, each of which waits for the other, which is held by the call that waits. */
+const peer = pawl.object('peer', {
+  retry,
+  handlers: {
+    meet: async (execution, other: string): Promise<string> => {
+      await ledger.attempt(execution)
+      await effect(execution, 'join')
+      await execution.sleep(100)
+      try {
+        return await peer.of(other).nod(execution.objectKey)
+      } catch (error) {
+        if (error instanceof PawlError && error.code === 'deadlock') return 'broken'
+        throw error
+      }
+    },
+    nod: async (execution, _from: string) => {
+      await ledger.attempt(execution)
+      await effect(execution, 'nod')
+      return 'followed'
+    },
+  },
+})
+
 /** One operation of a client. */
 export interface Operation {
   op: keyof typeof operations
@@ -222,6 +245,15 @@ const operations = {
   },
   async tightRing({ ring: keys = [] }: Operation) {
     return startRing(tightRing, keys)
+  },
+  async peers({ ring: keys = [] }: Operation) {
+    const calls = keys.map((key, n) =>
+      peer.of(key).start('meet', keys[1 - n] as string, { key: `meet ${key}` }),
+    )
+    return (await Promise.all(calls)).map(({ id }) => id)
+  },
+  async cancelParent({ target = '' }: Operation) {
+    await parent.handle(target).cancel()
   },
   async count({ id, key = '' }: Operation) {
     return counter.of(key).add({ key }, { key: id })

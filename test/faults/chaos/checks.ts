@@ -16,6 +16,7 @@ interface Ended {
   name: string
   key: string
   scope: string
+  parent: string | null
   status: string
   // biome-ignore lint/suspicious/noExplicitAny: what the workflow returned
   result: any
@@ -64,7 +65,7 @@ export interface Facts {
 
 export async function readFacts({ pool, ledger, load, cluster }: Evidence): Promise<Facts> {
   const executions = await pool.query(
-    'select id, kind, name, key, scope, status, result, input from pawl.execution_log',
+    'select id, kind, name, key, scope, parent, status, result, input from pawl.execution_log',
   )
   const recorded = await pool.query(
     `select execution_id as execution, execution_name, name as step, kind, output, attempt, completed_at as at
@@ -125,13 +126,15 @@ export function checkOutcomes({ executions, recorded, effects, acknowledged }: F
   const byId = new Map(executions.map((execution) => [execution.id, execution]))
   const cancels = new Set(
     acknowledged
-      .filter(({ operation: { op } }) => op === 'cancel')
+      .filter(({ operation: { op } }) => op === 'cancel' || op === 'cancelParent')
       .map(({ operation }) => operation.target),
   )
   const sent = new Map(acknowledged.map(({ operation }) => [operation.id, operation]))
-  for (const { id, name, key, status, result, input } of executions) {
+  for (const { id, name, key, parent, status, result, input } of executions) {
     const label = `${name} ${key} (${id})`
-    if (status === 'cancelled' && cancels.has(key)) continue
+    const startedBy = parent === null ? undefined : byId.get(parent)
+    const mayBeCancelled = cancels.has(key) || startedBy?.status === 'cancelled'
+    if (status === 'cancelled' && mayBeCancelled) continue
     if (status !== 'done') {
       wrong.push(`${label} is ${status}`)
       continue
@@ -146,6 +149,7 @@ export function checkOutcomes({ executions, recorded, effects, acknowledged }: F
         result.n === input && result.doubled === input * 2 && typeof result.signal === 'number',
       ring: () => ['broken', 'followed'].includes(result),
       'tight ring': () => ['broken', 'followed'].includes(result),
+      'peer.meet': () => ['broken', 'followed'].includes(result),
     }
     if (expected[name]?.() === false) wrong.push(`${label} ended with ${JSON.stringify(result)}`)
   }
@@ -263,9 +267,9 @@ export async function checkRemains({ pool, ledger, cluster }: Evidence): Promise
   for (const { name, held, waiting, is_limited } of rows) {
     if (is_limited && (held !== 0 || waiting !== 0))
       wrong.push(`${name} counts ${held} and ${waiting}`)
-    const { corrections, open, waiting: idle } = await queues.mend(name)
-    if (corrections.length + open.length + idle.length > 0)
-      wrong.push(`${name} was mended: ${JSON.stringify({ corrections, open, idle })}`)
+    const { corrections, open } = await queues.mend(name)
+    if (corrections.length + open.length > 0)
+      wrong.push(`${name} was mended: ${JSON.stringify({ corrections, open })}`)
   }
   const lanes = await pool.query(
     'select queue, key from pawl.lanes where held <> 0 or waiting <> 0',

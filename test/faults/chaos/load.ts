@@ -89,7 +89,7 @@ export class Load {
       key: `cancelled-${random.below(2)}`,
       delay,
     })
-    await sleep(random.pick([0, 100, 500, 1500]))
+    await sleep(random.pick([0, 50, 200, 700]))
     await this.#send(random, { op: 'cancel', target: operation.id })
   }
 
@@ -98,8 +98,10 @@ export class Load {
   }
 
   async #family(random: Random): Promise<void> {
-    await this.#send(random, { op: 'parent', key: random.pick(['m', 'n', 'o']) })
+    const key = random.pick(['m', 'n', 'o'])
+    const { operation } = await this.#send(random, { op: 'parent', key })
     await sleep(random.between(200, 700))
+    if (random.next() < 0.2) await this.#send(random, { op: 'cancelParent', target: operation.id })
   }
 
   async #drips(random: Random): Promise<void> {
@@ -116,7 +118,10 @@ export class Load {
     const id = `ring-${this.#seed}-${this.#count}`
     const ring = Array.from({ length: 2 + random.below(2) }, (_, n) => `${id}-${n}`)
     await this.#send(random, { op: random.pick(['ring', 'tightRing']), ring })
-    await sleep(1000)
+    await sleep(random.between(200, 600))
+    const peers = [`${id}-l`, `${id}-r`]
+    await this.#send(random, { op: 'peers', ring: peers })
+    await sleep(random.between(200, 600))
   }
 
   async #send(random: Random, draw: Draw): Promise<Acknowledged> {
