@@ -235,7 +235,11 @@ const operations = {
     return (await wide.start(n, { key: id })).id
   },
   async signal({ id, n, target = '' }: Operation) {
-    await pawl.signal(wide.handle(target).id, 'go', n, { id })
+    await pawl.signal(wide.handle(target).id, 'go', n, { id }).catch((error) => {
+      // It has arrived, and nobody learned of it: the workflow has ended with it.
+      if (error instanceof PawlError && error.code === 'execution-missing') return
+      throw error
+    })
   },
   async cancel({ target = '' }: Operation) {
     await job.handle(target).cancel()

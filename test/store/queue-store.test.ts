@@ -12,6 +12,7 @@ import {
   QueueStore,
 } from '../../lib/store/queue-store.ts'
 import { processStatements } from '../../lib/store/sql/process-statements.ts'
+import { WaitStore } from '../../lib/store/wait-store.ts'
 import { WakeupStore } from '../../lib/store/wakeup-store.ts'
 import { WorkflowStore } from '../../lib/store/workflow-store.ts'
 import { afterEachTest } from '../helpers/cleanup.ts'
@@ -374,6 +375,49 @@ describe('Two at once', () => {
     expect(await at('in')).toEqual([b.id])
     expect(await corrections()).toEqual([])
   })
+
+  describe.each([{ concurrency: 1 }, { concurrencyPerKey: 1 }])(
+    'in a queue with %j, of which one has lent its place to the other,',
+    (limits) => {
+      /** The one that has lent its place, and the one that has it; one more waits. */
+      const lend = async () => {
+        await define(limits)
+        const [lender, borrower] = [await own.start('k'), await own.start('k')]
+        const next = await own.start('k')
+        await pool.query(`update pawl.wakeups set due_at = 'infinity' where execution_id = $1`, [
+          lender.id,
+        ])
+        expect(await new WaitStore(own.db, 'pawl').lend(lender.id, borrower.id)).toBe(true)
+        expect([await at('lent'), await at('in')]).toEqual([[lender.id], [borrower.id]])
+        return { lender, borrower, next }
+      }
+      /** @param pair what ends first, uncommitted, and what ends meanwhile */
+      const endAtOnce = async (pair: readonly AttemptRef[]) => {
+        const ending = await transaction()
+        await ending.side.end(pair[0]!)
+        const second = own.end(pair[1]!)
+        await waitForLock()
+        await ending.client.query('commit')
+        await second
+        own.open.push(...ending.side.open.splice(0))
+        await own.settle()
+      }
+
+      it('end: the place goes to the next one', async () => {
+        const { lender, borrower, next } = await lend()
+        await endAtOnce([lender, borrower])
+        expect(await at('in')).toEqual([next.id])
+        expect(await corrections()).toEqual([])
+      })
+
+      it('end in the other order: the place goes to the next one', async () => {
+        const { lender, borrower, next } = await lend()
+        await endAtOnce([borrower, lender])
+        expect(await at('in')).toEqual([next.id])
+        expect(await corrections()).toEqual([])
+      })
+    },
+  )
 
   it('that handle the same arrivals count them once', async () => {
     await define({ concurrency: 1 })

@@ -63,13 +63,46 @@ export function admissionFragments(schema: string) {
     since,
     rateWith,
 
-    /** The CTE `leaving` of executions whose ids a query returns. `after` is a CTE that must have run before. */
+    /**
+     * The CTE `leaving` of executions whose ids a query returns. `after` is a CTE that must have run before. The place
+     * of one that ends does not change meanwhile, unless it is part of a loan: that ends with either of its two
+     * executions, which may end at once. So these are read again under the locks of their queues and lanes.
+     */
     leavingOf: (ids: string, after = '') => `
-      leaving as materialized (
-        select w.execution_id as id, w.queue, w.lane, w.place, w.lender, w.lends_key
+      found_leaving as materialized (
+        select w.execution_id as id, w.queue, w.lane, w.place, w.lender, w.lends_key,
+          w.place <> 'in' or w.lender is not null as may_change
         from ${schema}.wakeups w
         where w.execution_id = any (array(${ids})) and w.place is not null
           ${after && `and (select count(*) from ${after}) >= 0`}
+      ),
+      loan_queues as materialized (
+        select q.name from ${schema}.queues q
+        where q.name = any (array(select queue from found_leaving where (select bool_or(may_change) from found_leaving)))
+        order by q.name
+        for no key update
+      ),
+      loan_lanes as materialized (
+        select l.key
+        from (
+          select distinct queue, lane from found_leaving where queue in (select name from loan_queues)
+          order by queue, lane
+        ) as f
+        cross join lateral (
+          select l.key from ${schema}.lanes l where l.queue = f.queue and l.key = f.lane for no key update
+        ) as l
+      ),
+      leaving as materialized (
+        select id, queue, lane, place, lender, lends_key from found_leaving where not may_change
+        union all
+        select * from (
+          select w.execution_id, w.queue, w.lane, w.place, w.lender, w.lends_key
+          from ${schema}.wakeups w
+          where w.execution_id = any (array(select id from found_leaving where may_change))
+            and w.place is not null and (select count(*) from loan_lanes) >= 0
+          order by w.execution_id
+          for no key update
+        ) as again
       )`,
 
     /** Whether a wakeup `w` has lent its place to one that leaves. `leave` wakes it. */
