@@ -253,6 +253,36 @@ describe('A circle', () => {
     expect(await started[1]!.result()).toBe('freed')
   })
 
+  it('in a full queue ends, also if the last one to begin had lent its place', async () => {
+    const pawl = app.pawl()
+    const queue = pawl.queue('narrow circle', { concurrency: 2 })
+    const third = pawl.workflow('third', { queue }, async (execution): Promise<string> => {
+      await execution.step('begin', () => 1)
+      return first.handle('1').result()
+    })
+    const first = pawl.workflow('first', { queue }, async (): Promise<string> => {
+      return second.handle('2').result()
+    })
+    const second = pawl.workflow('second', { queue }, async (): Promise<string> => {
+      return third.handle('3').result()
+    })
+    await pawl.start()
+    // The one that begins last is older than the one whose place it gets.
+    const handles = [
+      await first.start(undefined, { key: '1' }),
+      await third.start(undefined, { key: '3', delay: 400 }),
+      await second.start(undefined, { key: '2' }),
+    ]
+    const results = await Promise.allSettled(
+      handles.map((handle) => handle.result({ timeout: '10s' })),
+    )
+    expect(results.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected'])
+    expect(results).not.toContainEqual(
+      expect.objectContaining({ reason: expect.objectContaining({ code: 'result-timed-out' }) }),
+    )
+    await expectNoDrift()
+  })
+
   it('is found by whoever waits last, of many that begin at once', async () => {
     const pawl = app.pawl({ workers: { concurrency: 50 } })
     const run = freshKey()
@@ -362,7 +392,7 @@ describe('A sweep', () => {
     })
     const began = performance.now()
     for (let minute = 0; minute < 3; minute++) {
-      vi.spyOn(performance, 'now').mockReturnValue(began + minute * 60_000)
+      vi.spyOn(performance, 'now').mockReturnValue(began + minute * 60_001)
       await Promise.all([waits.sweep(), waits.sweep()])
       await waits.sweep()
       expect(looked).toHaveLength(100 * (minute + 1))
