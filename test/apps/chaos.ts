@@ -44,6 +44,8 @@ async function holding<T>(
   code: () => Promise<T>,
 ): Promise<T> {
   try {
+    // Once it has recorded something its code runs also if it is cancelled, and lets go.
+    await execution.step('come', () => true)
     await execution.step('hold', () => ledger.hold(execution.id, limits, 'begun'))
     const result = await code()
     await execution.step('let go', () => ledger.hold(execution.id, limits, 'ended'))
