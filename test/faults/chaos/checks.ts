@@ -18,6 +18,8 @@ interface Ended {
   scope: string
   parent: string | null
   status: string
+  /** How long it took, in ms. */
+  ms: number
   // biome-ignore lint/suspicious/noExplicitAny: what the workflow returned
   result: any
   // biome-ignore lint/suspicious/noExplicitAny: what it was started with
@@ -65,7 +67,7 @@ export interface Facts {
 
 export async function readFacts({ pool, ledger, load, cluster }: Evidence): Promise<Facts> {
   const executions = await pool.query(
-    'select id, kind, name, key, scope, parent, status, result, input from pawl.execution_log',
+    'select id, kind, name, key, scope, parent, status, result, input, (extract(epoch from duration) * 1000)::float8 as ms from pawl.execution_log',
   )
   const recorded = await pool.query(
     `select execution_id as execution, execution_name, name as step, kind, output, attempt, completed_at as at

@@ -24,8 +24,8 @@ export class Load {
   readonly acknowledged: Acknowledged[] = []
   /** How many requests were sent, retries included. */
   requests = 0
-  /** The longest time until an answer, in ms. */
-  longestMs = 0
+  /** The longest time until an answer, in ms, and to what. */
+  longest = { ms: 0, id: '' }
   #isOver = false
   #count = 0
 
@@ -130,7 +130,8 @@ export class Load {
     const path = random.next() < 0.3 ? '/recovered' : '/op'
     const began = performance.now()
     const answer = await this.#persistently(random, path, operation)
-    this.longestMs = Math.max(this.longestMs, performance.now() - began)
+    const ms = performance.now() - began
+    if (ms > this.longest.ms) this.longest = { ms, id: operation.id }
     const acknowledged = { path, operation, answer }
     this.acknowledged.push(acknowledged)
     return acknowledged

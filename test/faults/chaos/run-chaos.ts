@@ -132,11 +132,12 @@ function describe(
   const distinct = new Set(effects.map(({ execution, step }) => `${execution} ${step}`)).size
   const broken = executions.filter(({ result }) => result === 'broken').length
   const cancelled = executions.filter(({ status }) => status === 'cancelled').length
+  const [slowest] = executions.toSorted((a, b) => b.ms - a.ms)
   return [
     `chaos, seed ${seed}, ${Math.round(chaosMs / 1000)} s:`,
     `${kills} kills, ${stops} stops, ${deploys} deploys, ${crashes} crashes of PostgreSQL;`,
-    `${acknowledged.length} answers to ${load.requests} requests, the longest after ${seconds(load.longestMs)};`,
-    `${executions.length} executions, ${cancelled} cancelled, ${broken} circles broken;`,
+    `${acknowledged.length} answers to ${load.requests} requests, the longest after ${seconds(load.longest.ms)} (${load.longest.id});`,
+    `${executions.length} executions, the longest ${seconds(slowest?.ms ?? 0)} (${slowest?.name} ${slowest?.key}), ${cancelled} cancelled, ${broken} circles broken;`,
     `${distinct} effects, ${effects.length - distinct} of them run again;`,
     `${monitor.snapshots} snapshots of the counts, ${monitor.borrowed} borrowed places seen, at most ${monitor.deepest} waiting;`,
     `all ended ${seconds(tookMs)} after the last fault`,
