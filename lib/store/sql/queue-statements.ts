@@ -94,7 +94,7 @@ export function queueStatements(schema: string) {
      * admissionFragments.
      */
     promote: `
-      with ${durableClock},
+      with recursive ${durableClock},
       leaving (id, queue, lane, place, lender, lends_key) as materialized (
         select null::uuid, queue, lane, null::text, null::uuid, false
         from (select distinct queue, lane from unnest($1::text[], $2::text[]) as t (queue, lane)) as input
@@ -124,7 +124,7 @@ export function queueStatements(schema: string) {
         select w.lane,
           count(*) filter (where w.place in ('in', 'queue', 'lent') and not (w.lender is not null and w.lends_key))::int as key_held,
           count(*) filter (where w.place = 'key')::int as key_waiting,
-          count(*) filter (where w.place = 'in' and w.lender is null or w.place = 'lent')::int as held,
+          count(*) filter (where w.place in ('in', 'lent') and w.lender is null)::int as held,
           count(*) filter (where w.place = 'queue')::int as waiting,
           count(*) filter (where w.place in ('key', 'queue', 'delayed') or w.place = 'in' and not w.begun)::int as backlog
         from ${schema}.wakeups w

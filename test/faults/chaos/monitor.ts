@@ -9,7 +9,7 @@ import pg from 'pg'
 const WRONG = `
   with places as (
     select queue, lane,
-      count(*) filter (where place = 'in' and lender is null or place = 'lent')::int as held,
+      count(*) filter (where place in ('in', 'lent') and lender is null)::int as held,
       count(*) filter (where place = 'queue')::int as waiting,
       count(*) filter (where place in ('in', 'queue', 'lent') and not (lender is not null and lends_key))::int as key_held,
       count(*) filter (where place = 'key')::int as key_waiting
