@@ -82,6 +82,7 @@ create index wakeups_in_queue on pawl.wakeups (queue, handler, priority, due_at)
 create index wakeups_in on pawl.wakeups (queue, lane) where place in ('in', 'lent');
 create index wakeups_of_lane on pawl.wakeups (queue, lane) where place = 'queue' and lane is not null;
 create index wakeups_lender on pawl.wakeups (lender) where lender is not null;
+create index wakeups_awaits on pawl.wakeups (execution_id) where admitted and awaits is not null;
 
 create table pawl.signals (
   execution_id uuid not null,

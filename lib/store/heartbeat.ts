@@ -31,6 +31,8 @@ export class Heartbeat {
   #inFlight = 0
   /** JSON: the handlers that this process runs, by the name of their queue. */
   #queues = '{}'
+  /** What the process's row says of them. */
+  #storedQueues = '{}'
   #stopped = false
 
   constructor(db: Database, schema: string, options: ProcessOptions, logger: Logger) {
@@ -52,14 +54,15 @@ export class Heartbeat {
   }
 
   /**
-   * Tells the other processes which handlers of queues this process runs.
+   * Tells the other processes which handlers of queues this process runs, unless the row says it already.
    * @param queues the handlers, by the name of their queue
    */
   async announceQueues(queues: Record<string, readonly string[]>): Promise<void> {
     const json = JSON.stringify(queues)
-    if (json === this.#queues) return
     this.#queues = json
+    if (json === this.#storedQueues) return
     await this.#send(this.#sql.announceQueues, [this.#options.id, json])
+    this.#storedQueues = json
   }
 
   /** Deletes the process's row, so that others can take over its executions at once. */
@@ -75,8 +78,11 @@ export class Heartbeat {
 
   async #register(instance: string | null): Promise<number> {
     const { id, version, timeoutMs } = this.#options
-    const values = [id, instance, hostname(), process.pid, version, timeoutMs, this.#queues]
-    return (await this.#send(this.#sql.register, values)).length
+    const queues = this.#queues
+    const values = [id, instance, hostname(), process.pid, version, timeoutMs, queues]
+    const retired = await this.#send(this.#sql.register, values)
+    this.#storedQueues = queues
+    return retired.length
   }
 
   /** Processes of one deploy register at the same time, and conflict where the role's default is serializable. */

@@ -161,11 +161,9 @@ export class QueueStore {
 
   /**
    * Corrects the counts of a queue and its lanes.
-   * @returns the corrections, the lanes that have room, and the ids of executions that wait for others in their place
+   * @returns the corrections, and the lanes that have room although somebody waits
    */
-  async mend(
-    queue: string,
-  ): Promise<{ corrections: Correction[]; open: Lane[]; waiting: string[] }> {
+  async mend(queue: string): Promise<{ corrections: Correction[]; open: Lane[] }> {
     const rows = await this.#query(this.#sql.mend, [queue])
     const of = (kinds: string[]) => rows.filter(([kind]) => kinds.includes(kind as string))
     const toLane = (row: Row) => ({ queue, lane: row[1] as string | null })
@@ -176,7 +174,6 @@ export class QueueStore {
         waiting: row[3] as number,
       })),
       open: of(['open']).map(toLane),
-      waiting: of(['waiting']).map(([, id]) => id as string),
     }
   }
 

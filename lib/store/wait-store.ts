@@ -80,6 +80,15 @@ export class WaitStore {
     )
   }
 
+  /**
+   * The ids of executions that wait for others, or did when they were last suspended.
+   * @param after only ids greater than this one
+   */
+  async listWaiting(after: string, limit: number): Promise<string[]> {
+    const rows = await withStoreErrors(this.#db.query(this.#sql.listWaiting, [after, limit]))
+    return rows.map(([id]) => id as string)
+  }
+
   /** Lends the place of an execution that waits to one that it waits for. @returns whether it did */
   async lend(lender: string, borrower: string): Promise<boolean> {
     const rows = await withStoreErrors(this.#db.query(this.#sql.lend, [lender, borrower]))

@@ -56,7 +56,7 @@ export interface PendingWaitsDependencies {
   deadline: bigint | null
   /** Whether other executions may be waiting for room in this process. */
   isWorkerFull: () => boolean
-  /** Called when the execution has been suspended until another one ends. */
+  /** Called when the execution has been suspended, or may have been, until another one ends. */
   onWaiting: (id: string) => void
   isStopped: () => boolean
 }
@@ -236,10 +236,10 @@ export class PendingWaits {
         store.suspend({ ...ref, inbox, due: due === null ? null : String(due), awaits, listens }),
       isStopped,
     )
-    if (suspended.kind === 'suspended') {
-      attempt.markSuspended()
-      if (awaits.length > 0) onWaiting(ref.id)
-    } else if (suspended.kind === 'superseded') attempt.markSuperseded()
+    // Also where another attempt seems to be current: the reply of a suspension may have been lost.
+    if (suspended.kind !== 'news' && awaits.length > 0) onWaiting(ref.id)
+    if (suspended.kind === 'suspended') attempt.markSuspended()
+    else if (suspended.kind === 'superseded') attempt.markSuperseded()
     else {
       this.#seenInbox = suspended.inbox
       if (suspended.cancelling) attempt.halt(new CancelledError())

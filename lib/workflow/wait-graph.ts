@@ -60,8 +60,11 @@ export class WaitGraph {
   /** @param reached executions of which none can go on */
   #deadlock(reached: ReadonlySet<Blocked>): WaitDecision {
     const successors = (node: Blocked) => this.#successorsOf(node)
+    // One that has lent its place gets it back when the borrower ends: to end its wait would be of no use before.
     const victims = [...reached]
-      .filter((node) => node.isSuspended && node.awaits.length > 0)
+      .filter(
+        ({ isSuspended, place, awaits }) => isSuspended && place !== 'lent' && awaits.length > 0,
+      )
       .filter((node) => this.#reaches(node, node, successors))
       .sort((a, b) =>
         a.createdAt === b.createdAt ? (a.id < b.id ? 1 : -1) : a.createdAt < b.createdAt ? 1 : -1,

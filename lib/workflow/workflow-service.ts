@@ -145,10 +145,11 @@ export class WorkflowService {
       },
       concurrency,
       run: (leased) => this.#run(leased),
-      ...(this.#admission && {
-        admit: this.#admission.admit.bind(this.#admission),
-        onLeased: this.#admission.onLeased.bind(this.#admission),
-      }),
+      admit: async () => {
+        void this.#blockedWaits?.sweep()
+        return (await this.#admission?.admit()) ?? { hasMore: false, nextMs: null }
+      },
+      onLeased: (leased) => this.#admission?.onLeased(leased),
       onCancelling: ({ id }: ExecutionSummary) =>
         engine.activeAttempt(id)?.halt(new CancelledError()),
       logger,

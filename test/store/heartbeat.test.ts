@@ -57,6 +57,19 @@ describe('a process', () => {
     expect(await row(id)).toBeUndefined()
   })
 
+  it('says which handlers of queues it runs, again if that did not arrive', async () => {
+    let isAway = true
+    const db = watched((sql) =>
+      isAway && sql.includes('set queues =') ? Promise.reject(new Error('away')) : undefined,
+    )
+    const { id, heartbeat } = await start({}, db)
+    const queues = { q: ['workflow job'] }
+    await expect(heartbeat.announceQueues(queues)).rejects.toThrow('away')
+    isAway = false
+    await heartbeat.announceQueues(queues)
+    expect(await row(id)).toMatchObject({ queues })
+  })
+
   it('lives for as long as its heart beats', async () => {
     const { id } = await start({ timeoutMs: 3000 })
     const { heartbeat: first } = await row(id)

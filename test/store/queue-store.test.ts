@@ -12,6 +12,7 @@ import {
   QueueStore,
 } from '../../lib/store/queue-store.ts'
 import { processStatements } from '../../lib/store/sql/process-statements.ts'
+import { WaitStore } from '../../lib/store/wait-store.ts'
 import { WakeupStore } from '../../lib/store/wakeup-store.ts'
 import { WorkflowStore } from '../../lib/store/workflow-store.ts'
 import { afterEachTest } from '../helpers/cleanup.ts'
@@ -374,6 +375,112 @@ describe('Two at once', () => {
     expect(await at('in')).toEqual([b.id])
     expect(await corrections()).toEqual([])
   })
+
+  describe.each([{ concurrency: 1 }, { concurrencyPerKey: 1 }])(
+    'in a queue with %j, of which one has lent its place to the other,',
+    (limits) => {
+      /** The one that has lent its place, and the one that has it; one more waits. */
+      const lend = async () => {
+        await define(limits)
+        const [lender, borrower] = [await own.start('k'), await own.start('k')]
+        const next = await own.start('k')
+        await pool.query(`update pawl.wakeups set due_at = 'infinity' where execution_id = $1`, [
+          lender.id,
+        ])
+        expect(await new WaitStore(own.db, 'pawl').lend(lender.id, borrower.id)).toBe(true)
+        expect([await at('lent'), await at('in')]).toEqual([[lender.id], [borrower.id]])
+        return { lender, borrower, next }
+      }
+      /** @param pair what ends first, uncommitted, and what ends meanwhile */
+      const endAtOnce = async (pair: readonly AttemptRef[]) => {
+        const ending = await transaction()
+        await ending.side.end(pair[0]!)
+        const second = own.end(pair[1]!)
+        await waitForLock()
+        await ending.client.query('commit')
+        await second
+        own.open.push(...ending.side.open.splice(0))
+        await own.settle()
+      }
+
+      it('end: the place goes to the next one', async () => {
+        const { lender, borrower, next } = await lend()
+        await endAtOnce([lender, borrower])
+        expect(await at('in')).toEqual([next.id])
+        expect(await corrections()).toEqual([])
+      })
+
+      it('end in one statement: the place goes to the next one', async () => {
+        const { lender, borrower, next } = await lend()
+        await Promise.all([own.end(next), own.end(lender), own.end(borrower)])
+        await own.settle()
+        expect(await corrections()).toEqual([])
+        const another = await own.start('k')
+        expect(await at('in')).toEqual([another.id])
+      })
+
+      /** Three, each of which has lent its place to the next one. */
+      const lendTwice = async () => {
+        const { lender, borrower, next } = await lend()
+        await pool.query(`update pawl.wakeups set due_at = 'infinity' where execution_id = $1`, [
+          borrower.id,
+        ])
+        expect(await new WaitStore(own.db, 'pawl').lend(borrower.id, next.id)).toBe(true)
+        expect(await corrections()).toEqual([])
+        return [lender, borrower, next] as const
+      }
+      const orders = [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+      ]
+
+      it.each(orders)('and that one to a third, end in the order %i, %i, %i', async (...order) => {
+        const three = await lendTwice()
+        const after = await own.start('k')
+        const left = [0, 1, 2]
+        for (const n of order) {
+          await own.end(three[n]!)
+          left.splice(left.indexOf(n), 1)
+          expect(await corrections()).toEqual([])
+          // The last one that is left has the place; the others have lent it.
+          const ids = left.map((n) => three[n]!.id)
+          expect(await at('lent')).toEqual(ids.slice(0, -1))
+          expect(await at('in')).toEqual(ids.length > 0 ? ids.slice(-1) : [after.id])
+        }
+      })
+
+      it.each([
+        [0, 1],
+        [1, 2],
+        [0, 2],
+      ])('and that one to a third: %i and %i end in one statement', async (...pair) => {
+        const three = await lendTwice()
+        const after = await own.start('k')
+        // The first statement is sent at once, and alone.
+        const first = own.workflows.cancel(randomUUID())
+        const other = await own.start('z')
+        await Promise.all([first, own.end(other), ...pair.map((n) => own.end(three[n]!))])
+        await own.settle()
+        expect(await corrections()).toEqual([])
+        const [left] = three.filter((_, n) => !pair.includes(n))
+        expect([await at('lent'), await at('in')]).toEqual([[], [left!.id]])
+        await own.end(left!)
+        await own.settle()
+        expect(await at('in')).toEqual([after.id])
+      })
+
+      it('end in the other order: the place goes to the next one', async () => {
+        const { lender, borrower, next } = await lend()
+        await endAtOnce([borrower, lender])
+        expect(await at('in')).toEqual([next.id])
+        expect(await corrections()).toEqual([])
+      })
+    },
+  )
 
   it('that handle the same arrivals count them once', async () => {
     await define({ concurrency: 1 })

@@ -1,6 +1,11 @@
-import { describe, expect, it } from 'vitest'
+import { randomUUID } from 'node:crypto'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { type Pawl, PawlError } from '../../lib/index.ts'
+import type { WaitStore } from '../../lib/store/wait-store.ts'
+import { BlockedWaits } from '../../lib/workflow/blocked-waits.ts'
+import { silent } from '../helpers/app.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { faultyPool, isStatement, type Mishap } from '../helpers/faulty-pool.ts'
 import { freshKey } from '../helpers/request.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { withWorkflows } from '../helpers/workflows.ts'
@@ -248,6 +253,36 @@ describe('A circle', () => {
     expect(await started[1]!.result()).toBe('freed')
   })
 
+  it('in a full queue ends, also if the last one to begin had lent its place', async () => {
+    const pawl = app.pawl()
+    const queue = pawl.queue('narrow circle', { concurrency: 2 })
+    const third = pawl.workflow('third', { queue }, async (execution): Promise<string> => {
+      await execution.step('begin', () => 1)
+      return first.handle('1').result()
+    })
+    const first = pawl.workflow('first', { queue }, async (): Promise<string> => {
+      return second.handle('2').result()
+    })
+    const second = pawl.workflow('second', { queue }, async (): Promise<string> => {
+      return third.handle('3').result()
+    })
+    await pawl.start()
+    // The one that begins last is older than the one whose place it gets.
+    const handles = [
+      await first.start(undefined, { key: '1' }),
+      await third.start(undefined, { key: '3', delay: 400 }),
+      await second.start(undefined, { key: '2' }),
+    ]
+    const results = await Promise.allSettled(
+      handles.map((handle) => handle.result({ timeout: '10s' })),
+    )
+    expect(results.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected'])
+    expect(results).not.toContainEqual(
+      expect.objectContaining({ reason: expect.objectContaining({ code: 'result-timed-out' }) }),
+    )
+    await expectNoDrift()
+  })
+
   it('is found by whoever waits last, of many that begin at once', async () => {
     const pawl = app.pawl({ workers: { concurrency: 50 } })
     const run = freshKey()
@@ -267,5 +302,101 @@ describe('A circle', () => {
     const results = await Promise.all(handles.map((handle) => handle.result()))
     expect(results.filter((result) => result === 'deadlock').length).toBe(1)
     expect(results.filter((result) => result === 'ended').length).toBe(of - 1)
+  })
+
+  /** A process in whose pool something goes wrong, with two workflows that wait for each other. */
+  async function startCircle(mishap: (sql: string) => Mishap) {
+    const { pool, statements } = faultyPool(database.url, mishap)
+    const [key, other] = [freshKey(), freshKey()]
+    const define = (pawl: Pawl) => {
+      const half = pawl.workflow('half', async (_, next: string): Promise<string> => {
+        try {
+          await half.handle(next).result()
+          return 'ended'
+        } catch (error) {
+          if (isDeadlock(error)) return 'deadlock'
+          throw error
+        }
+      })
+      return half
+    }
+    const pawl = app.pawl({ database: pool })
+    const half = define(pawl)
+    await pawl.start()
+    const handles = await half.startMany([
+      { input: other, options: { key } },
+      { input: key, options: { key: other } },
+    ])
+    const results = async (of = handles) =>
+      (await Promise.all(of.map((handle) => handle.result({ timeout: '20s' })))).sort()
+    return { pawl, define, handles, results, statements, keys: [key, other] }
+  }
+  const isWalk = (sql: string) => sql.includes('visited (id)')
+
+  it('ends although the database is away when it closes', async () => {
+    let isAway = true
+    let lost = 0
+    const circle = await startCircle((sql) => {
+      if (!isAway || !isWalk(sql)) return undefined
+      lost++
+      return 'lose the statement'
+    })
+    await waitFor('both to look in vain', () => lost >= 8)
+    await new Promise((resolve) => setTimeout(resolve, 2000))
+    isAway = false
+    expect(await circle.results()).toEqual(['deadlock', 'ended'])
+  })
+
+  it('ends although the replies are lost to those that began to wait', async () => {
+    let lost = 0
+    const circle = await startCircle((sql) =>
+      isStatement.suspend(sql) && ++lost <= 2 ? 'lose the reply' : undefined,
+    )
+    expect(await circle.results()).toEqual(['deadlock', 'ended'])
+    expect(lost).toBeGreaterThan(1)
+  })
+
+  it('ends although the process dies in which it closed, before it has looked', async () => {
+    let walks = 0
+    const circle = await startCircle((sql) =>
+      isWalk(sql) ? { before: new Promise(() => void walks++) } : undefined,
+    )
+    await Promise.all(circle.handles.map(({ id }) => app.until(id, 'waiting')))
+    await waitFor('the looks', () => walks === 2)
+    const pawl = app.pawl()
+    const half = circle.define(pawl)
+    await pawl.start()
+    expect(await circle.results(circle.keys.map((key) => half.handle(key)))).toEqual([
+      'deadlock',
+      'ended',
+    ])
+  })
+})
+
+describe('A sweep', () => {
+  afterEach(() => vi.restoreAllMocks())
+
+  it('looks at a hundred once a minute, and in turn at all', async () => {
+    const ids = Array.from({ length: 250 }, () => randomUUID()).sort()
+    const looked: string[] = []
+    const store = {
+      listWaiting: async (after: string, limit: number) =>
+        ids.filter((id) => id > after).slice(0, limit),
+      walk: async (id: string) => {
+        looked.push(id)
+        return []
+      },
+    } as unknown as WaitStore
+    const waits = new BlockedWaits({
+      ...{ store, logger: silent, announce() {}, isStopped: () => false },
+    })
+    const began = performance.now()
+    for (let minute = 0; minute < 3; minute++) {
+      vi.spyOn(performance, 'now').mockReturnValue(began + minute * 60_001)
+      await Promise.all([waits.sweep(), waits.sweep()])
+      await waits.sweep()
+      expect(looked).toHaveLength(100 * (minute + 1))
+      expect(new Set(looked).size).toBe(Math.min(250, looked.length))
+    }
   })
 })

@@ -36,6 +36,16 @@ describe('A circle', () => {
     }
   })
 
+  it('is broken at one that has its place, since one that has lent it cannot go on before it is back', () => {
+    const nodes = [
+      waiting('a', ['c'], inQueue()),
+      waiting('b', ['a'], inQueue({ lender: 'c' })),
+      waiting('c', ['b'], inQueue({ place: 'lent' })),
+    ]
+    for (const id of ['a', 'b', 'c'])
+      expect(decide(nodes, id)).toMatchObject({ kind: 'deadlock', victim: 'b', execution: 'a' })
+  })
+
   it.each([
     ['one of them has a timer or hears a signal', waiting('b', ['a'], { goesOn: true })],
     ['one of them also waits for one that runs', waiting('b', ['a', 'r'])],

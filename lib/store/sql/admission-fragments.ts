@@ -63,17 +63,51 @@ export function admissionFragments(schema: string) {
     since,
     rateWith,
 
-    /** The CTE `leaving` of executions whose ids a query returns. `after` is a CTE that must have run before. */
+    /**
+     * The CTE `leaving` of executions whose ids a query returns. `after` is a CTE that must have run before. The place
+     * of one that ends does not change meanwhile, unless it is part of a loan: that ends with either of its two
+     * executions, which may end at once. So these are read again under the locks of their queues and lanes.
+     */
     leavingOf: (ids: string, after = '') => `
-      leaving as materialized (
-        select w.execution_id as id, w.queue, w.lane, w.place, w.lender, w.lends_key
+      found_leaving as materialized (
+        select w.execution_id as id, w.queue, w.lane, w.place, w.lender, w.lends_key,
+          w.place <> 'in' or w.lender is not null as may_change
         from ${schema}.wakeups w
         where w.execution_id = any (array(${ids})) and w.place is not null
           ${after && `and (select count(*) from ${after}) >= 0`}
+      ),
+      loan_queues as materialized (
+        select q.name from ${schema}.queues q
+        where q.name = any (array(select queue from found_leaving where (select bool_or(may_change) from found_leaving)))
+        order by q.name
+        for no key update
+      ),
+      loan_lanes as materialized (
+        select l.key
+        from (
+          select distinct queue, lane from found_leaving where queue in (select name from loan_queues)
+          order by queue, lane
+        ) as f
+        cross join lateral (
+          select l.key from ${schema}.lanes l where l.queue = f.queue and l.key = f.lane for no key update
+        ) as l
+      ),
+      leaving as materialized (
+        select id, queue, lane, place, lender, lends_key from found_leaving where not may_change
+        union all
+        select * from (
+          select w.execution_id, w.queue, w.lane, w.place, w.lender, w.lends_key
+          from ${schema}.wakeups w
+          where w.execution_id = any (array(select id from found_leaving where may_change))
+            and w.place is not null and (select count(*) from loan_lanes) >= 0
+          order by w.execution_id
+          for no key update
+        ) as again
       )`,
 
-    /** Whether a wakeup `w` has lent its place to one that leaves. `leave` wakes it. */
-    hasLentToLeaving: `w.place = 'lent' and w.execution_id in (select lender from leaving)`,
+    /** Whether a wakeup `w` is part of a loan with one that leaves. `leave` wakes it. */
+    sharesWithLeaving: `(w.place = 'lent' and w.execution_id in (select lender from leaving)
+          or w.lender in (select id from leaving))`,
 
     /** Assignments to a wakeup `w` that leaves its place if `condition` holds. */
     leftPlace: (condition: string) => `,
@@ -154,23 +188,42 @@ export function admissionFragments(schema: string) {
       )`,
 
     /**
-     * CTEs that take executions out of their places and let the next ones in. The CTE `leaving` must have the columns
+     * CTEs of a recursive query that take executions out of their places and let the next ones in. `leaving` must have the columns
      * id, queue, lane, place, lender and lends_key, of wakeups; a row with a null id lets in without taking out. The
      * result is in `advanced`: the queues and lanes, how many were let in, and whether more could be.
      */
     leave: `${lockedQueues('leaving')},
+      -- Loans that come apart, of those that leave and of those that have borrowed from them: the lender, at last the
+      -- nearest one that stays; whether the place in the lane comes from there; and whose place that is.
+      loans (id, place, stays, lender, lends_key, slot_of) as (
+        select id, place, false, lender, lends_key, case when lends_key then lender else id end
+        from leaving where lender is not null
+        union all
+        select w.execution_id, w.place, true, w.lender, w.lends_key, case when w.lends_key then w.lender else w.execution_id end
+        from ${schema}.wakeups w
+        where w.lender = any (array(select id from leaving where place = 'lent'))
+          and w.execution_id <> all (array(select id from leaving where id is not null))
+        union all
+        select r.id, r.place, r.stays, l.lender, r.lends_key and l.lends_key,
+          case when r.slot_of = l.id and l.lends_key then l.lender else r.slot_of end
+        from loans r join leaving l on l.id = r.lender
+      ),
+      ended_loans as materialized (
+        select * from loans
+        where lender is null or lender <> all (array(select id from leaving where id is not null))
+      ),
       left_lanes as materialized (
         select queue, lane,
-          count(*) filter (where place in ('in', 'queue') and not (lender is not null and lends_key)
-            or place = 'lent' and not exists (
-              select from ${schema}.wakeups w where w.lender = leaving.id and w.lends_key))::int as held,
+          count(*) filter (where place in ('in', 'queue', 'lent') and not (lender is not null and lends_key)
+            and id <> all (array(select slot_of from ended_loans where stays)))::int as held,
           count(*) filter (where place = 'key')::int as waiting
         from leaving where lane is not null
         group by queue, lane order by queue, lane
       ),
       left_queues as materialized (
         select queue,
-          count(*) filter (where place = 'in' and lender is null)::int as held,
+          count(*) filter (where place = 'in' and (lender is null
+            or id = any (array(select id from ended_loans where lender is null))))::int as held,
           count(*) filter (where place = 'queue')::int as waiting,
           count(*) filter (where place in ('key', 'queue', 'delayed'))::int as backlog
         from leaving group by queue
@@ -254,17 +307,26 @@ export function admissionFragments(schema: string) {
         where w.execution_id = any (array(select execution_id from next where place <> was))
           and w.execution_id = next.execution_id
       ),
-      returned as (
-        update ${schema}.wakeups w
-        set place = 'in', admitted = true, due_at = least(w.due_at, ${now})
-        where w.execution_id = any (array(select lender from leaving where lender is not null and place = 'in'))
-          and w.place = 'lent'
+      -- The lender gets its place back from one that ends. What one that ends has lent belongs to whoever has it, or to
+      -- the one that had lent it before.
+      settled as (
+        select id, bool_or(returns) as returns, bool_or(stays) as stays, max(lender::text)::uuid as lender, bool_or(lends_key) as lends_key
+        from (
+          select lender as id, true as returns, false as stays, null::uuid as lender, false as lends_key
+          from ended_loans where lender is not null and place = 'in' and not stays
+          union all
+          select id, false, true, lender, lends_key and lender is not null from ended_loans where stays
+        ) as of_loans
+        group by id
       ),
-      -- What was lent by an execution that ends belongs to whoever has it.
-      bequeathed as (
+      resettled as (
         update ${schema}.wakeups w
-        set lender = null, lends_key = false
-        where w.lender = any (array(select id from leaving where place = 'lent'))
+        set place = case when s.returns then 'in' else w.place end, admitted = w.admitted or s.returns,
+          lender = case when s.stays then s.lender else w.lender end,
+          lends_key = case when s.stays then s.lends_key else w.lends_key end, due_at = least(w.due_at, ${now})
+        from settled s
+        where w.execution_id = any (array(select id from settled)) and w.execution_id = s.id
+          and (w.place = 'lent' or not s.returns)
       ),
       advanced_lanes as (
         update ${schema}.lanes l

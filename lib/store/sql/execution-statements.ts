@@ -26,7 +26,7 @@ export type ExecutionStatements = ReturnType<typeof executionStatements>
 export function executionStatements(schema: string) {
   const { clock, durableClock, batchClock, incarnation, milliseconds, toMicros, afterEnd, isKept } =
     sqlFragments(schema)
-  const { leave, leavingOf, leftPlace, hasLentToLeaving } = admissionFragments(schema)
+  const { leave, leavingOf, leftPlace, sharesWithLeaving } = admissionFragments(schema)
   // Not "exists": the planner may evaluate that for all rows at once, with a scan of the whole table.
   const hasSteps = `(select true from ${schema}.steps s
         where s.execution_id = e.id and s.life = e.created_at limit 1)`
@@ -68,12 +68,12 @@ export function executionStatements(schema: string) {
           or not t.only_current and not e.giving_up)
       returning t.n::int4, e.awaited, e.id, e.input is not null as wakes, e.waiters
       ),
-      ${afterEnd('done', isQueued ? hasLentToLeaving : 'false')}
+      ${afterEnd('done', isQueued ? sharesWithLeaving : 'false')}
       ${isQueued ? `,${leavingOf('select id from done', 'notified')}, ${leave}` : ''}
       select n, awaited, waiters is not null${isQueued ? advanced : ''} from done${isQueued ? andAdvanced : ''}`
 
   const release = (isQueued: boolean) => `
-      with ${batchClock('$9')},
+      with recursive ${batchClock('$9')},
       released as (
       update ${schema}.executions e
       set status = t.status, owner = null, last_error = t.error

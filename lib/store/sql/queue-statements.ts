@@ -3,9 +3,6 @@
 import { admissionFragments } from './admission-fragments.ts'
 import { sqlFragments } from './fragments.ts'
 
-/** How many executions that wait for others one check returns at most. */
-const MAX_WAITING = 100
-
 /** The SQL texts by name. They follow the rules of ExecutionStatements. */
 export type QueueStatements = ReturnType<typeof queueStatements>
 
@@ -100,7 +97,7 @@ export function queueStatements(schema: string) {
      * admissionFragments.
      */
     promote: `
-      with ${durableClock},
+      with recursive ${durableClock},
       leaving (id, queue, lane, place, lender, lends_key) as materialized (
         select null::uuid, queue, lane, null::text, null::uuid, false
         from (select distinct queue, lane from unnest($1::text[], $2::text[]) as t (queue, lane)) as input
@@ -122,8 +119,7 @@ export function queueStatements(schema: string) {
      * Compares the counts of a queue ($1) and of its lanes with its executions, corrects them, and deletes lanes in
      * which nothing has happened for a minute. Safe: counts and places change in the same commits, so that a
      * difference in one snapshot is one at any later time, until somebody corrects it; whoever has claimed the check
-     * is the only one. Returns what was corrected, the executions that hold a place while they wait for others, and
-     * the lanes that have room although somebody waits.
+     * is the only one. Returns what was corrected, and the lanes that have room although somebody waits.
      */
     mend: `
       with ${clock},
@@ -131,7 +127,7 @@ export function queueStatements(schema: string) {
         select w.lane,
           count(*) filter (where w.place in ('in', 'queue', 'lent') and not (w.lender is not null and w.lends_key))::int as key_held,
           count(*) filter (where w.place = 'key')::int as key_waiting,
-          count(*) filter (where w.place = 'in' and w.lender is null or w.place = 'lent')::int as held,
+          count(*) filter (where w.place in ('in', 'lent') and w.lender is null)::int as held,
           count(*) filter (where w.place = 'queue')::int as waiting,
           count(*) filter (where w.place in ('key', 'queue', 'delayed') or w.place = 'in' and not w.begun)::int as backlog
         from (
@@ -199,14 +195,6 @@ export function queueStatements(schema: string) {
       select 'lane', key, held, waiting from lanes_mended where held <> 0 or waiting <> 0
       union all
       select 'lane', key, held, waiting from lanes_added
-      union all
-      select 'waiting', execution_id::text, null, null
-      from (
-        select w.execution_id from ${schema}.wakeups w
-        where w.queue = $1::text and w.place in ('in', 'lent') and w.admitted
-          and w.awaits is not null and not w.listens and w.due_at = 'infinity'
-        limit ${MAX_WAITING}
-      ) as idle
       union all
       select 'open', key, null, null from seen join counted c on c.lane = seen.key
       where c.key_waiting > 0 and c.key_held < seen.slots`,

@@ -68,6 +68,16 @@ export function waitStatements(schema: string) {
       where e.status <> 'done'`,
 
     /**
+     * The ids of the executions after $1, in their order, that wait for others or did when they were last suspended, at
+     * most $2. Safe: only reads.
+     */
+    listWaiting: `
+      select w.execution_id from ${schema}.wakeups w
+      where w.admitted and w.awaits is not null and w.execution_id > $1::uuid
+      order by w.execution_id
+      limit $2::int4`,
+
+    /**
      * Lends the place of an execution that waits ($1) to one that it waits for and that has not been let in ($2).
      * Returns a row if it did. Safe: like each change of a place it is made, and checked, under the locks of the
      * queue's and the lane's row; the lender's row is locked as well, so that no worker leases it meanwhile.

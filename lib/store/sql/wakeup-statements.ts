@@ -206,7 +206,7 @@ export function wakeupStatements(schema: string) {
      * row's lock, and only if it is still so; locks executions in the order of their ids, and wakeups last.
      */
     park: `
-      with ${durableClock},
+      with recursive ${durableClock},
       exhausted as materialized (
         select e.id from ${schema}.executions e join ${schema}.wakeups w on w.execution_id = e.id
         where e.id = any ($1::uuid[]) and e.status in ('waiting', 'released') and e.attempt >= w.max_attempts

@@ -26,7 +26,7 @@ export interface AdmissionDependencies {
   definitions: () => Iterable<WorkflowDefinition>
   /** Tells the other processes which handlers this process runs, by the name of their queue. */
   announce: (handlers: Record<string, readonly string[]>) => Promise<void>
-  /** Called with an execution that others wait for, or that waits for others while it has a place. */
+  /** Called with an execution that others wait for, and that was not let in. */
   onWaiting: (id: string) => void
   /** Makes the worker look for due executions now. */
   pollNow: () => void
@@ -137,11 +137,10 @@ export class AdmissionControl {
     const began = performance.now()
     if (began - this.#checkedAt < this.#checkMs) return
     this.#checkedAt = began
-    const { store, onWaiting, logger } = this.#dependencies
+    const { store, logger } = this.#dependencies
     const names = [...queues.keys()].map(({ name }) => name)
     for (const queue of await store.claimCheck(names, this.#checkMs)) {
-      const { corrections, open, waiting } = await store.mend(queue)
-      waiting.forEach(onWaiting)
+      const { corrections, open } = await store.mend(queue)
       for (const correction of corrections) {
         logger.warn('a count of a queue was wrong and has been corrected', { ...correction })
       }
