@@ -75,14 +75,32 @@ const job = pawl.workflow(
 
 const family = pawl.queue('family', { concurrency: 3, concurrencyPerKey: 2 })
 const familyLimits = (key: string) => ({ queue: 'family', concurrency: 3, key, perKey: 2 })
-const child = pawl.workflow(
-  'child',
+const grandchild = pawl.workflow(
+  'grandchild',
   { retry, queue: family },
   async (execution, { n, key }: { n: number; key: string }) => {
     await ledger.attempt(execution)
     return holding(execution, familyLimits(key), async () => {
       await effect(execution, 'play')
       return n * 2
+    })
+  },
+)
+/** One in three has a child of its own, to which it lends the place that it may have from its parent. */
+const child = pawl.workflow(
+  'child',
+  { retry, queue: family },
+  async (execution, { n, key }: { n: number; key: string }) => {
+    await ledger.attempt(execution)
+    const limits = familyLimits(key)
+    return holding(execution, limits, async () => {
+      await effect(execution, 'play')
+      if (n % 3 > 0) return n * 2
+      const handle = await grandchild.start({ n, key }, { queueKey: key })
+      await execution.step('lend', () => ledger.hold(execution.id, limits, 'lent'))
+      const result = await handle.result()
+      await execution.step('return', () => ledger.hold(execution.id, limits, 'returned'))
+      return result
     })
   },
 )

@@ -289,6 +289,18 @@ describe('A queue', () => {
     expect(await corrections()).toEqual([])
   })
 
+  it('wakes who waits for one that ends, also if that is in the queue and part of no loan', async () => {
+    await define({ concurrency: 2 })
+    const [waiter, child] = [await own.start(null), await own.start(null)]
+    await own.workflows.subscribeToEnd(child.id, waiter.id)
+    await pool.query(`update pawl.wakeups set due_at = 'infinity' where execution_id = $1`, [
+      waiter.id,
+    ])
+    await own.end(child)
+    const { rows } = await pool.query('select due_at <= pawl.now() as is_due from pawl.wakeups')
+    expect(rows).toEqual([{ is_due: true }])
+  })
+
   it('is left by what is cancelled, wherever it waits', async () => {
     await define({ concurrency: 1, concurrencyPerKey: 1 })
     const [a, b] = [await own.start('a'), await own.start('b')]

@@ -107,7 +107,7 @@ export function admissionFragments(schema: string) {
 
     /** Whether a wakeup `w` is part of a loan with one that leaves. `leave` wakes it. */
     sharesWithLeaving: `(w.place = 'lent' and w.execution_id in (select lender from leaving)
-          or w.lender in (select id from leaving))`,
+          or w.lender is not null and w.lender in (select id from leaving))`,
 
     /** Assignments to a wakeup `w` that leaves its place if `condition` holds. */
     leftPlace: (condition: string) => `,

@@ -143,6 +143,7 @@ export function checkOutcomes({ executions, recorded, effects, acknowledged }: F
     }
     const expected: Record<string, () => boolean> = {
       job: () => result === input.n * 3,
+      grandchild: () => result === input.n * 2,
       child: () => result === input.n * 2,
       parent: () => result === input.n * 4 + 2,
       drip: () => result === input + 1,
