@@ -10,6 +10,9 @@ import { pause } from './migrations/pause.ts'
 import { firstMissing, recordedMigrations, rejectNewer } from './migrations/schema-version.ts'
 import { applySettings } from './migrations/stage-settings.ts'
 
+/** After how long a process that is frozen while it creates the schema lets the others do it, in ms. */
+const FROZEN_MS = 30_000
+
 /** How often to look whether another process has applied a migration, in ms. */
 const LOOK_MS = 250
 
@@ -91,7 +94,10 @@ async function createSchema(
     db.session(
       (session) =>
         session.transaction(async (query) => {
-          await applySettings(query, 'transaction', { lock_timeout: 0 })
+          await applySettings(query, 'transaction', {
+            lock_timeout: 0,
+            idle_in_transaction_session_timeout: FROZEN_MS,
+          })
           await query('select pg_advisory_xact_lock(hashtext($1))', [`pawl migrate ${schema}`])
           if ((await recordedMigrations(query, schema)).length > 0) return []
           // "create schema if not exists" needs the right to create schemas even if the schema exists. An

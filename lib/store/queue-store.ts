@@ -177,6 +177,16 @@ export class QueueStore {
     }
   }
 
+  /** The other queues in which executions of these handlers still wait. @param known the names of the queues that are known */
+  async formerQueues(
+    handlers: readonly string[],
+    known: readonly string[],
+  ): Promise<{ queue: string; handler: string }[]> {
+    const values = [new PgArray('text', handlers), new PgArray('text', known)]
+    const rows = await this.#query(this.#sql.formerQueues, values)
+    return rows.map(([queue, handler]) => ({ queue: queue as string, handler: handler as string }))
+  }
+
   /** Counts executions that have begun: they no longer wait. */
   async begin(queue: string, count: number): Promise<void> {
     await this.#query(this.#sql.begin, [queue, count])

@@ -3,7 +3,7 @@
 import type { Database } from './database/database.ts'
 import { withStoreErrors } from './database/store-errors.ts'
 import type { ExecutionKind } from './execution-store.ts'
-import { type WaitStatements, waitStatements } from './sql/wait-statements.ts'
+import { MAX_VISITED, type WaitStatements, waitStatements } from './sql/wait-statements.ts'
 
 /** An unfinished execution that others wait for, or that waits for others. */
 export interface Blocked {
@@ -49,9 +49,10 @@ export class WaitStore {
     this.#sql = waitStatements(`"${schema}"`)
   }
 
-  /** The execution, those that wait for it, and all that these wait for. */
+  /** The execution, those that wait for it, and all that these wait for; none if these are too many to tell. */
   async walk(id: string): Promise<Blocked[]> {
     const rows = await withStoreErrors(this.#db.query(this.#sql.walk, [id]))
+    if (rows.length >= MAX_VISITED) return []
     return rows.map(
       ([
         id,

@@ -48,8 +48,8 @@ export interface NewExecution {
 
 /** The first attempt of a new execution, or what is known of the existing one. */
 export type StartResult =
-  // isIn: whether its queue, if any, has let it in.
-  | { kind: 'started'; ref: AttemptRef; at: string; isIn: boolean }
+  // mayBegin: whether its queue, if any, has let it in, or may do so before anything else ends.
+  | { kind: 'started'; ref: AttemptRef; at: string; mayBegin: boolean }
   | { kind: 'found'; fingerprint: Buffer; expired: boolean }
 
 /** A request to suspend an attempt. */
@@ -366,7 +366,7 @@ function toStarted(
       kind: 'started',
       ref: { id, incarnation: incarnation as string, attempt: 1 },
       at: at as string,
-      isIn: place === null || place === 'in',
+      mayBegin: place === null || place === 'in' || place === 'queue',
     }
   }
   if (!fingerprint) return null

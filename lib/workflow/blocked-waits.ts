@@ -60,12 +60,12 @@ export class BlockedWaits {
         if (decision.kind === 'deadlock') {
           const { victim, execution, circle } = decision
           const names = circle.map(describe)
-          logger.warn('executions wait for each other in a circle; the wait of one has ended', {
+          const deadlock = { execution, circle: names }
+          if (!(await untilAvailable(() => store.breakCircle(victim, deadlock)))) continue
+          logger.warn('executions wait for each other in a circle; the wait of one ends', {
             victim,
             circle: names,
           })
-          const deadlock = { execution, circle: names }
-          if (!(await untilAvailable(() => store.breakCircle(victim, deadlock)))) continue
           return announce()
         }
         const { lender, borrower } = decision

@@ -234,9 +234,9 @@ export class WorkflowStarter {
           giveUp,
         )
         if (started?.kind === 'started') {
-          const { ref, at, isIn } = started
+          const { ref, at, mayBegin } = started
           if (reservation) reservation.run(leasedExecutionOf({ ...start, ...ref, at }))
-          else if (start.delayMs === 0 && isIn) this.#announce()
+          else if (start.delayMs === 0 && mayBegin) this.#announce()
           return true
         }
         if (started?.expired)

@@ -264,6 +264,9 @@ describe('A queue', () => {
     expect(await own.queues.depth('q')).toBe(3)
     await own.workflows.cancel(refs[2]!.id)
     expect(await own.queues.depth('q')).toBe(2)
+    // Cancelled, it does not count as one that has waited.
+    const { leased } = await own.wakeups.leaseDue([HANDLER], 10, [])
+    expect(leased.map(({ id, begins }) => [id, begins])).toEqual([[refs[2]!.id, false]])
     expect(await corrections()).toEqual([])
     expect(await own.queues.depth('q')).toBe(2)
     expect(await Promise.all([1, 2, 3].map(() => own.queues.depth('q')))).toEqual([2, 3, 4])
@@ -541,6 +544,22 @@ describe('Counts', () => {
     const { open } = await own.queues.mend('q')
     await own.queues.promote(open)
     expect(await at('in')).toHaveLength(4)
+  })
+
+  it('of lanes are not needed any more once the limit of each key is gone', async () => {
+    await define({ concurrencyPerKey: 1 })
+    const [a, b] = [await own.start('k'), await own.start('k')]
+    await define({})
+    await own.queues.promote((await own.queues.mend('q')).open)
+    const c = await own.start('k')
+    expect(await at('in')).toHaveLength(3)
+    // In one commit with those that the lane has counted, one that it has not.
+    await Promise.all([a, b, c].map((ref) => own.end(ref!)))
+    await own.queues.mend('q')
+    expect(await lanes()).toEqual([])
+    await define({ concurrencyPerKey: 1 })
+    await own.start('k')
+    expect(await lanes()).toEqual(['k 1 0'])
   })
 
   it('are checked by one process at a time', async () => {

@@ -90,6 +90,30 @@ describe('continueAs', () => {
     })
   })
 
+  it('keeps no result that the former life has in its journal', async () => {
+    const pawl = app.pawl()
+    const child = pawl.workflow('child of a round', (_, n: number) => n)
+    const loop = pawl.workflow('loop', async (execution, n: number): Promise<number> => {
+      await (await child.start(n, { key: `of round ${n}` })).result()
+      await child.start(-n, { key: `unread in round ${n}` })
+      return n < 3 ? execution.continueAs(n + 1) : n
+    })
+    await pawl.start()
+    const handle = await loop.start(1)
+    await handle.result()
+    const { rows } = await database.pool.query(
+      `select key, parent_life is not null as kept from pawl.executions
+       where parent = $1 and key not like '%3' order by key`,
+      [handle.id],
+    )
+    expect(rows).toEqual([
+      { key: 'of round 1', kept: false },
+      { key: 'of round 2', kept: false },
+      { key: 'unread in round 1', kept: true },
+      { key: 'unread in round 2', kept: true },
+    ])
+  })
+
   it('refuses what an attempt of the former life still does', async () => {
     const pawl = app.pawl()
     const late: unknown[] = []

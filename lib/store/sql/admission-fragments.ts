@@ -247,7 +247,7 @@ export function admissionFragments(schema: string) {
           where w.queue = l.queue and w.lane = l.key and w.place = 'key'
             and w.execution_id <> all (array(select id from leaving where id is not null))
           order by w.enqueued_at, w.execution_id
-          limit greatest(least(l.slots - l.held, l.waiting), 0)
+          limit greatest(least(l.slots::int8 - l.held, l.waiting), 0)
           for update
         ) as w
       ),

@@ -281,7 +281,7 @@ export function executionStatements(schema: string) {
         update ${schema}.wakeups w
         set due_at = clock.now, max_attempts = freed.attempt + greatest(w.max_attempts, 1),
           -- A parked execution of a queue has left its place.
-          place = case when w.admitted then w.place else 'arriving' end
+          place = case when w.admitted then w.place else 'arriving' end, begun = w.begun and w.admitted
         from freed, clock
         where w.execution_id = freed.id
       )

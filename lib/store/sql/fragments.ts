@@ -57,7 +57,7 @@ export function sqlFragments(schema: string) {
         update ${schema}.wakeups w set due_at = least(w.due_at, clock.now)
         from clock
         where w.execution_id = any (array(select id from notified where status <> 'parked')) and w.due_at > clock.now
-          and not (${except})
+          and (${except}) is not true
       )`,
     /**
      * A CTE of a recursive query: the distinct handlers of admitted wakeups, with one index look-up each (a loose
@@ -75,7 +75,8 @@ export function sqlFragments(schema: string) {
       )`,
     /**
      * Whether the outcome of the execution `row` is kept beyond its retention, because an unfinished execution that
-     * started it or waits for it has not journaled it yet. Of a done execution, once this is false, it stays false:
+     * started it or waits for it has not journaled it yet. Of a done execution, once this is false, it stays false (
+     * `continueAs` carries over only what is not journaled):
      * waiters are added only before the end, and an end, a journal entry and an incarnation are never undone. So
      * statements that ask one after the other agree.
      *

@@ -159,8 +159,9 @@ export function queueStatements(schema: string) {
       seen as materialized (
         select l.key, coalesce(c.key_held, 0) - l.held as held, coalesce(c.key_waiting, 0) - l.waiting as waiting,
           coalesce(q.per_key, 2147483647) as slots, l.slots as seen_slots,
-          coalesce(c.key_held, 0) = 0 and coalesce(c.key_waiting, 0) = 0 and l.held = 0 and l.waiting = 0
-            and l.changed_at < ${now} - interval '1 minute' as idle
+          -- A queue that has no limit for each key any more needs no lanes, once nobody waits in them.
+          coalesce(c.key_waiting, 0) = 0 and l.waiting = 0 and (q.per_key is null or
+            coalesce(c.key_held, 0) = 0 and l.held = 0 and l.changed_at < ${now} - interval '1 minute') as idle
         from ${schema}.lanes l
         cross join queue q
         left join counted c on c.lane = l.key
@@ -187,7 +188,8 @@ export function queueStatements(schema: string) {
         delete from ${schema}.lanes l
         where l.queue = $1::text and l.key = any (array(
           select d.key from ${schema}.lanes d join seen s on s.key = d.key
-          where d.queue = $1::text and s.idle and d.held = 0 and d.waiting = 0
+          where d.queue = $1::text and s.idle and d.waiting = 0
+            and (d.held = 0 or (select per_key is null from queue))
           for update of d skip locked))
       )
       select 'queue', null, held::int4, waiting::int4 from queue_mended where held <> 0 or waiting <> 0
@@ -204,6 +206,22 @@ export function queueStatements(schema: string) {
      * the commit that leases them, which has locked their wakeups; if it is lost, `mend` corrects the count.
      */
     begin: `update ${schema}.queues set backlog = backlog - $2::int4 where name = $1::text and is_limited`,
+
+    /**
+     * The other queues ($2 are known) in which executions of the handlers $1 wait, since their workflows were in another
+     * queue when they were started. Safe: only reads.
+     */
+    formerQueues: `
+      select q.name, handlers.handler
+      from ${schema}.queues q
+      cross join unnest($1::text[]) as handlers (handler)
+      where q.name <> all ($2::text[]) and (
+        exists (select from ${schema}.wakeups w
+          where w.queue = q.name and w.handler = handlers.handler and w.place = 'queue')
+        or exists (select from ${schema}.wakeups w
+          where w.queue = q.name and w.handler = handlers.handler and w.place in ('arriving', 'delayed'))
+        or exists (select from ${schema}.wakeups w
+          where w.queue = q.name and w.handler = handlers.handler and w.place = 'key'))`,
 
     /** How many executions wait in each queue. Safe: only reads. */
     depth: `

@@ -4,7 +4,7 @@ import { admissionFragments } from './admission-fragments.ts'
 import { sqlFragments } from './fragments.ts'
 
 /** How many executions a walk visits at most. */
-const MAX_VISITED = 2000
+export const MAX_VISITED = 2000
 
 /** The SQL texts by name. They follow the rules of ExecutionStatements. */
 export type WaitStatements = ReturnType<typeof waitStatements>
@@ -12,7 +12,7 @@ export type WaitStatements = ReturnType<typeof waitStatements>
 /** @param schema the schema's name, quoted as an identifier */
 export function waitStatements(schema: string) {
   const { clock, durableClock, toMicros } = sqlFragments(schema)
-  const { room, rateWith } = admissionFragments(schema)
+  const { since, rateWith } = admissionFragments(schema)
 
   return {
     /**
@@ -90,7 +90,7 @@ export function waitStatements(schema: string) {
         for no key update of e
       ),
       door as materialized (
-        select q.name, q.is_limited, q.rate_limit is null or ${room('q', { freed: '1' })} > 0 as may_begin
+        select q.name, q.is_limited, coalesce(q.rate_limit > ${schema}.rate_used(q.rate, ${since('q')}), true) as may_begin
         from ${schema}.queues q
         where q.name = (select queue from ${schema}.wakeups where execution_id = $2::uuid) and exists (select from holder)
         for no key update

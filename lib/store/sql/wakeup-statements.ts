@@ -83,7 +83,7 @@ export function wakeupStatements(schema: string) {
       ),
       due as materialized (
         -- The limit ends the locking: what comes behind it is not locked.
-        select w.execution_id, w.max_attempts, w.begun, w.deadlock
+        select w.execution_id, w.max_attempts, w.begun or w.place is null as begun, w.deadlock
         from chosen
         cross join lateral unnest(chosen.ids) with ordinality as candidate (id, n)
         join ${schema}.wakeups w on w.execution_id = candidate.id

@@ -208,7 +208,12 @@ export function workflowStatements(schema: string) {
         where execution_id = any (array(select id from continued)) and taken_at < ${now} - interval '1 day'
       ),
       followed as (
-        update ${schema}.executions e set parent_life = continued.created_at
+        -- A result that the former life has in its journal is not wanted again.
+        update ${schema}.executions e set parent_life = case
+          when (select true from ${schema}.steps s
+            where s.execution_id = $1::uuid and s.life = (select created_at from old)
+              and s.name = 'result ' || e.name || ' ' || e.id::text and s.occurrence = 1) then null
+          else continued.created_at end
         from continued
         where e.parent = any (array(select id from continued)) and e.parent_life = (select created_at from old)
       ),

@@ -2,7 +2,7 @@
 
 import type { AdmissionResult } from '../../engine/worker.ts'
 import type { Logger } from '../../options/logger.ts'
-import type { Advance, Lane, QueueStore } from '../../store/queue-store.ts'
+import type { Advance, Lane, QueueLook, QueueStore } from '../../store/queue-store.ts'
 import type { LeasedExecution } from '../../store/wakeup-store.ts'
 import { handlerName, type WorkflowDefinition } from '../definition.ts'
 import type { Queue } from './queue.ts'
@@ -42,8 +42,10 @@ export class AdmissionControl {
   readonly #dependencies: AdmissionDependencies
   /** Until when a queue is not tried again, by performance.now(). */
   readonly #vainUntil = new Map<string, number>()
-  #checkedAt = Number.NEGATIVE_INFINITY
-  #checkMs = CHECK_MS
+  /** When the next check is due, by performance.now(). */
+  #checkAt = Number.NEGATIVE_INFINITY
+  /** Other queues in which executions of this process's workflows still wait. */
+  #former: readonly { queue: string; handler: string }[] = []
   /** The lanes that have room for more, by queue and lane. */
   readonly #open = new Map<string, Lane>()
   #isPromoting = false
@@ -55,38 +57,63 @@ export class AdmissionControl {
   /** Lets in what is due. Called before each poll. */
   async admit(): Promise<AdmissionResult> {
     const queues = this.#queues()
-    if (queues.size === 0) return { hasMore: false, nextMs: null }
-    const { store, onWaiting } = this.#dependencies
-    await this.#define(queues)
-    await this.#check(queues)
+    const handlers = [...this.#dependencies.definitions()].map(({ handler }) => handler)
+    if (queues.size === 0 && this.#former.length === 0 && performance.now() < this.#checkAt)
+      return { hasMore: false, nextMs: null }
+    const { store, logger } = this.#dependencies
+    await store.defineQueues([...queues.keys()], true)
+    await this.#check(queues, handlers)
+    const handlersByQueue = this.#handlersByQueue(queues)
+    await this.#announce(queues, handlersByQueue)
+    if (handlersByQueue.size === 0) return { hasMore: false, nextMs: null }
     const looks = await store.look(
-      [...queues].flatMap(([queue, handlers]) =>
-        handlers.map((handler) => ({ queue: queue.name, handler })),
+      [...handlersByQueue].flatMap(([queue, names]) =>
+        names.map((handler) => ({ queue, handler })),
       ),
     )
     let hasMore = false
     const waitsMs: number[] = []
-    for (const { queue, arrivesMs, isOpen, rateLimitedMs } of looks) {
-      if (arrivesMs !== null && arrivesMs <= 0) {
-        const handlers = handlersOf(queues, queue)
-        const { count, wanted } = await store.arrive(queue, handlers, MAX_ARRIVALS)
-        hasMore ||= count > 0
-        wanted.forEach(onWaiting)
-      } else if (arrivesMs !== null) waitsMs.push(arrivesMs)
-      if (rateLimitedMs !== null) waitsMs.push(rateLimitedMs)
-      if (!isOpen || performance.now() < (this.#vainUntil.get(queue) ?? 0)) continue
-      const { entered } = await store.promote([{ queue, lane: null }])
-      if (entered > 0) hasMore = true
-      else this.#vainUntil.set(queue, performance.now() + VAIN_PAUSE_MS)
+    for (const look of looks) {
+      if (look.arrivesMs !== null && look.arrivesMs > 0) waitsMs.push(look.arrivesMs)
+      if (look.rateLimitedMs !== null) waitsMs.push(look.rateLimitedMs)
+      try {
+        hasMore = (await this.#letIn(look, handlersByQueue.get(look.queue) ?? [])) || hasMore
+      } catch (error) {
+        // What is due in no queue, or in another one, must not wait for it.
+        logger.warn('letting executions into a queue failed; trying again', {
+          error,
+          queue: look.queue,
+        })
+        waitsMs.push(VAIN_PAUSE_MS)
+      }
     }
     return { hasMore, nextMs: waitsMs.length === 0 ? null : Math.min(...waitsMs) }
+  }
+
+  /** Lets executions into one queue. @returns whether any were */
+  async #letIn(
+    { queue, arrivesMs, isOpen }: QueueLook,
+    handlers: readonly string[],
+  ): Promise<boolean> {
+    const { store, onWaiting } = this.#dependencies
+    let hasArrived = false
+    if (arrivesMs !== null && arrivesMs <= 0) {
+      const { count, wanted } = await store.arrive(queue, handlers, MAX_ARRIVALS)
+      hasArrived = count > 0
+      wanted.forEach(onWaiting)
+    }
+    if (!isOpen || performance.now() < (this.#vainUntil.get(queue) ?? 0)) return hasArrived
+    const { entered } = await store.promote([{ queue, lane: null }])
+    if (entered === 0) this.#vainUntil.set(queue, performance.now() + VAIN_PAUSE_MS)
+    return hasArrived || entered > 0
   }
 
   /** Handles that somebody has left a queue: others may have been let in, or may have to be. */
   onAdvance({ queue, lane, entered, hasMore }: Advance): void {
     if (entered > 0) this.#dependencies.pollNow()
     if (!hasMore) return
-    this.#open.set(JSON.stringify([queue, lane]), { queue, lane })
+    const open = { queue, lane }
+    this.#open.set(JSON.stringify(open), open)
     if (!this.#isPromoting) void this.#promote()
   }
 
@@ -114,8 +141,10 @@ export class AdmissionControl {
       while (this.#open.size > 0) {
         const lanes = [...this.#open.values()]
         this.#open.clear()
-        const { entered } = await store.promote(lanes)
-        if (entered > 0) pollNow()
+        const { entered, hasMore } = await store.promote(lanes)
+        if (entered === 0) continue
+        pollNow()
+        if (hasMore) for (const lane of lanes) this.#open.set(JSON.stringify(lane), lane)
       }
     } catch (error) {
       logger.debug('letting in the next executions failed; the next look will do it', { error })
@@ -124,29 +153,52 @@ export class AdmissionControl {
     }
   }
 
-  /** Stores the limits of the queues, and says that this process runs their handlers. */
-  async #define(queues: ReadonlyMap<Queue, readonly string[]>): Promise<void> {
-    const { store, announce } = this.#dependencies
-    await store.defineQueues([...queues.keys()], true)
-    const limited = [...queues].filter(([{ limits }]) => hasOwnLimits(limits))
-    await announce(Object.fromEntries(limited.map(([{ name }, handlers]) => [name, handlers])))
+  /** Says which handlers this process runs, in the queues that limit more than each key. */
+  async #announce(
+    queues: ReadonlyMap<Queue, readonly string[]>,
+    handlersByQueue: ReadonlyMap<string, readonly string[]>,
+  ): Promise<void> {
+    const unlimited = [...queues.keys()].filter(({ limits }) => !hasOwnLimits(limits))
+    const names = new Set(unlimited.map(({ name }) => name))
+    await this.#dependencies.announce(
+      Object.fromEntries([...handlersByQueue].filter(([queue]) => !names.has(queue))),
+    )
   }
 
-  /** From time to time compares the counts of the queues with their executions, unless another process does. */
-  async #check(queues: ReadonlyMap<Queue, unknown>): Promise<void> {
+  /**
+   * From time to time compares the counts of the queues with their executions, unless another process does, and looks
+   * for queues in which this process's workflows were before.
+   */
+  async #check(queues: ReadonlyMap<Queue, unknown>, handlers: readonly string[]): Promise<void> {
     const began = performance.now()
-    if (began - this.#checkedAt < this.#checkMs) return
-    this.#checkedAt = began
+    if (began < this.#checkAt) return
+    this.#checkAt = began + CHECK_MS
     const { store, logger } = this.#dependencies
-    const names = [...queues.keys()].map(({ name }) => name)
-    for (const queue of await store.claimCheck(names, this.#checkMs)) {
-      const { corrections, open } = await store.mend(queue)
-      for (const correction of corrections) {
-        logger.warn('a count of a queue was wrong and has been corrected', { ...correction })
+    const known = [...queues.keys()].map(({ name }) => name)
+    try {
+      this.#former = await store.formerQueues(handlers, known)
+      const names = [...new Set([...known, ...this.#former.map(({ queue }) => queue)])]
+      for (const queue of await store.claimCheck(names, CHECK_MS)) {
+        const { corrections, open } = await store.mend(queue)
+        for (const correction of corrections) {
+          logger.warn('a count of a queue was wrong and has been corrected', { ...correction })
+        }
+        if (open.length > 0) await store.promote(open)
       }
-      if (open.length > 0) await store.promote(open)
+    } catch (error) {
+      logger.warn('checking the counts of the queues failed; trying again later', { error })
     }
-    this.#checkMs = Math.max(CHECK_MS, (performance.now() - began) * CHECK_SHARE)
+    const tookMs = performance.now() - began
+    this.#checkAt = began + Math.max(CHECK_MS, tookMs * CHECK_SHARE)
+  }
+
+  /** The handlers that this process runs, by the name of a queue in which their executions may wait. */
+  #handlersByQueue(queues: ReadonlyMap<Queue, readonly string[]>): Map<string, string[]> {
+    const byQueue = new Map([...queues].map(([{ name }, handlers]) => [name, [...handlers]]))
+    for (const { queue, handler } of this.#former) {
+      byQueue.set(queue, [...(byQueue.get(queue) ?? []), handler])
+    }
+    return byQueue
   }
 
   /** The queues that this process's workflows use, with the handlers of these workflows. */
@@ -160,14 +212,6 @@ export class AdmissionControl {
     }
     return new Map(byName.values())
   }
-}
-
-function handlersOf(
-  queues: ReadonlyMap<Queue, readonly string[]>,
-  name: string,
-): readonly string[] {
-  for (const [queue, handlers] of queues) if (queue.name === name) return handlers
-  return []
 }
 
 function hasOwnLimits({ concurrency, rate, maxDepth }: Queue['limits']): boolean {

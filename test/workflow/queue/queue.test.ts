@@ -314,6 +314,45 @@ async function exercise(pawls: Pawl[]): Promise<void> {
 }
 
 describe('Queues and objects', () => {
+  it('wake a workflow outside that is suspended until an execution of theirs ends', async () => {
+    const pawl = app.pawl()
+    const queue = pawl.queue('waited for', { concurrency: 2 })
+    const job = pawl.workflow('waited for', { queue }, async (execution) => {
+      await execution.sleep(600)
+      return 'job'
+    })
+    const object = pawl.object('waited for', {
+      handlers: {
+        call: async (execution) => {
+          await execution.sleep(600)
+          return 'call'
+        },
+      },
+    })
+    const outside = pawl.workflow('outside', async () =>
+      Promise.all([(await job.start(undefined)).result(), object.of('k').call()]),
+    )
+    await pawl.start()
+    const handle = await outside.start(undefined)
+    await app.until(handle.id, 'waiting')
+    expect(await handle.result()).toEqual(['job', 'call'])
+  })
+
+  it('let in what waits in a queue that its workflow is no longer in', async () => {
+    const before = app.pawl({ workers: false })
+    const old = before.queue('old', { concurrency: 1 })
+    const moved = before.workflow('moved', { queue: old }, (): string => 'not here')
+    await before.start()
+    const handles = [await moved.start(undefined), await moved.start(undefined)]
+    const later = await moved.start(undefined, { delay: 100 })
+    expect((await old.backlog()).waiting).toBe(2)
+    const after = app.pawl()
+    after.workflow('moved', (): string => 'here')
+    await after.start()
+    const results = await Promise.all([...handles, later].map((handle) => handle.result()))
+    expect(results).toEqual(['here', 'here', 'here'])
+  })
+
   it('work under an app pool whose transactions are serializable', async () => {
     const url = await createRole(
       `alter role ROLE set default_transaction_isolation = 'serializable';
