@@ -81,7 +81,6 @@ create index wakeups_in_lane on pawl.wakeups (queue, lane, enqueued_at, executio
 create index wakeups_in_queue on pawl.wakeups (queue, handler, priority, due_at) where place = 'queue';
 create index wakeups_in on pawl.wakeups (queue, lane) where place in ('in', 'lent');
 create index wakeups_of_lane on pawl.wakeups (queue, lane) where place = 'queue' and lane is not null;
-create index wakeups_awaiting on pawl.wakeups (execution_id) where awaits is not null;
 create index wakeups_lender on pawl.wakeups (lender) where lender is not null;
 create index wakeups_awaits on pawl.wakeups (execution_id) where admitted and awaits is not null;
 
