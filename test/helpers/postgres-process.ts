@@ -45,7 +45,8 @@ commands.once('close', () => end(0))
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {})
 
 try {
-  if (await hasMemory()) process.env.TMPDIR = MEMORY
+  // Whoever names a folder wants it there.
+  if (process.env.TMPDIR === undefined && (await hasMemory())) process.env.TMPDIR = MEMORY
   await server.start()
   console.log(JSON.stringify({ url: server.url, directory: server.directory }))
 } catch (error) {

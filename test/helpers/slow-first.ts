@@ -9,7 +9,7 @@ const DURATIONS: Record<string, number> = JSON.parse(
 
 /** Files that wait most of their time, for timeouts and retries. */
 const WAITING =
-  /\/(node\/recovery|workflow\/races|steps\/transaction|status\/status|engine\/worker|changing-code|dead-connections|p7-clocks-and-leases)\./
+  /\/(node\/recovery|workflow\/races|steps\/transaction|status\/status|engine\/worker|changing-code|dead-connections|p7-clocks-and-leases|apply-stage|migration-lease|blocked-waits|faults\/locks|p5-under-a-lock|faults\/chaos)\./
 
 /**
  * Starts with the files that take long, so that none of them runs alone in the end, and spreads those that mostly

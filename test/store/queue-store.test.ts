@@ -237,21 +237,19 @@ describe('A queue', () => {
   })
 
   it('remembers a high rate in few entries, and never lets in more', async () => {
-    const limit = 1000
-    await define({ rate: { limit, periodMs: 2000 } })
     const { rows } = await pool.query(`
       with recursive steps (i, rate, used) as (
         select 0, '[]'::jsonb, 0
         union all
-        select i + 1, pawl.rate_add(rate, timestamptz '2030-01-01' + i * interval '1 ms', 2000, ${limit}, 1),
-          pawl.rate_used(rate, timestamptz '2030-01-01' + (i - 2000) * interval '1 ms')
-        from steps where i < 3000)
-      select max(jsonb_array_length(rate)) as entries, max(used) as used, min(used) filter (where i > 2100) as least
+        select i + 1, pawl.rate_add(rate, timestamptz '2030-01-01' + i * interval '1 ms', 600, 300, 1),
+          pawl.rate_used(rate, timestamptz '2030-01-01' + (i - 600) * interval '1 ms')
+        from steps where i < 900)
+      select max(jsonb_array_length(rate)) as entries, max(used) as used, min(used) filter (where i > 610) as least
       from steps`)
-    // One a millisecond for 3 s: the rule sees those of the last 2 s, and at most a hundredth of a period more.
+    // One a millisecond: the rule sees those of the last 600 ms, and at most a two-hundredth of a period more.
     expect(rows[0].entries).toBeLessThanOrEqual(201)
-    expect(rows[0].used).toBeLessThanOrEqual(2011)
-    expect(rows[0].least).toBeGreaterThanOrEqual(1999)
+    expect(rows[0].used).toBeLessThanOrEqual(603)
+    expect(rows[0].least).toBeGreaterThanOrEqual(599)
   })
 
   it('counts what has not begun as its depth, without looking at it', async () => {
@@ -588,7 +586,7 @@ describe('Under processes that start, run, park, cancel and end at random', () =
     await define(limits)
     const sides = [1, 2, 3].map(() => anotherProcess().side)
     for (const side of sides) await side.live()
-    const total = cases(120, { proof: 1200 })
+    const total = cases(60, { proof: 1200 })
     let started = 0
     let ended = 0
     let over = false

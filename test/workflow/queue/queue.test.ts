@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import type { Pawl } from '../../../lib/index.ts'
 import { withDatabase } from '../../helpers/database.ts'
 import { openPglite } from '../../helpers/pglite.ts'
+import { proofOnly } from '../../helpers/proof.ts'
 import { freshKey } from '../../helpers/request.ts'
 import { withRoles } from '../../helpers/role.ts'
 import { waitFor } from '../../helpers/wait-for.ts'
@@ -366,7 +367,7 @@ describe('Queues and objects', () => {
     await Promise.all(pools.map((pool) => pool.end()))
   })
 
-  it('work on PGlite', async () => {
+  proofOnly('work on PGlite', async () => {
     const pglite = await openPglite()
     const pawl = app.pawl({ database: pglite, migrate: true })
     await exercise([pawl])
