@@ -70,7 +70,10 @@ export const isStatement = {
   notify: (sql: string) => sql.includes('pg_notify') && !sql.includes('started as'),
   heartbeat: (sql: string) => sql.includes('set heartbeat ='),
   /** What an idle worker asks. */
-  poll: (sql: string) => /judged as|dead as|min\(found\.due_at\)/.test(sql),
+  poll: (sql: string) =>
+    /judged as|dead as|min\(found\.due_at\)|q\.name <> all|set checked_at|queue_mended|w\.awaits is not null and w\.execution_id >/.test(
+      sql,
+    ),
 }
 
 const holds = new Set<() => void>()
