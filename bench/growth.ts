@@ -4,15 +4,14 @@
  * commands that look for executions. Then ten rounds of new executions through a full table, with autovacuum: sizes
  * and rates. Usage: npm run bench:growth -- [--rows 10000000] [--waiting 200000] [--churn 0].
  */
-import { randomUUID } from 'node:crypto'
 import { parseArgs } from 'node:util'
 import pg from 'pg'
-import { executionId } from '../lib/engine/execution-id.ts'
 import { Pawl } from '../lib/index.ts'
 import { NodePostgres } from '../lib/store/database/node-postgres.ts'
 import { Retention } from '../lib/store/retention.ts'
 import type { WorkflowService } from '../lib/workflow/workflow-service.ts'
 import { databaseUrl, startPostgres } from '../test/helpers/postgres.ts'
+import { runRequest } from './run-request.ts'
 
 const { values } = parseArgs({
   options: {
@@ -80,18 +79,7 @@ async function measure(): Promise<Costs> {
     for (let i = 0; i < times; i++) took.push(await timed(work))
     return median(took)
   }
-  const claim = { name: 'bench', fingerprint: Buffer.alloc(33), retentionMs: 3_600_000 }
-  const run = async () => {
-    const key = randomUUID()
-    const begun = await pawl.engine.begin({
-      claim: { ...claim, id: executionId('', key), scope: '', key, recovery: null },
-      resumable: undefined,
-      waitMs: 0,
-    })
-    if (begun.kind !== 'run') throw new Error(begun.kind)
-    const outcome = { status: 200, headers: Buffer.from('[]'), body: Buffer.from('{}') }
-    await begun.attempt.complete(outcome, 3_600_000, false)
-  }
+  const run = () => runRequest(pawl, 3_600_000)
   await repeat(20, run)
   const costs: Costs = {
     'start of a process': median(starts),
@@ -177,21 +165,10 @@ async function steady(): Promise<void> {
   const size = Math.min(rows, 1_000_000)
   const pawl = new Pawl({ database: pool, retentionInterval: '1s' })
   await pawl.start()
-  const claim = { name: 'bench', fingerprint: Buffer.alloc(33), retentionMs: 3_600_000 }
-  const outcome = { status: 200, headers: Buffer.from('[]'), body: Buffer.from('{"ok":true}') }
   let rateNow = 1000
   const client = async (until: () => boolean) => {
-    while (!until()) {
-      const key = randomUUID()
-      const begun = await pawl.engine.begin({
-        claim: { ...claim, id: executionId('', key), scope: '', key, recovery: null },
-        resumable: undefined,
-        waitMs: 0,
-      })
-      if (begun.kind !== 'run') throw new Error(begun.kind)
-      // As long as it takes to fill the table once.
-      await begun.attempt.complete(outcome, (size / rateNow) * 1000, false)
-    }
+    // Kept for as long as it takes to fill the table once.
+    while (!until()) await runRequest(pawl, (size / rateNow) * 1000)
   }
   const report: Record<string, number>[] = []
   let total = 0

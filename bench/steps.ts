@@ -7,9 +7,9 @@
 import { randomUUID } from 'node:crypto'
 import { parseArgs } from 'node:util'
 import pg from 'pg'
-import { executionId } from '../lib/engine/execution-id.ts'
 import { Pawl } from '../lib/index.ts'
 import { databaseUrl, startPostgres } from '../test/helpers/postgres.ts'
+import { runRequest } from './run-request.ts'
 
 const { values } = parseArgs({
   options: {
@@ -40,20 +40,10 @@ const pawlSteps: Contender = {
   async start(url) {
     const pawl = new Pawl({ database: url, migrate: true })
     await pawl.start()
-    const claim = { name: 'bench', fingerprint: Buffer.alloc(33), retentionMs: 3_600_000 }
-    const work = async () => {
-      const key = randomUUID()
-      const begun = await pawl.engine.begin({
-        claim: { ...claim, id: executionId('', key), scope: '', key, recovery: null },
-        resumable: undefined,
-        waitMs: 0,
+    const work = () =>
+      runRequest(pawl, 3_600_000, async ({ execution }) => {
+        for (let i = 0; i < steps; i++) await execution.step('step', async () => value(i))
       })
-      if (begun.kind !== 'run') throw new Error(begun.kind)
-      const { attempt } = begun
-      for (let i = 0; i < steps; i++) await attempt.execution.step('step', async () => value(i))
-      const outcome = { status: 200, headers: Buffer.from('[]'), body: Buffer.from('{}') }
-      await attempt.complete(outcome, 3_600_000, false)
-    }
     return { work, stop: () => pawl.stop() }
   },
 }
