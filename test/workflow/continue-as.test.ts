@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
+import { WorkflowStore } from '../../lib/store/workflow-store.ts'
 import { withDatabase } from '../helpers/database.ts'
+import { newExecution, openStore } from '../helpers/store.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { withWorkflows } from '../helpers/workflows.ts'
 
@@ -144,6 +146,21 @@ describe('continueAs', () => {
     expect(await handle.result()).toBe('ended')
     expect(ran).toEqual(['second life'])
     expect(await app.journal(handle.id)).not.toContain('step stale')
+  })
+
+  it('is refused to all but the current attempt of the owner', async () => {
+    const { db, owner } = await openStore(database.url)
+    const [own, other] = [owner, randomUUID()].map(
+      (id) => new WorkflowStore(db, 'pawl', id, 15_000),
+    )
+    const started = await own!.start(newExecution({ runsHere: true }))
+    if (started?.kind !== 'started') throw new Error('not started')
+    const life = { ...started.ref, input: Buffer.from('2'), maxAttempts: 3, timeoutMs: null }
+    expect(await other!.continueAs(life)).toBe('superseded')
+    expect(await own!.continueAs({ ...life, attempt: 2 })).toBe('superseded')
+    expect(await own!.continueAs({ ...life, incarnation: '1' })).toBe('superseded')
+    expect(await own!.continueAs(life)).toBe('continued')
+    expect(await own!.continueAs(life)).toBe('superseded')
   })
 
   it('validates the input; the code may catch that and go on', async () => {
